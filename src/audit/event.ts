@@ -1,0 +1,24 @@
+import type { AuditEntry } from '../keys/ports.ts';
+
+/** An entry with the id under which the log keeps it, whoever writes it and however often. */
+export interface AuditEvent {
+  readonly id: string;
+  readonly entry: AuditEntry;
+  /** The process that served the call. */
+  readonly servedBy: string;
+}
+
+/** Gives events ids that are unique everywhere: the process's random id and a count. */
+export class EventFactory {
+  readonly processId: string;
+  #count = 0;
+
+  constructor(processId: string) {
+    this.processId = processId;
+  }
+
+  create(entry: AuditEntry): AuditEvent {
+    this.#count++;
+    return { id: `${this.processId}-${this.#count}`, entry, servedBy: this.processId };
+  }
+}

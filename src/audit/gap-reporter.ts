@@ -1,0 +1,61 @@
+import { ApiError } from '../keys/errors.ts';
+import type { AuditEntry, Clock } from '../keys/ports.ts';
+
+/** Counts the calls that were refused without an event, and writes the count as one event when the log takes it. */
+export class GapReporter {
+  readonly #record: (entry: AuditEntry) => Promise<void>;
+  readonly #clock: Clock;
+  readonly #retryMs: number;
+  #refused = 0;
+  #since = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(record: (entry: AuditEntry) => Promise<void>, clock: Clock, retryMs = 250) {
+    this.#record = record;
+    this.#clock = clock;
+    this.#retryMs = retryMs;
+  }
+
+  count(calls: number): void {
+    if (this.#refused === 0) this.#since = this.#clock.now();
+    this.#refused += calls;
+    this.#timer ??= setTimeout(() => void this.flush(), this.#retryMs).unref();
+  }
+
+  /** Tries to write what was counted; what cannot be written is kept and tried again. */
+  async flush(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const calls = this.#refused;
+    if (calls === 0) return;
+    this.#refused = 0;
+    try {
+      await this.#record(gapEntry(calls, this.#since));
+    } catch (error) {
+      const kept = error instanceof ApiError && error.facts.audited === true;
+      if (!kept) this.count(calls);
+    }
+  }
+}
+
+function gapEntry(refusedCalls: number, since: number): AuditEntry {
+  return {
+    method: '',
+    time: since,
+    outcome: 'GAP',
+    reason: 'calls refused while the log or the server was away or overwhelmed',
+    keyId: '',
+    callerKeyId: '',
+    keyFingerprint: '',
+    requiredScope: '',
+    clientIp: '',
+    clientIpIsPeer: false,
+    userAgent: '',
+    secretSlot: '',
+    cost: 0,
+    dryRun: false,
+    latencyMicros: 0,
+    requestId: '',
+    refusedCalls,
+  };
+}

@@ -1,0 +1,114 @@
+import { ApiError } from '../keys/errors.ts';
+import type { Clock } from '../keys/ports.ts';
+
+export interface GroupCommitOptions<T> {
+  /**
+   * Makes a batch durable. One call at a time, in the order of arrival. Rejects only when nothing of the batch was
+   * or will be written; a writer that cannot know keeps trying.
+   */
+  readonly write: (batch: T[]) => Promise<void>;
+  /** Items waiting or under way; one more is refused. */
+  readonly maxQueued: number;
+  readonly maxBatch: number;
+  /** A waiting caller is told AUDIT_UNAVAILABLE after this long; its item stays queued. */
+  readonly waitLimitMs: number;
+  readonly clock: Clock;
+}
+
+interface Waiting<T> {
+  readonly item: T;
+  readonly since: number;
+  resolve: () => void;
+  reject: (error: unknown) => void;
+  answered: boolean;
+}
+
+/** One acknowledged write for all items that arrived while the last one was under way. */
+export class GroupCommit<T> {
+  readonly #options: GroupCommitOptions<T>;
+  #queue: Waiting<T>[] = [];
+  #flight: Waiting<T>[] = [];
+  #idle: (() => void)[] = [];
+  #watchdog: NodeJS.Timeout | undefined;
+
+  constructor(options: GroupCommitOptions<T>) {
+    this.#options = options;
+  }
+
+  /** Items that are not durable yet. */
+  get pending(): number {
+    return this.#queue.length + this.#flight.length;
+  }
+
+  /** Resolves when the item is durable. AUDIT_OVERLOADED at once when the queue is full. */
+  add(item: T): Promise<void> {
+    const { maxQueued, clock } = this.#options;
+    if (this.pending >= maxQueued) {
+      return Promise.reject(
+        new ApiError('AUDIT_OVERLOADED', 'too many calls are waiting for the audit log', {
+          retryAfterMs: 1000,
+        }),
+      );
+    }
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ item, since: clock.monotonic(), resolve, reject, answered: false });
+      if (this.#flight.length === 0) this.#start();
+    });
+  }
+
+  /** Resolves when nothing is waiting. */
+  drained(): Promise<void> {
+    if (this.pending === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#idle.push(resolve));
+  }
+
+  #start(): void {
+    this.#flight = this.#queue.splice(0, this.#options.maxBatch);
+    this.#watchdog ??= setInterval(() => this.#giveUpOld(), this.#options.waitLimitMs / 4).unref();
+    // The write begins after the calls of this turn of the loop have joined.
+    setImmediate(() => void this.#commit());
+  }
+
+  async #commit(): Promise<void> {
+    const room = this.#options.maxBatch - this.#flight.length;
+    if (room > 0 && this.#queue.length > 0) this.#flight.push(...this.#queue.splice(0, room));
+    const flight = this.#flight;
+    let failure: unknown;
+    let failed = false;
+    try {
+      await this.#options.write(flight.map(({ item }) => item));
+    } catch (error) {
+      failed = true;
+      failure = error;
+    }
+    this.#flight = [];
+    for (const waiting of flight) {
+      if (waiting.answered) continue;
+      if (failed) waiting.reject(failure);
+      else waiting.resolve();
+    }
+    if (this.#queue.length > 0) this.#start();
+    else this.#settleIdle();
+  }
+
+  #settleIdle(): void {
+    clearInterval(this.#watchdog);
+    this.#watchdog = undefined;
+    for (const resolve of this.#idle.splice(0)) resolve();
+  }
+
+  /** No call hangs on a log that is away: the oldest are answered, their items stay. */
+  #giveUpOld(): void {
+    const before = this.#options.clock.monotonic() - this.#options.waitLimitMs;
+    for (const waiting of [...this.#flight, ...this.#queue]) {
+      if (waiting.answered || waiting.since > before) continue;
+      waiting.answered = true;
+      waiting.reject(
+        new ApiError('AUDIT_UNAVAILABLE', 'the audit log does not answer', {
+          retryAfterMs: 1000,
+          audited: true,
+        }),
+      );
+    }
+  }
+}

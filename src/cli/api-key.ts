@@ -1,0 +1,237 @@
+import { timestampFromDate } from '@bufbuild/protobuf/wkt';
+import { Command } from 'commander';
+import {
+  CreateKeyResponseSchema,
+  ListKeysResponseSchema,
+  RevokeKeyResponseSchema,
+} from '../../gen/apikey/v1/admin_pb.ts';
+import { DecisionSchema, ValidateKeyResponseSchema } from '../../gen/apikey/v1/auth_pb.ts';
+import {
+  type Key,
+  KeyStatusSchema,
+  KeyType,
+  KeyTypeSchema,
+  RevokeReason,
+  RevokeReasonSchema,
+} from '../../gen/apikey/v1/key_pb.ts';
+import {
+  type ClientDefaults,
+  type Clients,
+  type ConnectionOptions,
+  connect,
+  EXIT,
+  explain,
+  withConnection,
+} from './client.ts';
+import { json, type Print, table, time } from './output.ts';
+import { collect, isoTime, nameOf, pair, rateLimit, secretFrom, wholeNumber, word } from './values.ts';
+
+interface CreateOptions extends ConnectionOptions {
+  readonly keyType: KeyType;
+  readonly scope: readonly string[];
+  readonly owner: string;
+  readonly ttl?: number;
+  readonly expiresAt?: Date;
+  readonly rateLimit?: readonly ReturnType<typeof rateLimit>[];
+  readonly bucket?: string;
+  readonly allowIp?: readonly string[];
+  readonly metadata?: readonly (readonly [string, string])[];
+  readonly requestId?: string;
+}
+
+interface ListOptions extends ConnectionOptions {
+  readonly owner?: string;
+  readonly keyType?: KeyType;
+  readonly active?: boolean;
+  readonly limit: number;
+}
+
+interface ValidateOptions extends ConnectionOptions {
+  readonly scope?: string;
+  readonly clientIp?: string;
+  readonly cost?: number;
+  readonly dryRun?: boolean;
+}
+
+interface RevokeOptions extends ConnectionOptions {
+  readonly reason: RevokeReason;
+  readonly note?: string;
+}
+
+/** `apikeyd api-key …`: keys, over gRPC. `exit` is told the exit code of a command that has run. */
+export function apiKeyCommand(defaults: ClientDefaults, print: Print, exit: (code: number) => void): Command {
+  const group = new Command('api-key').description('create, list, validate and revoke keys');
+  const run =
+    <O extends ConnectionOptions>(
+      action: (clients: Clients, options: O, argument: string) => Promise<number>,
+    ) =>
+    async (...args: unknown[]) => {
+      const command = args.at(-1) as Command;
+      const options = command.opts<O>();
+      try {
+        exit(await action(connect(options), options, String(args[0])));
+      } catch (error) {
+        throw explain(error, options);
+      }
+    };
+
+  withConnection(group.command('create <name>'), defaults)
+    .description('make a key; its secret is printed once')
+    .requiredOption(
+      '--key-type <type>',
+      'system, user, service, integration or emergency',
+      word(KeyTypeSchema),
+    )
+    .requiredOption('--scope <scope>', 'what it grants, e.g. traces:read; may be repeated', collect(String))
+    .option('--owner <id>', 'who it belongs to', defaults.owner)
+    .option('--ttl <days>', 'days until it expires', wholeNumber)
+    .option('--expires-at <time>', 'when it expires, e.g. 2027-01-31T12:00:00Z', isoTime)
+    .option('--rate-limit <limit>', 'e.g. 100/60s or burst=10/1s; may be repeated', collect(rateLimit))
+    .option('--bucket <name>', 'share counters with the keys of this bucket')
+    .option('--allow-ip <cidr>', 'only from there; may be repeated', collect(String))
+    .option('--metadata <name=value>', 'of your own; may be repeated', collect(pair))
+    .option('--request-id <id>', 'makes a repetition safe')
+    .option('--quiet', 'print the secret only')
+    .addHelpText(
+      'after',
+      '\nExample: apikeyd api-key create ci --key-type service --scope traces:read --rate-limit 100/60s',
+    )
+    .action(run((clients, options: CreateOptions, name) => create(clients, options, name, print)));
+
+  withConnection(group.command('list'), defaults)
+    .description('list keys, oldest first')
+    .option('--owner <id>', 'only of this owner')
+    .option('--key-type <type>', 'only of this type', word(KeyTypeSchema))
+    .option('--active', 'only those that are active')
+    .option('--limit <n>', 'at most so many', wholeNumber, 1000)
+    .action(run((clients, options: ListOptions) => list(clients, options, print)));
+
+  withConnection(group.command('validate <->'), defaults)
+    .description('ask for a decision about the key on standard input')
+    .option('--scope <scope>', 'the scope that is needed')
+    .option('--client-ip <address>', "the end client's address")
+    .option('--cost <n>', 'what it takes from the limits', wholeNumber)
+    .option('--dry-run', 'every reason, consuming nothing')
+    .addHelpText('after', '\nExample: apikeyd api-key validate - --scope traces:read < key.txt')
+    .action(
+      run((clients, options: ValidateOptions, argument) => validate(clients, options, argument, print)),
+    );
+
+  withConnection(group.command('revoke <id>'), defaults)
+    .description('end a key for good, everywhere')
+    .option(
+      '--reason <reason>',
+      'key-compromise, superseded, …',
+      word(RevokeReasonSchema),
+      RevokeReason.CESSATION_OF_OPERATION,
+    )
+    .option('--note <text>', 'kept with the key')
+    .action(run((clients, options: RevokeOptions, id) => revoke(clients, options, id, print)));
+
+  return group;
+}
+
+async function create(
+  { admin }: Clients,
+  options: CreateOptions,
+  name: string,
+  print: Print,
+): Promise<number> {
+  const { ttl, expiresAt } = options;
+  const answer = await admin.createKey({
+    name,
+    ownerId: options.owner,
+    keyType: options.keyType,
+    scopes: [...options.scope],
+    rateLimits: (options.rateLimit ?? []).map(({ name: limitName, limit, windowSeconds }) => ({
+      name: limitName,
+      limit,
+      window: { seconds: BigInt(windowSeconds) },
+    })),
+    rateLimitBucket: options.bucket ?? '',
+    ipAllowlist: [...(options.allowIp ?? [])],
+    metadata: Object.fromEntries(options.metadata ?? []),
+    requestId: options.requestId ?? '',
+    ...(ttl === undefined
+      ? {}
+      : { expiry: { case: 'ttl', value: { seconds: BigInt(ttl) * 86_400n } } as const }),
+    ...(expiresAt === undefined
+      ? {}
+      : { expiry: { case: 'expireTime', value: timestampFromDate(expiresAt) } as const }),
+  });
+  if (options.json) print(json(CreateKeyResponseSchema, answer));
+  else if (options.quiet) print(answer.secret);
+  else print(`id      ${answer.key?.id}\nsecret  ${answer.secret}\n\nThe secret is not shown again.`);
+  return EXIT.ok;
+}
+
+async function list({ admin }: Clients, options: ListOptions, print: Print): Promise<number> {
+  const keys: Key[] = [];
+  let pageToken = '';
+  do {
+    const page = await admin.listKeys({
+      ownerId: options.owner ?? '',
+      keyType: options.keyType ?? KeyType.UNSPECIFIED,
+      activeOnly: options.active ?? false,
+      pageSize: Math.min(1000, options.limit - keys.length),
+      pageToken,
+    });
+    keys.push(...page.keys);
+    pageToken = page.nextPageToken;
+  } while (pageToken !== '' && keys.length < options.limit);
+  if (options.json) {
+    print(
+      json(ListKeysResponseSchema, {
+        $typeName: 'apikey.v1.ListKeysResponse',
+        keys,
+        nextPageToken: pageToken,
+      }),
+    );
+    return EXIT.ok;
+  }
+  const rows = keys.map((key) => [
+    key.id,
+    nameOf(KeyStatusSchema, key.status),
+    nameOf(KeyTypeSchema, key.keyType),
+    key.ownerId,
+    key.name,
+    time(key.expireTime),
+    key.scopes.join(' '),
+  ]);
+  print(table(['ID', 'STATUS', 'TYPE', 'OWNER', 'NAME', 'EXPIRES', 'SCOPES'], rows));
+  return EXIT.ok;
+}
+
+async function validate(
+  { auth }: Clients,
+  options: ValidateOptions,
+  argument: string,
+  print: Print,
+): Promise<number> {
+  const answer = await auth.validateKey({
+    key: secretFrom(argument),
+    clientIp: options.clientIp ?? '',
+    cost: BigInt(options.cost ?? 0),
+    dryRun: options.dryRun ?? false,
+    ...(options.scope === undefined ? {} : { requiredScope: options.scope }),
+  });
+  const limits = answer.rateLimits.map(
+    ({ name, remaining, limit }) => `  ${name}: ${remaining} of ${limit} left`,
+  );
+  const reasons = answer.reasons.map((reason) => nameOf(DecisionSchema, reason)).join(', ');
+  const decision = nameOf(DecisionSchema, answer.decision);
+  const lines = [
+    answer.reasons.length > 1 ? `${decision} (${reasons})` : decision,
+    answer.keyId,
+    ...limits,
+  ].filter(Boolean);
+  print(options.json ? json(ValidateKeyResponseSchema, answer) : lines.join('\n'));
+  return answer.valid ? EXIT.ok : EXIT.denied;
+}
+
+async function revoke({ admin }: Clients, options: RevokeOptions, id: string, print: Print): Promise<number> {
+  const answer = await admin.revokeKey({ id, reason: options.reason, note: options.note ?? '' });
+  if (options.json) print(json(RevokeKeyResponseSchema, answer));
+  else print(`revoked ${id} at ${time(answer.key?.revokeTime)}, revision ${answer.revision}`);
+  return EXIT.ok;
+}

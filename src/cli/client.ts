@@ -1,0 +1,92 @@
+import { readFileSync } from 'node:fs';
+import { type Client, Code, ConnectError, createClient, type Transport } from '@connectrpc/connect';
+import { createGrpcTransport } from '@connectrpc/connect-node';
+import type { Command } from 'commander';
+import { ApiKeyAdmin } from '../../gen/apikey/v1/admin_pb.ts';
+import { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
+import { BadRequestSchema, ErrorInfoSchema } from '../../gen/google/rpc/error_details_pb.ts';
+
+const CALL_MS = 10_000;
+
+export const EXIT = { ok: 0, denied: 1, usage: 2, unreachable: 69 } as const;
+
+/** A failure with its exit code; the text tells what to do next. */
+export class CliError extends Error {
+  readonly exitCode: number;
+
+  constructor(exitCode: number, text: string) {
+    super(text);
+    this.exitCode = exitCode;
+  }
+}
+
+export interface Clients {
+  readonly auth: Client<typeof ApiKeyAuth>;
+  readonly admin: Client<typeof ApiKeyAdmin>;
+}
+
+export interface ConnectionOptions {
+  readonly address?: string;
+  readonly keyFile?: string;
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+}
+
+export interface ClientDefaults {
+  readonly address: string;
+  readonly keyFile: string;
+  /** Who new keys belong to. */
+  readonly owner: string;
+}
+
+/** The options that every client command has. */
+export function withConnection(command: Command, defaults: ClientDefaults): Command {
+  return command
+    .option('--address <host:port>', 'the server; https:// in front speaks TLS', defaults.address)
+    .option('--key-file <path>', 'file that holds the calling key', defaults.keyFile)
+    .option('--json', 'print JSON');
+}
+
+export function connect({ address = '', keyFile = '' }: ConnectionOptions): Clients {
+  const credential = readKey(keyFile);
+  const baseUrl = /^https?:\/\//.test(address) ? address : `http://${address}`;
+  const transport: Transport = createGrpcTransport({
+    baseUrl,
+    defaultTimeoutMs: CALL_MS,
+    interceptors: [
+      (next) => (request) => {
+        request.header.set('authorization', `Bearer ${credential}`);
+        return next(request);
+      },
+    ],
+  });
+  return { auth: createClient(ApiKeyAuth, transport), admin: createClient(ApiKeyAdmin, transport) };
+}
+
+function readKey(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch {
+    throw new CliError(
+      EXIT.denied,
+      `cannot read the calling key from ${file}: name its file with --key-file`,
+    );
+  }
+}
+
+/** What a failed call means to the person at the terminal. */
+export function explain(error: unknown, { address = '' }: ConnectionOptions): CliError {
+  if (error instanceof CliError) return error;
+  const failure = ConnectError.from(error);
+  const [info] = failure.findDetails(ErrorInfoSchema);
+  if (info === undefined && failure.code === Code.Unavailable) {
+    return new CliError(
+      EXIT.unreachable,
+      `no server answers at ${address}: start it with "apikeyd serve", or name it with --address`,
+    );
+  }
+  const violations = failure.findDetails(BadRequestSchema).flatMap(({ fieldViolations }) => fieldViolations);
+  const lines = violations.map(({ field, description }) => `  ${field}: ${description}`);
+  const reason = info === undefined ? Code[failure.code] : info.reason;
+  return new CliError(EXIT.denied, [`${failure.rawMessage} (${reason})`, ...lines].join('\n'));
+}

@@ -1,0 +1,204 @@
+/** THE table of settings: everything that can be set from outside, with its bounds. README's table is made from it. */
+
+interface Row {
+  readonly name: string;
+  readonly kind: 'text' | 'integer' | 'boolean';
+  readonly default: string;
+  readonly unit?: string;
+  readonly min?: number;
+  readonly max?: number;
+  /** Never printed. */
+  readonly secret?: true;
+  readonly choices?: readonly string[];
+  readonly about: string;
+}
+
+export const SETTINGS = [
+  {
+    name: 'STORE_URL',
+    kind: 'text',
+    default: 'sqlite:./data/apikeyd.db',
+    secret: true,
+    about: 'Where keys and the audit live: `sqlite:PATH`, `mongodb://…` or `mongodb+srv://…`.',
+  },
+  {
+    name: 'GRPC_ADDR',
+    kind: 'text',
+    default: '127.0.0.1:50051',
+    about: 'gRPC: all services, health, reflection.',
+  },
+  {
+    name: 'HTTP_ADDR',
+    kind: 'text',
+    default: '127.0.0.1:8080',
+    about: 'Connect, gRPC-Web and JSON over HTTP/1.1 and HTTP/2, `/healthz`, `/readyz`.',
+  },
+  { name: 'METRICS_ADDR', kind: 'text', default: '127.0.0.1:9464', about: 'Prometheus `/metrics`.' },
+  {
+    name: 'TLS_CERT_FILE',
+    kind: 'text',
+    default: '',
+    about: 'PEM certificate chain; with TLS_KEY_FILE both listeners speak TLS.',
+  },
+  { name: 'TLS_KEY_FILE', kind: 'text', default: '', about: 'PEM private key.' },
+  {
+    name: 'TLS_CLIENT_CA_FILE',
+    kind: 'text',
+    default: '',
+    about: 'PEM CA that clients must have a certificate of (mTLS).',
+  },
+  {
+    name: 'ADMIN_BOOTSTRAP_KEY',
+    kind: 'text',
+    default: '',
+    secret: true,
+    about:
+      'A well-formed key that becomes the first admin of an empty store; without it one is minted into APIKEYD_KEY_FILE.',
+  },
+  {
+    name: 'ALLOW_ANONYMOUS_VALIDATE',
+    kind: 'boolean',
+    default: 'false',
+    about: 'Opens ValidateKey, without client_ip and dry_run, to callers that send no key.',
+  },
+  {
+    name: 'CACHE_TTL_SECONDS',
+    kind: 'integer',
+    unit: 's',
+    default: '300',
+    min: 0,
+    max: 86_400,
+    about: 'How long a key record may be used from memory; 0 switches the cache off.',
+  },
+  {
+    name: 'CACHE_MAX_CAPACITY',
+    kind: 'integer',
+    unit: 'records',
+    default: '10000',
+    min: 0,
+    max: 10_000_000,
+    about: 'Key records kept in memory; 0 switches the cache off.',
+  },
+  {
+    name: 'RATE_LIMIT_MAX_ATTEMPTS',
+    kind: 'integer',
+    unit: 'failures',
+    default: '5',
+    min: 1,
+    max: 1_000_000,
+    about: 'Failures of one client address within the window that lock it out.',
+  },
+  {
+    name: 'RATE_LIMIT_WINDOW_SECONDS',
+    kind: 'integer',
+    unit: 's',
+    default: '900',
+    min: 1,
+    max: 86_400,
+    about: 'Length of that window, counted from its first failure, and of the lock, from the last.',
+  },
+  {
+    name: 'SWEEP_INTERVAL_SECONDS',
+    kind: 'integer',
+    unit: 's',
+    default: '30',
+    min: 1,
+    max: 3_600,
+    about: 'How often what crashes left is finished and what is over is dropped.',
+  },
+  {
+    name: 'AUDIT_RETENTION_DAYS',
+    kind: 'integer',
+    unit: 'days',
+    default: '90',
+    min: 0,
+    max: 36_500,
+    about: 'Audit events older than this are deleted; 0 keeps them.',
+  },
+  {
+    name: 'LOG_LEVEL',
+    kind: 'text',
+    default: 'info',
+    choices: ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'],
+    about: 'The least level that is logged.',
+  },
+  {
+    name: 'LOG_FORMAT',
+    kind: 'text',
+    default: '',
+    choices: ['', 'json', 'pretty'],
+    about: '`json` or `pretty`; unset: pretty on a terminal, else json.',
+  },
+  {
+    name: 'APIKEYD_ADDRESS',
+    kind: 'text',
+    default: '127.0.0.1:50051',
+    about: 'Client commands: the server; `https://` in front speaks TLS.',
+  },
+  {
+    name: 'APIKEYD_KEY_FILE',
+    kind: 'text',
+    default: './data/admin.key',
+    about:
+      'Client commands: the file that holds their key. The server writes the first admin key there, mode 0600.',
+  },
+] as const satisfies readonly Row[];
+
+export type SettingName = (typeof SETTINGS)[number]['name'];
+type Kinds = { [R in (typeof SETTINGS)[number] as R['name']]: R['kind'] };
+type ValueOf<K> = K extends 'integer' ? number : K extends 'boolean' ? boolean : string;
+
+/** The settings of this process, by name. */
+export type Config = { readonly [N in SettingName]: ValueOf<Kinds[N]> };
+
+/** A setting that cannot be used: exit 78 with this one line. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+}
+
+// A typo in one of ours must not be silently ignored; other programs' variables are none of our business.
+const OUR_PREFIXES = ['ANOMALY_', 'ROTATION_', 'RATE_LIMIT_', 'CACHE_', 'REVISION_', 'AUDIT_', 'APIKEYD_'];
+
+/** Reads and checks all settings. @throws ConfigError naming the variable. */
+export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  const known = new Set<string>(SETTINGS.map(({ name }) => name));
+  for (const name of Object.keys(env)) {
+    if (OUR_PREFIXES.some((prefix) => name.startsWith(prefix)) && !known.has(name)) {
+      throw new ConfigError(`${name}: there is no such setting`);
+    }
+  }
+  const rows: readonly Row[] = SETTINGS;
+  const config = Object.fromEntries(
+    rows.map((row) => [row.name, readValue(row, env[row.name] || row.default)]),
+  );
+  return config as Config;
+}
+
+/** `host:port` or `[v6]:port`. @throws ConfigError */
+export function parseAddress(name: string, value: string): { host: string; port: number } {
+  const [, v6, host, port] = /^(?:\[([0-9A-Fa-f:]+)\]|([^:\s]+)):(\d{1,5})$/.exec(value) ?? [];
+  if (port === undefined || Number(port) > 65_535)
+    throw new ConfigError(`${name}: must be host:port, got "${value}"`);
+  return { host: v6 ?? host ?? '', port: Number(port) };
+}
+
+function readValue(row: Row, text: string): string | number | boolean {
+  if (row.kind === 'boolean') {
+    if (text !== 'true' && text !== 'false') throw new ConfigError(`${row.name}: must be true or false`);
+    return text === 'true';
+  }
+  if (row.kind === 'integer') {
+    const value = /^-?\d+$/.test(text) ? Number(text) : Number.NaN;
+    const { min = 0, max = Number.MAX_SAFE_INTEGER } = row;
+    if (!(value >= min && value <= max)) {
+      throw new ConfigError(
+        `${row.name}: must be a whole number from ${min} to ${max}${row.unit ? ` (${row.unit})` : ''}`,
+      );
+    }
+    return value;
+  }
+  if (row.choices !== undefined && !row.choices.includes(text)) {
+    throw new ConfigError(`${row.name}: must be one of ${row.choices.filter(Boolean).join(', ')}`);
+  }
+  return text;
+}

@@ -1,0 +1,30 @@
+import type { AuditEntry, CallOrigin, Clock } from './ports.ts';
+
+/** What a call adds to the facts of its origin. */
+export type EventFacts = Partial<Omit<AuditEntry, 'method' | 'time' | 'callerKeyId' | 'latencyMicros'>> & {
+  readonly outcome: string;
+};
+
+/** The event of a call. Its latency ends here, at the hand-over to the log. */
+export function auditEntry(origin: CallOrigin, clock: Clock, facts: EventFacts): AuditEntry {
+  return {
+    method: origin.method,
+    time: origin.arriveTime,
+    outcome: facts.outcome,
+    reason: facts.reason ?? '',
+    keyId: facts.keyId ?? '',
+    callerKeyId: origin.callerKeyId,
+    keyFingerprint: facts.keyFingerprint ?? '',
+    requiredScope: facts.requiredScope ?? '',
+    // The peer is always the calling backend; without an address from it, its own is kept and marked so.
+    clientIp: facts.clientIp || origin.peerIp,
+    clientIpIsPeer: !facts.clientIp,
+    userAgent: facts.userAgent ?? '',
+    secretSlot: facts.secretSlot ?? '',
+    cost: facts.cost ?? 0,
+    dryRun: facts.dryRun ?? false,
+    latencyMicros: Math.round((clock.monotonic() - origin.arriveMonotonic) * 1000),
+    requestId: facts.requestId ?? origin.requestId,
+    refusedCalls: 0,
+  };
+}

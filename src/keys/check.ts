@@ -1,0 +1,54 @@
+import type { Key, SecretSlot } from './key.ts';
+import { isExpired } from './key.ts';
+import { matchingGrant } from './scope.ts';
+
+/** Every outcome of a validation, in the order of precedence, VALID last. */
+export const DECISIONS = [
+  'LOCKED_OUT',
+  'MALFORMED',
+  'NOT_FOUND',
+  'REVOKED',
+  'DISABLED',
+  'EXPIRED',
+  'ROTATED',
+  'IP_NOT_ALLOWED',
+  'INSUFFICIENT_SCOPE',
+  'RATE_LIMITED',
+  'VALID',
+] as const;
+export type Decision = (typeof DECISIONS)[number];
+export type Denial = Exclude<Decision, 'VALID'>;
+
+/** What a known key is checked against. */
+export interface Question {
+  readonly requiredScope: string | undefined;
+  readonly clientIp: string | undefined;
+  /** Milliseconds since 1970, read for this call. */
+  readonly now: number;
+}
+
+type Rule = (key: Key, slot: SecretSlot, question: Question) => boolean;
+
+// In the order of precedence; the quota comes after all of them, since only it consumes something.
+const RULES: readonly (readonly [Denial, Rule])[] = [
+  ['REVOKED', (key) => key.revokeTime !== undefined],
+  ['DISABLED', (key) => key.disabled],
+  ['EXPIRED', (key, _slot, { now }) => isExpired(key, now)],
+  ['ROTATED', (key, slot, { now }) => slot === 'PREVIOUS' && now >= (key.previousSecretExpireTime ?? 0)],
+  ['IP_NOT_ALLOWED', (key, _slot, { clientIp }) => !key.ipAllowlist.allows(clientIp)],
+  [
+    'INSUFFICIENT_SCOPE',
+    (key, _slot, { requiredScope }) =>
+      requiredScope !== undefined && matchingGrant(key.scopes, requiredScope) === undefined,
+  ],
+];
+
+/** The first reason to deny, or undefined. Pure. */
+export function firstDenial(key: Key, slot: SecretSlot, question: Question): Denial | undefined {
+  return RULES.find(([, fails]) => fails(key, slot, question))?.[0];
+}
+
+/** Every reason to deny, in order. Pure. */
+export function allDenials(key: Key, slot: SecretSlot, question: Question): Denial[] {
+  return RULES.filter(([, fails]) => fails(key, slot, question)).map(([denial]) => denial);
+}

@@ -1,0 +1,74 @@
+/** Every way a call can fail without a decision. Clients see these words as ErrorInfo.reason; they never change. */
+export type ErrorCode =
+  | 'INVALID_REQUEST'
+  | 'MESSAGE_TOO_LARGE'
+  | 'REQUEST_NOT_RECEIVED'
+  | 'CREDENTIAL_MISSING'
+  | 'CREDENTIAL_INVALID'
+  | 'SECRET_NOT_WORKING'
+  | 'SCOPE_MISSING'
+  | 'SCOPE_NOT_HELD'
+  | 'KEY_NOT_FOUND'
+  | 'LOCKOUT_NOT_FOUND'
+  | 'REQUEST_ID_USED'
+  | 'KEY_REVOKED'
+  | 'REVISION_NOT_REACHED'
+  | 'ETAG_MISMATCH'
+  | 'TOO_MUCH_CONTENTION'
+  | 'CALLER_RATE_LIMITED'
+  | 'PEER_LOCKED_OUT'
+  | 'AUDIT_OVERLOADED'
+  | 'AUDIT_UNAVAILABLE'
+  | 'STORE_UNAVAILABLE'
+  | 'INTERNAL';
+
+export interface FieldViolation {
+  /** Path of the field, in proto names. */
+  readonly field: string;
+  readonly description: string;
+}
+
+export interface ErrorFacts {
+  readonly violations?: readonly FieldViolation[];
+  /** When trying again makes sense. */
+  readonly retryAfterMs?: number;
+  /** The key the error is about. */
+  readonly keyId?: string;
+  /** Facts for programs, sent as ErrorInfo.metadata. */
+  readonly metadata?: Readonly<Record<string, string>>;
+  /** The call's event is, or will be, in the log although the call failed. */
+  readonly audited?: boolean;
+  /** For the server's own log only; never sent. */
+  readonly cause?: unknown;
+}
+
+/** A failure with a text that may be sent; its cause stays here. */
+export class ApiError extends Error {
+  readonly code: ErrorCode;
+  readonly facts: ErrorFacts;
+
+  constructor(code: ErrorCode, publicText: string, facts: ErrorFacts = {}) {
+    super(publicText, facts.cause === undefined ? undefined : { cause: facts.cause });
+    this.name = 'ApiError';
+    this.code = code;
+    this.facts = facts;
+  }
+}
+
+/** Collects what is wrong with a request, to be told all at once. */
+export class Violations {
+  readonly #found: FieldViolation[] = [];
+
+  add(field: string, description: string): void {
+    this.#found.push({ field, description });
+  }
+
+  throwIfAny(): void {
+    const first = this.#found[0];
+    if (first === undefined) return;
+    const more = this.#found.length > 1 ? ` (and ${this.#found.length - 1} more)` : '';
+    throw new ApiError('INVALID_REQUEST', `${first.field}: ${first.description}${more}`, {
+      violations: this.#found,
+    });
+  }
+}

@@ -1,0 +1,52 @@
+import { BlockList, isIP, SocketAddress } from 'node:net';
+
+const MAPPED = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/;
+
+/** The canonical text of an address, `::ffff:a.b.c.d` as a.b.c.d; undefined for anything else (zones too). */
+export function normalizeIp(text: string): string | undefined {
+  const version = isIP(text);
+  if (version === 4) return text;
+  if (version !== 6 || text.includes('%')) return undefined;
+  const canonical = new SocketAddress({ address: text, family: 'ipv6' }).address;
+  return MAPPED.exec(canonical)?.[1] ?? canonical;
+}
+
+/** The canonical text of a CIDR or a bare address (= one host); undefined for anything else. */
+export function normalizeCidr(text: string): string | undefined {
+  const [address = '', prefix, ...rest] = text.split('/');
+  const ip = normalizeIp(address);
+  if (ip === undefined || rest.length > 0) return undefined;
+  if (prefix !== undefined && !/^\d{1,3}$/.test(prefix)) return undefined;
+  const bits = isIP(ip) === 4 ? 32 : 128;
+  const mapped = bits === 32 && isIP(address) === 6;
+  const length = prefix === undefined ? bits : Number(prefix) - (mapped ? 96 : 0);
+  return length >= 0 && length <= bits ? `${ip}/${length}` : undefined;
+}
+
+/** A key's allow-list, compiled at its first use. Empty means any address. */
+export class IpAllowlist {
+  readonly cidrs: readonly string[];
+  #compiled: BlockList | undefined;
+
+  /** @param cidrs in the form that normalizeCidr gives. */
+  constructor(cidrs: readonly string[]) {
+    this.cidrs = cidrs;
+  }
+
+  /** True when the list is empty, or the (normalised) address is known and in it. */
+  allows(ip: string | undefined): boolean {
+    if (this.cidrs.length === 0) return true;
+    if (ip === undefined) return false;
+    this.#compiled ??= compile(this.cidrs);
+    return this.#compiled.check(ip, isIP(ip) === 6 ? 'ipv6' : 'ipv4');
+  }
+}
+
+function compile(cidrs: readonly string[]): BlockList {
+  const list = new BlockList();
+  for (const cidr of cidrs) {
+    const [address = '', length] = cidr.split('/');
+    list.addSubnet(address, Number(length), isIP(address) === 6 ? 'ipv6' : 'ipv4');
+  }
+  return list;
+}

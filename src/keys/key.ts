@@ -1,0 +1,84 @@
+import type { IpAllowlist } from './ip.ts';
+import { sameHash } from './secret.ts';
+
+export const KEY_TYPES = ['SYSTEM', 'USER', 'SERVICE', 'INTEGRATION', 'EMERGENCY'] as const;
+export type KeyType = (typeof KEY_TYPES)[number];
+
+export const KEY_STATUSES = ['ACTIVE', 'DISABLED', 'EXPIRED', 'REVOKED'] as const;
+export type KeyStatus = (typeof KEY_STATUSES)[number];
+
+export const REVOKE_REASONS = [
+  'KEY_COMPROMISE',
+  'SUPERSEDED',
+  'AFFILIATION_CHANGED',
+  'CESSATION_OF_OPERATION',
+  'PRIVILEGE_WITHDRAWN',
+] as const;
+export type RevokeReason = (typeof REVOKE_REASONS)[number];
+
+export type SecretSlot = 'CURRENT' | 'PREVIOUS';
+
+/** One fixed-window limit: `limit` of cost in `windowMs` from the first call counted. */
+export interface RateLimit {
+  readonly name: string;
+  readonly limit: number;
+  readonly windowMs: number;
+}
+
+/** A stored secret: its SHA-256 and when it was minted. */
+export interface KeySecret {
+  readonly hash: string;
+  readonly createTime: number;
+}
+
+/** An API key. Times are milliseconds since 1970. */
+export interface Key {
+  readonly id: string;
+  readonly name: string;
+  readonly ownerId: string;
+  readonly type: KeyType;
+  /** The current secret, and in a rotation the previous one behind it. */
+  readonly secrets: readonly KeySecret[];
+  readonly hint: string;
+  readonly scopes: readonly string[];
+  readonly rateLimits: readonly RateLimit[];
+  /** Whose counters the key uses: its own id unless shared. */
+  readonly rateLimitBucket: string;
+  readonly ipAllowlist: IpAllowlist;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly disabled: boolean;
+  readonly createTime: number;
+  readonly expireTime: number | undefined;
+  /** Expired as a state, so that ExpireKey(now) waits for nobody's clock. */
+  readonly expired: boolean;
+  /** When the previous secret of a rotation stops working. */
+  readonly previousSecretExpireTime: number | undefined;
+  readonly revokeTime: number | undefined;
+  readonly revokeReason: RevokeReason | undefined;
+  readonly revokeNote: string;
+  readonly lastUseTime: number | undefined;
+  /** The request_id it was created with, for 24 hours. */
+  readonly requestId: string | undefined;
+  readonly etag: string;
+  readonly revision: number;
+}
+
+/** What an admin sees; the worst state wins. */
+export function statusOf(key: Key, now: number): KeyStatus {
+  if (key.revokeTime !== undefined) return 'REVOKED';
+  if (key.disabled) return 'DISABLED';
+  return isExpired(key, now) ? 'EXPIRED' : 'ACTIVE';
+}
+
+/** Exactly at expire_time counts as expired. */
+export function isExpired(key: Key, now: number): boolean {
+  return key.expired || (key.expireTime !== undefined && now >= key.expireTime);
+}
+
+/** Which of the key's secrets has this hash, compared in constant time; undefined for none. */
+export function slotOf(key: Key, secretHash: string): SecretSlot | undefined {
+  const current = sameHash(secretHash, key.secrets[0]?.hash);
+  const previous = key.secrets.length > 1 && sameHash(secretHash, key.secrets[1]?.hash);
+  if (current) return 'CURRENT';
+  return previous ? 'PREVIOUS' : undefined;
+}

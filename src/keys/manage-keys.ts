@@ -1,0 +1,228 @@
+import { auditEntry } from './audit-entry.ts';
+import { allDenials } from './check.ts';
+import { ApiError } from './errors.ts';
+import { IpAllowlist } from './ip.ts';
+import type { Key, KeyType, RateLimit, RevokeReason } from './key.ts';
+import { isExpired, slotOf } from './key.ts';
+import type {
+  AuditEntry,
+  AuditLog,
+  CallOrigin,
+  Clock,
+  KeyChange,
+  KeyFilter,
+  KeyStore,
+  Page,
+  Paged,
+} from './ports.ts';
+import { isControlScope, matchingGrant } from './scope.ts';
+import { hashSecret, hintOf, isSecret, mintEtag, mintKeyId, mintSecret } from './secret.ts';
+
+/** How long a request_id stands for the key made with it. */
+export const REQUEST_ID_MS = 24 * 3_600_000;
+const MAX_ATTEMPTS = 16;
+
+export interface NewKey {
+  readonly name: string;
+  readonly ownerId: string;
+  readonly type: KeyType;
+  readonly scopes: readonly string[];
+  readonly rateLimits: readonly RateLimit[];
+  readonly rateLimitBucket: string;
+  readonly expireTime?: number | undefined;
+  readonly ttlMs?: number | undefined;
+  readonly ipAllowlist: readonly string[];
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly requestId: string;
+}
+
+/** The fields an UpdateKey may name, each with its new value. */
+export type KeyPatch = Partial<
+  Pick<
+    Key,
+    'name' | 'ownerId' | 'scopes' | 'rateLimits' | 'rateLimitBucket' | 'ipAllowlist' | 'metadata' | 'disabled'
+  >
+>;
+
+/** The life of keys. Every change goes to the store together with its audit event. */
+export class ManageKeys {
+  readonly #keys: KeyStore;
+  readonly #audit: AuditLog;
+  readonly #clock: Clock;
+
+  constructor(keys: KeyStore, audit: AuditLog, clock: Clock) {
+    this.#keys = keys;
+    this.#audit = audit;
+    this.#clock = clock;
+  }
+
+  /** Makes a key. `secret` is given only for the bootstrap key. */
+  async create(input: NewKey, origin: CallOrigin, secret?: string): Promise<{ key: Key; secret: string }> {
+    requireHeld(input.scopes, origin);
+    for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+      const minted = secret ?? mintSecret();
+      const key = newKey(input, minted, this.#clock.now());
+      const inserted = await this.#keys.insert(
+        key,
+        this.#entry(origin, key.id, { requestId: input.requestId }),
+      );
+      if (inserted.outcome === 'INSERTED') return { key: inserted.key, secret: minted };
+      if (inserted.outcome === 'REQUEST_ID_USED') await this.#releaseRequestId(inserted.key, input.requestId);
+      // The only other outcome is a collision of random numbers: mint again.
+    }
+    throw new ApiError('TOO_MUCH_CONTENTION', 'the key could not be stored, try again');
+  }
+
+  /** A request_id older than a day is free again; a younger one names its key. */
+  async #releaseRequestId(holder: Key, requestId: string): Promise<void> {
+    if (this.#clock.now() - holder.createTime < REQUEST_ID_MS) {
+      throw new ApiError(
+        'REQUEST_ID_USED',
+        `request_id was used to create ${holder.id}; its secret cannot be shown again`,
+        {
+          keyId: holder.id,
+        },
+      );
+    }
+    await this.#keys.forgetRequestId(holder.id, requestId);
+  }
+
+  async get(id: string): Promise<Key> {
+    const key = await this.#keys.get(id);
+    if (key === undefined) throw new ApiError('KEY_NOT_FOUND', `no key ${id}`, { keyId: id });
+    return key;
+  }
+
+  list(filter: KeyFilter, page: Page): Promise<Paged<Key>> {
+    return this.#keys.list(filter, page);
+  }
+
+  /** @param etag the version the caller has seen; '' means any. */
+  update(id: string, patch: KeyPatch, etag: string, origin: CallOrigin): Promise<Key> {
+    return this.#change(id, 'UPDATED', origin, (key) => {
+      if (etag !== '' && etag !== key.etag) {
+        throw new ApiError('ETAG_MISMATCH', 'the key was changed since this etag was read', { keyId: id });
+      }
+      if (patch.scopes !== undefined)
+        requireHeld(
+          patch.scopes.filter((s) => !key.scopes.includes(s)),
+          origin,
+        );
+      const bucket = patch.rateLimitBucket === '' ? { rateLimitBucket: id } : {};
+      return { ...key, ...patch, ...bucket };
+    });
+  }
+
+  /** Repeating it keeps the first time and reason. */
+  async revoke(id: string, reason: RevokeReason, note: string, origin: CallOrigin): Promise<Key> {
+    const key = await this.get(id);
+    if (key.revokeTime !== undefined) return this.#unchanged(key, origin);
+    return this.#change(id, 'REVOKED', origin, (read) => ({
+      ...read,
+      revokeTime: read.revokeTime ?? this.#clock.now(),
+      revokeReason: read.revokeReason ?? reason,
+      revokeNote: read.revokeTime === undefined ? note : read.revokeNote,
+    }));
+  }
+
+  /**
+   * A working secret is the proof; repeating it with the same secret is fine. Without a key in the answer the secret
+   * does not work, and `proven` says whether it was at least a secret of some key.
+   */
+  async revokeOwn(
+    secret: string,
+    reason: RevokeReason,
+    origin: CallOrigin,
+  ): Promise<{ key?: Key; proven: boolean }> {
+    if (!isSecret(secret)) return { proven: false };
+    const secretHash = hashSecret(secret);
+    const { key } = await this.#keys.findByHash(secretHash);
+    const slot = key === undefined ? undefined : slotOf(key, secretHash);
+    if (key === undefined || slot === undefined) return { proven: false };
+    const question = { requiredScope: undefined, clientIp: undefined, now: this.#clock.now() };
+    const denials = allDenials(key, slot, question).filter((denial) => denial !== 'IP_NOT_ALLOWED');
+    if (denials.length > 0 && key.revokeTime === undefined) return { proven: true };
+    return { key: await this.revoke(key.id, reason, 'revoked by its holder', origin), proven: true };
+  }
+
+  /** @param time undefined means now, which is a state at once and not a time to wait for. */
+  async expire(id: string, time: number | undefined, origin: CallOrigin): Promise<Key> {
+    const key = await this.get(id);
+    const now = this.#clock.now();
+    if (time === undefined && key.revokeTime === undefined && isExpired(key, now) && key.expired) {
+      return this.#unchanged(key, origin);
+    }
+    return this.#change(id, 'EXPIRED', origin, (read) => {
+      const limit = read.expireTime ?? Number.POSITIVE_INFINITY;
+      if (time === undefined)
+        return { ...read, expired: true, expireTime: Math.min(limit, this.#clock.now()) };
+      if (time > limit) {
+        throw new ApiError('INVALID_REQUEST', 'expire_time: later than the key expires already', {
+          violations: [{ field: 'expire_time', description: 'later than the key expires already' }],
+        });
+      }
+      return { ...read, expireTime: time };
+    });
+  }
+
+  async #change(id: string, change: KeyChange, origin: CallOrigin, to: (key: Key) => Key): Promise<Key> {
+    for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+      const key = await this.get(id);
+      if (key.revokeTime !== undefined && change !== 'REVOKED') {
+        throw new ApiError('KEY_REVOKED', 'a revoked key cannot be changed', { keyId: id });
+      }
+      const next = { ...to(key), etag: mintEtag() };
+      const stored = await this.#keys.replace(next, key.etag, change, this.#entry(origin, id));
+      if (stored !== undefined) return stored;
+    }
+    throw new ApiError('TOO_MUCH_CONTENTION', 'the key is being changed by others, try again', { keyId: id });
+  }
+
+  async #unchanged(key: Key, origin: CallOrigin): Promise<Key> {
+    await this.#audit.record(this.#entry(origin, key.id));
+    return key;
+  }
+
+  #entry(origin: CallOrigin, keyId: string, facts: Partial<AuditEntry> = {}): AuditEntry {
+    return auditEntry(origin, this.#clock, { outcome: 'OK', keyId, ...facts });
+  }
+}
+
+/** A caller cannot hand on control over this service that it does not have. */
+function requireHeld(scopes: readonly string[], origin: CallOrigin): void {
+  const missing = scopes.find(
+    (s) => isControlScope(s) && matchingGrant(origin.callerScopes, s) === undefined,
+  );
+  if (missing !== undefined) {
+    throw new ApiError('SCOPE_NOT_HELD', `the calling key cannot grant ${missing}, which it does not hold`);
+  }
+}
+
+function newKey(input: NewKey, secret: string, now: number): Key {
+  const id = mintKeyId();
+  return {
+    id,
+    name: input.name,
+    ownerId: input.ownerId,
+    type: input.type,
+    secrets: [{ hash: hashSecret(secret), createTime: now }],
+    hint: hintOf(secret),
+    scopes: input.scopes,
+    rateLimits: input.rateLimits,
+    rateLimitBucket: input.rateLimitBucket || id,
+    ipAllowlist: new IpAllowlist(input.ipAllowlist),
+    metadata: input.metadata,
+    disabled: false,
+    createTime: now,
+    expireTime: input.ttlMs === undefined ? input.expireTime : now + input.ttlMs,
+    expired: false,
+    previousSecretExpireTime: undefined,
+    revokeTime: undefined,
+    revokeReason: undefined,
+    revokeNote: '',
+    lastUseTime: undefined,
+    requestId: input.requestId || undefined,
+    etag: mintEtag(),
+    revision: 0,
+  };
+}

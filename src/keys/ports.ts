@@ -1,0 +1,187 @@
+import type { Decision } from './check.ts';
+import type { Key, KeyStatus, KeyType, SecretSlot } from './key.ts';
+import type { QuotaRequest, RateLimitState } from './quota.ts';
+
+/** Time. Injected everywhere, so that tests own it. */
+export interface Clock {
+  /** Milliseconds since 1970. */
+  now(): number;
+  /** Milliseconds that never go back, from an arbitrary start. */
+  monotonic(): number;
+}
+
+/** What every event says about the call it records. */
+export interface CallOrigin {
+  /** `package.Service/Method`. */
+  readonly method: string;
+  readonly arriveTime: number;
+  readonly arriveMonotonic: number;
+  /** The calling backend's address, normalised. */
+  readonly peerIp: string;
+  readonly callerKeyId: string;
+  /** The caller's grants: what it may hand on. */
+  readonly callerScopes: readonly string[];
+  readonly requestId: string;
+}
+
+/** What the audit keeps of one call; '' means not known. Times in milliseconds since 1970. */
+export interface AuditEntry {
+  readonly method: string;
+  readonly time: number;
+  readonly outcome: string;
+  readonly reason: string;
+  readonly keyId: string;
+  readonly callerKeyId: string;
+  readonly keyFingerprint: string;
+  readonly requiredScope: string;
+  readonly clientIp: string;
+  readonly clientIpIsPeer: boolean;
+  readonly userAgent: string;
+  readonly secretSlot: SecretSlot | '';
+  readonly cost: number;
+  readonly dryRun: boolean;
+  readonly latencyMicros: number;
+  readonly requestId: string;
+  /** Above 0 in a gap event only: calls refused without an event of their own. */
+  readonly refusedCalls: number;
+}
+
+/** An entry as the log keeps it. */
+export interface AuditRecord extends AuditEntry {
+  readonly id: string;
+  /** The process that wrote it, and its place there. */
+  readonly processId: string;
+  readonly sequence: number;
+  /** The process that served the call; '' when it is the writing one. */
+  readonly servedBy: string;
+}
+
+export interface Page {
+  readonly size: number;
+  /** Where the page before ended: the adapter's own words, opaque to everybody else. */
+  readonly after: readonly (string | number)[] | undefined;
+}
+
+export interface Paged<T> {
+  readonly items: readonly T[];
+  /** To be given as `after`; undefined on the last page. */
+  readonly next: readonly (string | number)[] | undefined;
+}
+
+export interface AuditFilter {
+  readonly keyId?: string;
+  readonly callerKeyId?: string;
+  readonly method?: string;
+  readonly outcome?: string;
+  readonly clientIp?: string;
+  readonly secretSlot?: SecretSlot;
+  /** Inclusive. */
+  readonly startTime?: number;
+  /** Exclusive. */
+  readonly endTime?: number;
+}
+
+export interface AuditLog {
+  /** Resolves when the event is durable. AUDIT_OVERLOADED when the queue is full, AUDIT_UNAVAILABLE when the log is away. */
+  record(entry: AuditEntry): Promise<void>;
+  /** Counts a call that was refused without an event; the count becomes one gap event when the log is back. */
+  countRefused(calls: number): void;
+  /** Newest first. */
+  list(filter: AuditFilter, page: Page): Promise<Paged<AuditRecord>>;
+  count(): Promise<number>;
+  /** Events by outcome from `since` on. */
+  countByOutcome(since: number): Promise<ReadonlyMap<string, number>>;
+  /** Deletes up to `limit` of the events before `time`, oldest first; answers how many. */
+  deleteBefore(time: number, limit: number): Promise<number>;
+}
+
+/** A read of one record. */
+export interface Found {
+  readonly key: Key | undefined;
+  /** The store's revision that the read is known to reflect. */
+  readonly revision: number;
+  /** How long ago the store was read, 0 for a read of its own. */
+  readonly ageMs: number;
+}
+
+export interface KeyFilter {
+  readonly ownerId?: string;
+  readonly type?: KeyType;
+  /** Only keys whose status is ACTIVE at this time. */
+  readonly activeAt?: number;
+}
+
+/** What a revision says about a key. */
+export type KeyChange = 'CREATED' | 'UPDATED' | 'REVOKED' | 'EXPIRED';
+
+export type Inserted =
+  | { readonly outcome: 'INSERTED'; readonly key: Key }
+  /** Another key has this id or secret: mint again. */
+  | { readonly outcome: 'COLLISION' }
+  /** This key was created with the same request_id. */
+  | { readonly outcome: 'REQUEST_ID_USED'; readonly key: Key };
+
+export interface KeyStore {
+  /** By the hash of a secret. With minRevision, on facts at least that new, else REVISION_NOT_REACHED. */
+  findByHash(secretHash: string, minRevision?: number): Promise<Found>;
+  /** The same, only where it takes no read; undefined otherwise. */
+  recall(secretHash: string): Found | undefined;
+  get(id: string): Promise<Key | undefined>;
+  /** By create_time and id, oldest first. */
+  list(filter: KeyFilter, page: Page): Promise<Paged<Key>>;
+  /** Stores a new key and its event, both or neither. Sets the key's revision. */
+  insert(key: Key, entry: AuditEntry): Promise<Inserted>;
+  /** Replaces the version that has this etag, with its event, both or neither. Undefined when it was another one. */
+  replace(key: Key, expectedEtag: string, change: KeyChange, entry: AuditEntry): Promise<Key | undefined>;
+  /** Lets the request_id of a key be used again. Not a change: no revision, no etag. */
+  forgetRequestId(keyId: string, requestId: string): Promise<void>;
+  /** Raises last_use_time. Not a change. */
+  writeLastUses(uses: ReadonlyMap<string, number>): Promise<void>;
+  count(now: number): Promise<KeyCounts>;
+  /** The newest revision, read from the store. */
+  revision(): Promise<number>;
+}
+
+export interface KeyCounts {
+  readonly byStatus: Readonly<Record<KeyStatus, number>>;
+  readonly byType: Readonly<Record<KeyType, number>>;
+}
+
+export interface QuotaTaken {
+  readonly admitted: boolean;
+  readonly states: readonly RateLimitState[];
+}
+
+export interface QuotaLimiter {
+  /** Takes from every limit or from none, exactly, across processes. */
+  take(request: QuotaRequest): Promise<QuotaTaken>;
+  /** What take would answer, without taking. */
+  peek(request: QuotaRequest): Promise<QuotaTaken>;
+}
+
+export interface LockedAddress {
+  readonly clientIp: string;
+  readonly expireTime: number;
+}
+
+export interface Lockout {
+  /** How long the address is still locked out, as far as this process knows; 0 for not at all. No I/O. */
+  lockedForMs(ip: string): number;
+  /** Counts a failure. Above 0: it was locked already, so this one was not counted; come back after that long. */
+  fail(ip: string): Promise<number>;
+  /** By address. */
+  list(page: Page): Promise<Paged<LockedAddress>>;
+  count(): Promise<number>;
+  /** False when there was nothing to clear. */
+  clear(ip: string): Promise<boolean>;
+}
+
+/** Takes note of VALID uses, off the path of the call. */
+export interface LastUses {
+  note(keyId: string, time: number): void;
+}
+
+/** What is told about every decision and every call, for metrics. */
+export interface Observer {
+  decided(decision: Decision): void;
+}

@@ -1,0 +1,76 @@
+import type { RateLimit } from './key.ts';
+
+/** One fixed window of one counter. Times are milliseconds since 1970, by the store's clock. */
+export interface Counter {
+  readonly used: number;
+  readonly end: number;
+}
+
+/** The counters of one bucket, by counterName. */
+export type Counters = Readonly<Record<string, Counter>>;
+
+/** One limit after a take. */
+export interface RateLimitState extends RateLimit {
+  readonly bucket: string;
+  readonly remaining: number;
+  /** End of the window; undefined while nothing has been counted in it. */
+  readonly resetTime: number | undefined;
+  /** Set on an exceeded limit when waiting helps. */
+  readonly retryAfterMs: number | undefined;
+  readonly exceeded: boolean;
+}
+
+export interface Take {
+  readonly admitted: boolean;
+  readonly counters: Counters;
+  readonly states: readonly RateLimitState[];
+}
+
+/** What is asked of a bucket: the calling key's limits, and how much of each. */
+export interface QuotaRequest {
+  readonly bucket: string;
+  readonly limits: readonly RateLimit[];
+  readonly cost: number;
+}
+
+/** A counter is (bucket, limit name, window length); limits of several keys may share it. Safe as a field name. */
+export function counterName(limit: RateLimit): string {
+  return `${limit.windowMs}_${Buffer.from(limit.name).toString('base64url')}`;
+}
+
+/** The counter as it stands at `now`: a window that is over, or in which nothing was counted, is none. */
+function current(counters: Counters, limit: RateLimit, now: number): Counter | undefined {
+  const counter = counters[counterName(limit)];
+  return counter !== undefined && counter.end > now && counter.used > 0 ? counter : undefined;
+}
+
+/** Takes `cost` from every limit, all or nothing: a denial changes no counter. Pure. */
+export function take({ bucket, limits, cost }: QuotaRequest, counters: Counters, now: number): Take {
+  const before = limits.map((limit) => current(counters, limit, now));
+  const exceeded = limits.map((limit, i) => (before[i]?.used ?? 0) + cost > limit.limit);
+  const admitted = !exceeded.includes(true);
+  const after: Record<string, Counter> = {};
+  const states = limits.map((limit, i): RateLimitState => {
+    const was = before[i];
+    const is = admitted ? { used: (was?.used ?? 0) + cost, end: was?.end ?? now + limit.windowMs } : was;
+    if (is !== undefined) after[counterName(limit)] = is;
+    const waitHelps = exceeded[i] === true && cost <= limit.limit && was !== undefined;
+    return {
+      ...limit,
+      bucket,
+      // A shared counter may stand above the limit of a key with a smaller one.
+      remaining: Math.max(0, limit.limit - (is?.used ?? 0)),
+      resetTime: is?.end,
+      retryAfterMs: waitHelps ? was.end - now : undefined,
+      exceeded: exceeded[i] === true,
+    };
+  });
+  return { admitted, counters: admitted ? { ...counters, ...after } : counters, states };
+}
+
+/** How long until every exceeded limit can admit again; undefined when waiting does not help. */
+export function retryAfterMs(states: readonly RateLimitState[]): number | undefined {
+  const exceeded = states.filter((state) => state.exceeded);
+  if (exceeded.length === 0 || exceeded.some((state) => state.retryAfterMs === undefined)) return undefined;
+  return Math.max(...exceeded.map((state) => state.retryAfterMs ?? 0));
+}

@@ -1,0 +1,56 @@
+import { hash, randomBytes, timingSafeEqual } from 'node:crypto';
+
+/** Every secret starts with this. */
+export const SECRET_PREFIX = 'audit_v1_';
+/** A longer string is MALFORMED without being looked at. */
+export const MAX_SECRET_CHARACTERS = 1024;
+
+// The last of the 22 characters carries two bits only; any is accepted, no canonical form is asked for.
+const SECRET_PATTERN = /^audit_v1_[A-Za-z0-9_-]{22}$/;
+const HASH_PATTERN = /^[0-9a-f]{64}$/;
+const DUMMY_DIGEST = Buffer.alloc(32);
+
+/** A new secret: the prefix and 128 random bits in base64url, 31 characters. */
+export function mintSecret(): string {
+  return SECRET_PREFIX + randomBytes(16).toString('base64url');
+}
+
+/** A new public id: `uid-apikey-` and 64 random bits in hex. */
+export function mintKeyId(): string {
+  return `uid-apikey-${randomBytes(8).toString('hex')}`;
+}
+
+/** A new version tag of a key. */
+export function mintEtag(): string {
+  return randomBytes(8).toString('hex');
+}
+
+/** True for the exact shape of a secret; nothing is trimmed. */
+export function isSecret(text: string): boolean {
+  return text.length === 31 && SECRET_PATTERN.test(text);
+}
+
+/** SHA-256 of the whole secret, 64 lower-case hex: the only form in which a secret is stored. */
+export function hashSecret(secret: string): string {
+  return hash('sha256', secret, 'hex');
+}
+
+/** The first 8 hex of a hash: enough to see that two unknown keys are the same one. */
+export function fingerprint(secretHash: string): string {
+  return secretHash.slice(0, 8);
+}
+
+/** What an admin recognises a key by: the prefix and the last four characters. */
+export function hintOf(secret: string): string {
+  return `${SECRET_PREFIX}…${secret.slice(-4)}`;
+}
+
+/**
+ * Compares a computed hash with a stored one in constant time.
+ * A corrupt stored hash, or none, is compared with a dummy and never equal.
+ */
+export function sameHash(computed: string, stored: string | undefined): boolean {
+  const wellFormed = stored !== undefined && HASH_PATTERN.test(stored);
+  const digest = wellFormed ? Buffer.from(stored, 'hex') : DUMMY_DIGEST;
+  return timingSafeEqual(Buffer.from(computed, 'hex'), digest) && wellFormed;
+}

@@ -1,0 +1,185 @@
+import { auditEntry } from './audit-entry.ts';
+import type { Decision, Denial, Question } from './check.ts';
+import { allDenials, firstDenial } from './check.ts';
+import type { Key, SecretSlot } from './key.ts';
+import { slotOf } from './key.ts';
+import type {
+  AuditLog,
+  CallOrigin,
+  Clock,
+  Found,
+  KeyStore,
+  LastUses,
+  Lockout,
+  Observer,
+  QuotaLimiter,
+  QuotaTaken,
+} from './ports.ts';
+import { retryAfterMs } from './quota.ts';
+import { matchingGrant } from './scope.ts';
+import { fingerprint, hashSecret, isSecret } from './secret.ts';
+
+/** A question in the domain's words: validated, the address normalised. */
+export interface ValidateInput {
+  readonly secret: string;
+  readonly requiredScope: string | undefined;
+  readonly clientIp: string | undefined;
+  readonly userAgent: string;
+  readonly requestId: string;
+  readonly cost: number;
+  readonly dryRun: boolean;
+  readonly minRevision: number;
+}
+
+/** The answer in the domain's words. */
+export interface Verdict {
+  readonly decision: Decision;
+  /** The decision when it is a denial; in a dry run every one, in order. */
+  readonly reasons: readonly Denial[];
+  readonly retryAfterMs?: number | undefined;
+  readonly keyFingerprint?: string;
+  readonly found?: Found;
+  readonly key?: Key;
+  readonly slot?: SecretSlot;
+  readonly matchedScope?: string | undefined;
+  readonly quota?: QuotaTaken | undefined;
+}
+
+export interface ValidateKeyParts {
+  readonly keys: KeyStore;
+  readonly quota: QuotaLimiter;
+  readonly lockout: Lockout;
+  readonly audit: AuditLog;
+  readonly lastUses: LastUses;
+  readonly clock: Clock;
+  readonly observer: Observer;
+}
+
+/** One decision: lockout, shape, record, rules, quota; then its event; then the answer. */
+export class ValidateKey {
+  readonly #parts: ValidateKeyParts;
+
+  constructor(parts: ValidateKeyParts) {
+    this.#parts = parts;
+  }
+
+  /** Decides and records. Resolves only when the event is durable; throws when no decision could be made. */
+  async run(input: ValidateInput, origin: CallOrigin): Promise<Verdict> {
+    const verdict = await this.#decide(input);
+    await this.#record(verdict, input, origin);
+    return verdict;
+  }
+
+  /** Decides in order, as if called singly; the events share one wait. */
+  async runAll(inputs: readonly ValidateInput[], origin: CallOrigin): Promise<Verdict[]> {
+    const verdicts: Verdict[] = [];
+    const events: Promise<unknown>[] = [];
+    const record = async (verdict: Verdict, input: ValidateInput) => {
+      try {
+        await this.#record(verdict, input, origin);
+        return undefined;
+      } catch (error) {
+        // Kept, not thrown: it must not become an unhandled rejection while a later item is being decided.
+        return error;
+      }
+    };
+    let failure: unknown;
+    try {
+      for (const input of inputs) {
+        const verdict = await this.#decide(input);
+        verdicts.push(verdict);
+        events.push(record(verdict, input));
+      }
+    } catch (error) {
+      failure = error;
+    }
+    failure ??= (await Promise.all(events)).find((error) => error !== undefined);
+    if (failure !== undefined) throw failure;
+    return verdicts;
+  }
+
+  async #decide(input: ValidateInput): Promise<Verdict> {
+    const { clientIp, dryRun, secret } = input;
+    const lockedForMs = clientIp === undefined ? 0 : this.#parts.lockout.lockedForMs(clientIp);
+    if (lockedForMs > 0 && !dryRun) return denied('LOCKED_OUT', { retryAfterMs: lockedForMs });
+    const verdict = isSecret(secret)
+      ? await this.#decideSecret(input, hashSecret(secret))
+      : await this.#failed(input, denied('MALFORMED'));
+    if (lockedForMs === 0 || verdict.decision === 'LOCKED_OUT') return verdict;
+    const reasons: Denial[] = ['LOCKED_OUT', ...verdict.reasons];
+    return { ...verdict, decision: 'LOCKED_OUT', reasons, retryAfterMs: lockedForMs };
+  }
+
+  async #decideSecret(input: ValidateInput, secretHash: string): Promise<Verdict> {
+    const found = await this.#parts.keys.findByHash(secretHash, input.minRevision);
+    const key = found.key;
+    const slot = key === undefined ? undefined : slotOf(key, secretHash);
+    if (key === undefined || slot === undefined) {
+      const miss = { keyFingerprint: fingerprint(secretHash), found };
+      return this.#failed(input, denied('NOT_FOUND', miss));
+    }
+    const { requiredScope, clientIp } = input;
+    const question: Question = { requiredScope, clientIp, now: this.#parts.clock.now() };
+    const matchedScope = requiredScope === undefined ? undefined : matchingGrant(key.scopes, requiredScope);
+    const facts = { found, key, slot, matchedScope };
+    if (input.dryRun) return this.#dryRun(facts, input, allDenials(key, slot, question));
+    const denial = firstDenial(key, slot, question);
+    if (denial !== undefined) return denied(denial, facts);
+    return withQuota(
+      facts,
+      key.rateLimits.length === 0 ? undefined : await this.#parts.quota.take(quotaOf(key, input)),
+    );
+  }
+
+  async #dryRun(facts: KnownKey, input: ValidateInput, denials: Denial[]): Promise<Verdict> {
+    const { key } = facts;
+    const quota = key.rateLimits.length === 0 ? undefined : await this.#parts.quota.peek(quotaOf(key, input));
+    const verdict = withQuota(facts, quota);
+    const reasons = [...denials, ...verdict.reasons];
+    return { ...verdict, decision: reasons[0] ?? 'VALID', reasons };
+  }
+
+  /** A failure that proves no possession: counts for the address, unless that is locked by now. */
+  async #failed(input: ValidateInput, verdict: Verdict): Promise<Verdict> {
+    if (input.clientIp === undefined || input.dryRun) return verdict;
+    const lockedForMs = await this.#parts.lockout.fail(input.clientIp);
+    return lockedForMs > 0 ? denied('LOCKED_OUT', { retryAfterMs: lockedForMs }) : verdict;
+  }
+
+  async #record(verdict: Verdict, input: ValidateInput, origin: CallOrigin): Promise<void> {
+    const { audit, clock, lastUses, observer } = this.#parts;
+    const { decision, key, slot, reasons, keyFingerprint } = verdict;
+    await audit.record(
+      auditEntry(origin, clock, {
+        outcome: `DECISION_${decision}`,
+        reason: reasons.join(' '),
+        keyId: key?.id ?? '',
+        keyFingerprint: keyFingerprint ?? '',
+        requiredScope: input.requiredScope ?? '',
+        clientIp: input.clientIp ?? '',
+        userAgent: input.userAgent,
+        secretSlot: slot ?? '',
+        cost: input.cost,
+        dryRun: input.dryRun,
+        requestId: input.requestId,
+      }),
+    );
+    observer.decided(decision);
+    if (decision === 'VALID' && key !== undefined && !input.dryRun) lastUses.note(key.id, origin.arriveTime);
+  }
+}
+
+type KnownKey = Pick<Verdict, 'matchedScope'> & Required<Pick<Verdict, 'found' | 'key' | 'slot'>>;
+
+function denied(denial: Denial, facts: Partial<Verdict> = {}): Verdict {
+  return { ...facts, decision: denial, reasons: [denial] };
+}
+
+function withQuota(facts: KnownKey, quota: QuotaTaken | undefined): Verdict {
+  if (quota === undefined || quota.admitted) return { ...facts, quota, decision: 'VALID', reasons: [] };
+  return denied('RATE_LIMITED', { ...facts, quota, retryAfterMs: retryAfterMs(quota.states) });
+}
+
+function quotaOf(key: Key, input: ValidateInput) {
+  return { bucket: key.rateLimitBucket, limits: key.rateLimits, cost: input.cost };
+}

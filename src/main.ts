@@ -1,0 +1,102 @@
+#!/usr/bin/env -S node --disable-warning=ExperimentalWarning
+import { writeSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import packageJson from '../package.json' with { type: 'json' };
+import { adminKey, localOrigin } from './bootstrap.ts';
+import { apiKeyCommand } from './cli/api-key.ts';
+import { CliError, EXIT } from './cli/client.ts';
+import { type Config, ConfigError, readConfig } from './config.ts';
+import { ManageKeys } from './keys/manage-keys.ts';
+import { openConfiguredStore, serve, systemClock } from './serve.ts';
+import { StartError } from './store/store.ts';
+import { createLogger, type Logger } from './telemetry.ts';
+
+const SOFTWARE_FAILURE = 70;
+
+const print = (text: string) => void process.stdout.write(`${text}\n`);
+
+function setUp(): { config: Config; logger: Logger } {
+  const config = readConfig(process.env);
+  // What is written here, hashes and the admin key, is for this user only.
+  process.umask(0o077);
+  const format = config.LOG_FORMAT || (process.stderr.isTTY ? 'pretty' : 'json');
+  // Written at once, so that the last words before an end are not lost.
+  const logger = createLogger(config.LOG_LEVEL, format, { write: (line) => void writeSync(2, line) });
+  return { config, logger };
+}
+
+async function serveCommand(): Promise<void> {
+  const { config, logger } = setUp();
+  process.on('uncaughtException', (err) => {
+    logger.fatal({ err }, 'unexpected failure, ending');
+    process.exit(SOFTWARE_FAILURE);
+  });
+  const running = await serve(config, logger);
+  let stopping = false;
+  const stop = (signal: NodeJS.Signals) => {
+    if (stopping) return;
+    stopping = true;
+    logger.info({ signal }, 'finishing the calls under way');
+    void running.stop().then(() => {
+      logger.info('stopped');
+      process.exit(EXIT.ok);
+    });
+  };
+  process.on('SIGTERM', stop);
+  process.on('SIGINT', stop);
+}
+
+/** For whoever can reach the store itself: a new admin key when the last one is lost. */
+async function recoverCommand(): Promise<void> {
+  const { config, logger } = setUp();
+  const store = await openConfiguredStore(config, systemClock, logger);
+  try {
+    const manageKeys = new ManageKeys(store.keys, store.audit, systemClock);
+    const made = await manageKeys.create(
+      adminKey('recovered admin', ''),
+      localOrigin('apikeyd/recover', systemClock),
+    );
+    logger.info({ key_id: made.key.id }, 'made an admin key; its secret is on standard output, once');
+    print(made.secret);
+  } finally {
+    await store.close();
+  }
+}
+
+/** One line, and the exit code that says what kind of failure it was. */
+function fail(error: unknown): never {
+  if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? EXIT.ok : EXIT.usage);
+  const known = error instanceof CliError || error instanceof StartError;
+  const exitCode = known ? error.exitCode : error instanceof ConfigError ? 78 : SOFTWARE_FAILURE;
+  writeSync(
+    2,
+    `apikeyd: ${exitCode === SOFTWARE_FAILURE ? (error as Error).stack : (error as Error).message}\n`,
+  );
+  process.exit(exitCode);
+}
+
+const program = new Command('apikeyd')
+  .description('Tells other backends whether an API key is good.')
+  .version(packageJson.version)
+  .exitOverride();
+program
+  .command('serve')
+  .description('run the server; settings come from the environment')
+  .action(serveCommand);
+program.command('recover').description('make a new admin key, straight on the store').action(recoverCommand);
+const defaults = {
+  address: process.env.APIKEYD_ADDRESS || '127.0.0.1:50051',
+  keyFile: process.env.APIKEYD_KEY_FILE || './data/admin.key',
+  owner: process.env.USER || 'unowned',
+};
+const apiKey = apiKeyCommand(defaults, print, (code) => {
+  process.exitCode = code;
+});
+program.addCommand(apiKey);
+for (const command of [apiKey, ...apiKey.commands, ...program.commands]) command.exitOverride();
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  fail(error);
+}

@@ -1,0 +1,269 @@
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import type { ApiKeyAdmin, CreateKeyRequest, ListAuditEventsRequest } from '../../gen/apikey/v1/admin_pb.ts';
+import type { Key as KeyMessage } from '../../gen/apikey/v1/key_pb.ts';
+import { ApiError, Violations } from '../keys/errors.ts';
+import { IpAllowlist } from '../keys/ip.ts';
+import * as fields from '../keys/key-fields.ts';
+import type { KeyPatch, ManageKeys, NewKey } from '../keys/manage-keys.ts';
+import type { AuditFilter, AuditLog, Clock, KeyFilter, KeyStore, Lockout } from '../keys/ports.ts';
+import {
+  keyTypeOf,
+  millisOf,
+  rateLimitsOf,
+  revokeReasonOf,
+  secretSlotOf,
+  timeOf,
+  toEventMessage,
+  toKeyMessage,
+} from './convert.ts';
+import type { ServiceImplementation } from './method.ts';
+import { pageOf, tokenOf } from './page-token.ts';
+
+export interface AdminServiceParts {
+  readonly manageKeys: ManageKeys;
+  readonly keys: KeyStore;
+  readonly audit: AuditLog;
+  readonly lockout: Lockout;
+  readonly clock: Clock;
+}
+
+const ADMIN = { anyOf: ['apikeys:admin'] };
+const READ = { anyOf: ['apikeys:audit', 'apikeys:admin'] };
+const DAY_MS = 86_400_000;
+
+/** ApiKeyAdmin: each method reads its request, calls one use case and writes its answer. */
+export function adminService(parts: AdminServiceParts): ServiceImplementation<typeof ApiKeyAdmin> {
+  return { ...keyMethods(parts), ...reportMethods(parts) };
+}
+
+function keyMethods({ manageKeys, clock }: AdminServiceParts) {
+  const message = (key: Parameters<typeof toKeyMessage>[0]) => toKeyMessage(key, clock.now());
+  return {
+    createKey: {
+      access: ADMIN,
+      async handle(request, origin) {
+        const { key, secret } = await manageKeys.create(newKeyOf(request, clock.now()), origin);
+        return { message: { key: message(key), secret } };
+      },
+    },
+    getKey: {
+      access: READ,
+      async handle({ id }) {
+        const key = await manageKeys.get(checked((found) => fields.keyId(found, 'id', id)));
+        return { message: { key: message(key) }, event: { keyId: key.id } };
+      },
+    },
+    listKeys: {
+      access: READ,
+      async handle(request) {
+        const { filter, page, mark } = checked((found) => {
+          const ownerId = fields.optionalText(found, 'owner_id', request.ownerId);
+          const type = keyTypeOf(found, 'key_type', request.keyType);
+          const mark = { ownerId, type, activeOnly: request.activeOnly };
+          const filter: KeyFilter = {
+            ...(ownerId === '' ? {} : { ownerId }),
+            ...(type === undefined ? {} : { type }),
+            ...(request.activeOnly ? { activeAt: clock.now() } : {}),
+          };
+          return { filter, mark, page: pageOf(found, request, 'keys', mark) };
+        });
+        const { items, next } = await manageKeys.list(filter, page);
+        return {
+          message: { keys: items.map(message), nextPageToken: tokenOf(next, 'keys', mark) },
+          event: {},
+        };
+      },
+    },
+    updateKey: {
+      access: ADMIN,
+      async handle(request, origin) {
+        const { id, patch } = checked((found) => {
+          if (request.key === undefined) found.add('key', 'required');
+          const paths = request.updateMask?.paths ?? [];
+          if (paths.length === 0) found.add('update_mask', 'name at least one field');
+          const key = request.key ?? ({} as KeyMessage);
+          return { id: fields.keyId(found, 'key.id', key.id ?? ''), patch: patchOf(found, key, paths) };
+        });
+        const key = await manageKeys.update(id, patch, request.key?.etag ?? '', origin);
+        return { message: { key: message(key) } };
+      },
+    },
+    revokeKey: {
+      access: ADMIN,
+      async handle(request, origin) {
+        const { id, reason, note } = checked((found) => ({
+          id: fields.keyId(found, 'id', request.id),
+          reason: revokeReasonOf(found, 'reason', request.reason),
+          note: fields.optionalText(found, 'note', request.note),
+        }));
+        const key = await manageKeys.revoke(id, reason, note, origin);
+        return { message: { key: message(key), revision: BigInt(key.revision) } };
+      },
+    },
+    expireKey: {
+      access: ADMIN,
+      async handle(request, origin) {
+        const { id, time } = checked((found) => {
+          const time = timeOf(found, 'expire_time', request.expireTime);
+          if (time !== undefined && time <= clock.now())
+            found.add('expire_time', 'in the past; leave it out for now');
+          return { id: fields.keyId(found, 'id', request.id), time };
+        });
+        return { message: { key: message(await manageKeys.expire(id, time, origin)) } };
+      },
+    },
+  } satisfies Partial<ServiceImplementation<typeof ApiKeyAdmin>>;
+}
+
+function reportMethods({ keys, audit, lockout, clock }: AdminServiceParts) {
+  return {
+    getStats: {
+      access: READ,
+      async handle() {
+        const now = clock.now();
+        const [counts, outcomes, auditEvents, lockouts, revision] = await Promise.all([
+          keys.count(now),
+          audit.countByOutcome(now - DAY_MS),
+          audit.count(),
+          lockout.count(),
+          keys.revision(),
+        ]);
+        return {
+          message: {
+            keysByStatus: bigints(Object.entries(counts.byStatus)),
+            keysByType: bigints(Object.entries(counts.byType)),
+            eventsByOutcome: bigints(outcomes),
+            auditEvents: BigInt(auditEvents),
+            lockouts: BigInt(lockouts),
+            revision: BigInt(revision),
+          },
+          event: {},
+        };
+      },
+    },
+    listAuditEvents: {
+      access: READ,
+      async handle(request) {
+        const { filter, page } = checked((found) => {
+          const filter = auditFilterOf(found, request);
+          return { filter, page: pageOf(found, request, 'events', filter) };
+        });
+        const { items, next } = await audit.list(filter, page);
+        return {
+          message: { events: items.map(toEventMessage), nextPageToken: tokenOf(next, 'events', filter) },
+          event: { keyId: filter.keyId ?? '' },
+        };
+      },
+    },
+    listLockouts: {
+      access: READ,
+      async handle(request) {
+        const { items, next } = await lockout.list(
+          checked((found) => pageOf(found, request, 'lockouts', {})),
+        );
+        const lockouts = items.map(({ clientIp, expireTime }) => ({
+          clientIp,
+          expireTime: timestampFromMs(expireTime),
+        }));
+        return { message: { lockouts, nextPageToken: tokenOf(next, 'lockouts', {}) }, event: {} };
+      },
+    },
+    clearLockout: {
+      access: ADMIN,
+      async handle(request) {
+        const clientIp = checked((found) => {
+          if (request.clientIp === '') found.add('client_ip', 'required');
+          return fields.clientIp(found, 'client_ip', request.clientIp) ?? '';
+        });
+        if (!(await lockout.clear(clientIp))) {
+          throw new ApiError('LOCKOUT_NOT_FOUND', `no failures are counted for ${clientIp}`);
+        }
+        return { message: {}, event: { clientIp } };
+      },
+    },
+  } satisfies Partial<ServiceImplementation<typeof ApiKeyAdmin>>;
+}
+
+/** Runs a reader of fields; throws all that it found wrong at once. */
+function checked<T>(read: (found: Violations) => T): T {
+  const found = new Violations();
+  const value = read(found);
+  found.throwIfAny();
+  return value;
+}
+
+function newKeyOf(request: CreateKeyRequest, now: number): NewKey {
+  return checked((found) => {
+    const type = keyTypeOf(found, 'key_type', request.keyType);
+    if (request.keyType === 0) found.add('key_type', 'required');
+    const { case: expiry, value } = request.expiry;
+    const expireTime = expiry === 'expireTime' ? timeOf(found, 'expire_time', value) : undefined;
+    if (expireTime !== undefined && expireTime <= now) found.add('expire_time', 'in the past');
+    const ttlMs = expiry === 'ttl' ? Math.floor(millisOf(value)) : undefined;
+    // A century is beyond any real key and keeps the time a date.
+    if (ttlMs !== undefined && !(ttlMs > 0 && ttlMs <= 36_525 * DAY_MS))
+      found.add('ttl', 'above 0, at most 100 years');
+    return {
+      name: fields.requiredText(found, 'name', request.name),
+      ownerId: fields.requiredText(found, 'owner_id', request.ownerId),
+      type: type ?? 'USER',
+      scopes: fields.grants(found, 'scopes', request.scopes),
+      rateLimits: rateLimitsOf(found, 'rate_limits', request.rateLimits),
+      rateLimitBucket: fields.optionalText(found, 'rate_limit_bucket', request.rateLimitBucket),
+      ipAllowlist: fields.ipAllowlist(found, 'ip_allowlist', request.ipAllowlist),
+      metadata: fields.metadata(found, 'metadata', request.metadata),
+      requestId: fields.optionalText(found, 'request_id', request.requestId),
+      expireTime,
+      ttlMs,
+    };
+  });
+}
+
+/** The fields that the mask names; a path that is unknown or not for change is a violation. */
+function patchOf(found: Violations, key: KeyMessage, paths: readonly string[]): KeyPatch {
+  const at = (field: string) => `key.${field}`;
+  const readers: Record<string, () => KeyPatch> = {
+    name: () => ({ name: fields.requiredText(found, at('name'), key.name) }),
+    owner_id: () => ({ ownerId: fields.requiredText(found, at('owner_id'), key.ownerId) }),
+    scopes: () => ({ scopes: fields.grants(found, at('scopes'), key.scopes) }),
+    rate_limits: () => ({ rateLimits: rateLimitsOf(found, at('rate_limits'), key.rateLimits) }),
+    rate_limit_bucket: () => ({
+      rateLimitBucket: fields.optionalText(found, at('rate_limit_bucket'), key.rateLimitBucket),
+    }),
+    ip_allowlist: () => ({
+      ipAllowlist: new IpAllowlist(fields.ipAllowlist(found, at('ip_allowlist'), key.ipAllowlist)),
+    }),
+    metadata: () => ({ metadata: fields.metadata(found, at('metadata'), key.metadata) }),
+    disabled: () => ({ disabled: key.disabled }),
+  };
+  const patches = paths.map((path) => {
+    const reader = Object.hasOwn(readers, path) ? readers[path] : undefined;
+    if (reader === undefined)
+      found.add('update_mask', `${path.slice(0, 64)} is not a field that can be changed`);
+    return reader === undefined || key.id === undefined ? {} : reader();
+  });
+  return Object.assign({}, ...patches);
+}
+
+function auditFilterOf(found: Violations, request: ListAuditEventsRequest): AuditFilter {
+  const secretSlot = secretSlotOf(found, 'secret_slot', request.secretSlot);
+  const startTime = timeOf(found, 'start_time', request.startTime);
+  const endTime = timeOf(found, 'end_time', request.endTime);
+  const clientIp = fields.clientIp(found, 'client_ip', request.clientIp);
+  const text = (name: string, field: string, value: string) =>
+    fields.optionalText(found, field, value) === '' ? {} : { [name]: value };
+  return {
+    ...text('keyId', 'key_id', request.keyId),
+    ...text('callerKeyId', 'caller_key_id', request.callerKeyId),
+    ...text('method', 'method', request.method),
+    ...text('outcome', 'outcome', request.outcome),
+    ...(clientIp === undefined ? {} : { clientIp }),
+    ...(secretSlot === undefined ? {} : { secretSlot }),
+    ...(startTime === undefined ? {} : { startTime }),
+    ...(endTime === undefined ? {} : { endTime }),
+  };
+}
+
+function bigints(entries: Iterable<readonly [string, number]>): Record<string, bigint> {
+  return Object.fromEntries([...entries].map(([name, count]) => [name, BigInt(count)]));
+}

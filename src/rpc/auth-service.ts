@@ -1,0 +1,65 @@
+import type { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
+import { ApiError, Violations } from '../keys/errors.ts';
+import { BOUNDS } from '../keys/key-fields.ts';
+import type { ManageKeys } from '../keys/manage-keys.ts';
+import type { ValidateKey } from '../keys/validate-key.ts';
+import type { Authenticator } from './authenticate.ts';
+import { revokeReasonOf, toValidateInput, toValidateResponse } from './convert.ts';
+import type { ServiceImplementation } from './method.ts';
+
+export interface AuthServiceParts {
+  readonly validateKey: ValidateKey;
+  readonly manageKeys: ManageKeys;
+  readonly authenticator: Authenticator;
+  /** ALLOW_ANONYMOUS_VALIDATE. */
+  readonly allowAnonymous: boolean;
+}
+
+const VALIDATE = ['apikeys:validate'];
+
+/** ApiKeyAuth: each method reads its request, calls one use case and writes its answer. */
+export function authService(parts: AuthServiceParts): ServiceImplementation<typeof ApiKeyAuth> {
+  const { validateKey, manageKeys, authenticator } = parts;
+  return {
+    validateKey: {
+      access: { anyOf: VALIDATE, anonymous: parts.allowAnonymous },
+      async handle(request, origin) {
+        if (origin.callerKeyId === '' && (request.clientIp !== '' || request.dryRun)) {
+          throw new ApiError('CREDENTIAL_MISSING', 'client_ip and dry_run need a calling key');
+        }
+        const found = new Violations();
+        const input = toValidateInput(found, '', request);
+        found.throwIfAny();
+        return { message: toValidateResponse(await validateKey.run(input, origin)) };
+      },
+    },
+    batchValidateKeys: {
+      access: { anyOf: VALIDATE },
+      async handle({ requests }, origin) {
+        const found = new Violations();
+        if (requests.length === 0 || requests.length > BOUNDS.batchItems) {
+          found.add('requests', `1 to ${BOUNDS.batchItems} items, got ${requests.length}`);
+          found.throwIfAny();
+        }
+        const inputs = requests.map((request, i) => toValidateInput(found, `requests[${i}].`, request));
+        found.throwIfAny();
+        const verdicts = await validateKey.runAll(inputs, origin);
+        return { message: { responses: verdicts.map(toValidateResponse) } };
+      },
+    },
+    revokeOwnKey: {
+      access: 'OPEN',
+      async handle(request, origin, call) {
+        const found = new Violations();
+        if (request.key === '') found.add('key', 'required');
+        const reason = revokeReasonOf(found, 'reason', request.reason);
+        found.throwIfAny();
+        await authenticator.admit(call);
+        const { key, proven } = await manageKeys.revokeOwn(request.key, reason, origin);
+        if (key !== undefined) return { message: { keyId: key.id, revision: BigInt(key.revision) } };
+        if (!proven) await authenticator.countWrong(call);
+        throw new ApiError('SECRET_NOT_WORKING', 'this secret does not work, so it proves nothing');
+      },
+    },
+  };
+}

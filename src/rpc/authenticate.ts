@@ -1,0 +1,103 @@
+import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
+import { firstDenial } from '../keys/check.ts';
+import { ApiError } from '../keys/errors.ts';
+import type { Key } from '../keys/key.ts';
+import { slotOf } from '../keys/key.ts';
+import type { Clock, Found, KeyStore, LastUses, Lockout, QuotaLimiter } from '../keys/ports.ts';
+import { retryAfterMs } from '../keys/quota.ts';
+import { matchingGrant } from '../keys/scope.ts';
+import { hashSecret, isSecret } from '../keys/secret.ts';
+import type { Call } from './call.ts';
+
+const BEARER = /^Bearer +(\S+)$/i;
+const UNKNOWN_LOOKUPS_PER_MINUTE = 10;
+
+export interface AuthenticatorParts {
+  readonly keys: KeyStore;
+  readonly quota: QuotaLimiter;
+  readonly lockout: Lockout;
+  readonly lastUses: LastUses;
+  readonly clock: Clock;
+}
+
+/** Who calls, and may they: an ordinary key with a scope that begins with `apikeys`. */
+export class Authenticator {
+  readonly #parts: AuthenticatorParts;
+  readonly #unknownLookups = new RateLimiterMemory({ points: UNKNOWN_LOOKUPS_PER_MINUTE, duration: 60 });
+
+  constructor(parts: AuthenticatorParts) {
+    this.#parts = parts;
+  }
+
+  /** The calling key. UNAUTHENTICATED when there is none, or when it would be denied. */
+  async identify(call: Call): Promise<Key> {
+    if (call.authorization === undefined || call.authorization === '') {
+      throw new ApiError('CREDENTIAL_MISSING', 'send a key as metadata: authorization: Bearer <key>');
+    }
+    const secret = BEARER.exec(call.authorization)?.[1];
+    if (secret === undefined || !isSecret(secret)) throw await this.#wrong(call);
+    const secretHash = hashSecret(secret);
+    const known = this.#parts.keys.recall(secretHash);
+    const { key } = known?.key === undefined ? await this.#lookUp(call, secretHash) : known;
+    const slot = key === undefined ? undefined : slotOf(key, secretHash);
+    if (key === undefined || slot === undefined) throw await this.#wrong(call);
+    const now = this.#parts.clock.now();
+    const denial = firstDenial(key, slot, { requiredScope: undefined, clientIp: call.peerIp, now });
+    if (denial === undefined) return key;
+    // It proves possession, so it does not count for lockout and its holder may know why.
+    throw new ApiError('CREDENTIAL_INVALID', `the calling key is ${denial}`, {
+      keyId: key.id,
+      metadata: { decision: denial },
+    });
+  }
+
+  /** PERMISSION_DENIED unless the key holds one of the scopes; then its own limits. */
+  async authorize(key: Key, anyOf: readonly string[]): Promise<void> {
+    if (!anyOf.some((scope) => matchingGrant(key.scopes, scope) !== undefined)) {
+      const wanted = anyOf.join(' or ');
+      throw new ApiError('SCOPE_MISSING', `the calling key lacks the scope ${wanted}`, {
+        metadata: { required_scope: wanted },
+      });
+    }
+    if (key.rateLimits.length > 0) {
+      const request = { bucket: key.rateLimitBucket, limits: key.rateLimits, cost: 1 };
+      const { admitted, states } = await this.#parts.quota.take(request);
+      if (!admitted) {
+        const wait = retryAfterMs(states);
+        throw new ApiError('CALLER_RATE_LIMITED', 'the calling key is over its rate limit', {
+          keyId: key.id,
+          ...(wait === undefined ? {} : { retryAfterMs: wait }),
+        });
+      }
+    }
+    this.#parts.lastUses.note(key.id, this.#parts.clock.now());
+  }
+
+  /** Admits a try with a secret that is its own proof: limited once the peer is locked out. */
+  async admit(call: Call): Promise<void> {
+    if (this.#parts.lockout.lockedForMs(call.peerIp) === 0) return;
+    try {
+      await this.#unknownLookups.consume(call.peerIp);
+    } catch (refused) {
+      if (!(refused instanceof RateLimiterRes)) throw refused;
+      throw new ApiError('PEER_LOCKED_OUT', 'too many wrong credentials from this address', {
+        retryAfterMs: refused.msBeforeNext,
+      });
+    }
+  }
+
+  /** Counts a wrong secret for the calling address. */
+  async countWrong(call: Call): Promise<void> {
+    if (this.#parts.lockout.lockedForMs(call.peerIp) === 0) await this.#parts.lockout.fail(call.peerIp);
+  }
+
+  async #lookUp(call: Call, secretHash: string): Promise<Found> {
+    await this.admit(call);
+    return this.#parts.keys.findByHash(secretHash);
+  }
+
+  async #wrong(call: Call): Promise<ApiError> {
+    await this.countWrong(call);
+    return new ApiError('CREDENTIAL_INVALID', 'the calling key is not known here');
+  }
+}

@@ -1,0 +1,166 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { DescMessage, DescMethodUnary, Message } from '@bufbuild/protobuf';
+import { create } from '@bufbuild/protobuf';
+import type { ConnectError } from '@connectrpc/connect';
+import { auditEntry } from '../keys/audit-entry.ts';
+import { ApiError } from '../keys/errors.ts';
+import type { AuditLog, CallOrigin, Clock } from '../keys/ports.ts';
+import type { Authenticator } from './authenticate.ts';
+import { type Call, type Caller, NOBODY, originOf } from './call.ts';
+import { asApiError, codeName, rowOf, toConnectError } from './errors.ts';
+import type { Access, Implementation } from './method.ts';
+
+/** An answer that is made leaves within this. */
+const LEAVE_MS = 200;
+
+/** Told how each call ended. */
+export interface CallObserver {
+  /** @param code a gRPC code's name, `OK` included. */
+  finished(method: string, code: string, seconds: number): void;
+  /** An error that was not foreseen; its text may be logged, it holds no secret. */
+  failed(method: string, error: unknown): void;
+}
+
+export interface CallServerParts {
+  readonly authenticator: Authenticator;
+  readonly audit: AuditLog;
+  readonly clock: Clock;
+  readonly observer: CallObserver;
+}
+
+/** The path that every call of both mounts takes: authenticate, authorise, read, handle, record, answer. */
+export class CallServer {
+  readonly #parts: CallServerParts;
+  #underWay = 0;
+  #idle: (() => void) | undefined;
+
+  constructor(parts: CallServerParts) {
+    this.#parts = parts;
+  }
+
+  get clock(): Clock {
+    return this.#parts.clock;
+  }
+
+  begin(call: Call): CallSession {
+    this.#underWay++;
+    return new CallSession(this.#parts, call, () => {
+      this.#underWay--;
+      if (this.#underWay === 0) this.#idle?.();
+    });
+  }
+
+  /** Resolves when no call is under way and its answers have had time to leave. */
+  async idle(): Promise<void> {
+    do {
+      if (this.#underWay > 0) {
+        await new Promise<void>((resolve) => {
+          this.#idle = resolve;
+        });
+      }
+      await delay(LEAVE_MS);
+    } while (this.#underWay > 0);
+  }
+}
+
+/** One call. Every method that throws throws a ConnectError, after the failure's event is durable. */
+export class CallSession {
+  readonly #parts: CallServerParts;
+  readonly #call: Call;
+  readonly #over: () => void;
+  #caller: Caller = NOBODY;
+  #requestId = '';
+
+  constructor(parts: CallServerParts, call: Call, over: () => void) {
+    this.#parts = parts;
+    this.#call = call;
+    this.#over = over;
+  }
+
+  /** Finds out who calls and whether they may. */
+  async authenticate(access: Access): Promise<void> {
+    if (access === 'OPEN' || (access.anonymous === true && this.#call.authorization === undefined)) return;
+    try {
+      const key = await this.#parts.authenticator.identify(this.#call);
+      this.#caller = { keyId: key.id, scopes: key.scopes };
+      await this.#parts.authenticator.authorize(key, access.anyOf);
+    } catch (error) {
+      throw await this.refuse(asApiError(error));
+    }
+  }
+
+  /** Reads the message, has it handled, and resolves when the event is durable. */
+  async serve<M extends DescMethodUnary>(
+    method: M,
+    implementation: Implementation<M>,
+    read: () => Message,
+  ): Promise<Message> {
+    const { audit, clock } = this.#parts;
+    try {
+      const request = read();
+      this.#requestId = requestIdOf(request);
+      const origin = this.#origin();
+      const { message, event } = await implementation.handle(request as never, origin, this.#call);
+      if (event !== undefined) await audit.record(auditEntry(origin, clock, { outcome: 'OK', ...event }));
+      this.#finished('OK');
+      return create(method.output as DescMessage, message as never);
+    } catch (error) {
+      throw await this.refuse(asApiError(error));
+    }
+  }
+
+  /** Records a refusal and makes it ready to be sent. */
+  async refuse(error: ApiError): Promise<ConnectError> {
+    const told = await this.#recorded(error);
+    if (told.code === 'INTERNAL') this.#parts.observer.failed(this.#call.method, told.facts.cause);
+    this.#finished(codeName(rowOf(told).status));
+    return toConnectError(told, this.#requestId);
+  }
+
+  /** The error to tell: this one, or that its event could not be recorded. */
+  async #recorded(error: ApiError): Promise<ApiError> {
+    const { audit, clock } = this.#parts;
+    if (rowOf(error).unrecorded === true) {
+      if (error.facts.audited !== true) audit.countRefused(1);
+      return error;
+    }
+    const outcome = codeName(rowOf(error).status);
+    const facts = { outcome, reason: error.code, keyId: error.facts.keyId ?? '' };
+    try {
+      await audit.record(auditEntry(this.#origin(), clock, facts));
+      return error;
+    } catch (unrecorded) {
+      const refusal = asApiError(unrecorded);
+      if (refusal.facts.audited !== true) audit.countRefused(1);
+      return refusal;
+    }
+  }
+
+  #origin(): CallOrigin {
+    return originOf(this.#call, this.#caller, this.#requestId);
+  }
+
+  #finished(code: string): void {
+    const { clock, observer } = this.#parts;
+    observer.finished(this.#call.method, code, (clock.monotonic() - this.#call.arriveMonotonic) / 1000);
+    this.#over();
+  }
+}
+
+function requestIdOf(request: Message): string {
+  const { requestId } = request as Message & { requestId?: unknown };
+  return typeof requestId === 'string' ? requestId.slice(0, 1024) : '';
+}
+
+const UNKNOWN_FIELD = /key "([\w.]{1,64})" is unknown/;
+
+/** The refusal of a message that cannot be read. Only a field's name is quoted: values may be secrets. */
+export function unreadable(cause: unknown): ApiError {
+  const text = cause instanceof Error ? cause.message : String(cause);
+  const field = UNKNOWN_FIELD.exec(text.replaceAll('\\"', '"'))?.[1];
+  const description = field === undefined ? 'the message cannot be read' : `there is no field ${field}`;
+  return new ApiError('INVALID_REQUEST', description, {
+    cause,
+    violations: [{ field: field ?? '', description }],
+  });
+}

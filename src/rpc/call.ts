@@ -1,0 +1,42 @@
+import type { CallOrigin, Clock } from '../keys/ports.ts';
+
+/** A call as both mounts hand it over: what is known before its message is read. */
+export interface Call {
+  /** `apikey.v1.ApiKeyAuth/ValidateKey` and the like. */
+  readonly method: string;
+  /** The calling backend's address, normalised. */
+  readonly peerIp: string;
+  /** The value of the `authorization` header. */
+  readonly authorization: string | undefined;
+  readonly arriveTime: number;
+  readonly arriveMonotonic: number;
+}
+
+export function newCall(
+  clock: Clock,
+  method: string,
+  peerIp: string,
+  authorization: string | undefined,
+): Call {
+  return { method, peerIp, authorization, arriveTime: clock.now(), arriveMonotonic: clock.monotonic() };
+}
+
+/** Who called: a key, or nobody known. */
+export interface Caller {
+  readonly keyId: string;
+  readonly scopes: readonly string[];
+}
+
+export const NOBODY: Caller = { keyId: '', scopes: [] };
+
+export function originOf(call: Call, caller: Caller, requestId: string): CallOrigin {
+  return {
+    method: call.method,
+    arriveTime: call.arriveTime,
+    arriveMonotonic: call.arriveMonotonic,
+    peerIp: call.peerIp,
+    callerKeyId: caller.keyId,
+    callerScopes: caller.scopes,
+    requestId,
+  };
+}

@@ -1,0 +1,149 @@
+import type { DescMethodUnary, Message } from '@bufbuild/protobuf';
+import {
+  Code,
+  ConnectError,
+  type ContextValues,
+  createConnectRouter,
+  createContextKey,
+  createContextValues,
+  type HandlerContext,
+} from '@connectrpc/connect';
+import type {
+  UniversalHandler,
+  UniversalServerRequest,
+  UniversalServerResponse,
+} from '@connectrpc/connect/protocol';
+import {
+  compressionGzip,
+  universalRequestFromNodeRequest,
+  universalResponseToNodeResponse,
+} from '@connectrpc/connect-node';
+import { ApiError } from '../keys/errors.ts';
+import { newCall } from './call.ts';
+import { type CallServer, type CallSession, unreadable } from './call-server.ts';
+import type { NodeRequest, NodeResponse } from './http-server.ts';
+import { LIMITS } from './limits.ts';
+import type { Access, Mounted } from './method.ts';
+import { peerIpOf } from './peer.ts';
+import { refuseUnknownFields, tooLarge } from './wire.ts';
+
+/** What a call carries through Connect. */
+interface State {
+  readonly session: CallSession;
+  readonly access: Access;
+  /** The implementation has begun, or the call is refused: its event is taken care of. */
+  recorded: boolean;
+  /** Set for the second pass, in which Connect only words this error. */
+  refusal: ConnectError | undefined;
+}
+
+const STATE = createContextKey<State | undefined>(undefined);
+
+/** Connect, gRPC-Web, gRPC and JSON for everything that speaks HTTP. */
+export class ConnectMount {
+  readonly #callServer: CallServer;
+  readonly #paths = new Map<string, { readonly handler: UniversalHandler; readonly access: Access }>();
+
+  constructor(callServer: CallServer, services: readonly Mounted[]) {
+    this.#callServer = callServer;
+    const router = createConnectRouter({
+      readMaxBytes: LIMITS.messageBytes,
+      writeMaxBytes: 8 * LIMITS.transportBytes,
+      acceptCompression: [compressionGzip],
+      jsonOptions: { ignoreUnknownFields: false },
+      requestGate: passGate,
+    });
+    const accessOf = new Map<string, Access>();
+    for (const { service, methods } of services) {
+      const implementations: Record<string, (request: Message, context: HandlerContext) => Promise<Message>> =
+        {};
+      for (const method of service.methods) {
+        const implementation = methods.get(method.localName);
+        if (implementation === undefined || method.methodKind !== 'unary') continue;
+        accessOf.set(`/${service.typeName}/${method.name}`, implementation.access);
+        implementations[method.localName] = (request, context) => {
+          const state = stateOf(context.values);
+          state.recorded = true;
+          return state.session.serve(method as DescMethodUnary, implementation, () => {
+            refuseUnknownFields(method.input, request);
+            return request;
+          });
+        };
+      }
+      router.service(service, implementations as never);
+    }
+    for (const handler of router.handlers) {
+      const access = accessOf.get(handler.requestPath);
+      if (access !== undefined) this.#paths.set(handler.requestPath, { handler, access });
+    }
+  }
+
+  /** Answers a request for one of our methods; false when the path is not one. */
+  async handle(request: NodeRequest, response: NodeResponse): Promise<boolean> {
+    const mounted = this.#paths.get((request.url ?? '').split('?', 1)[0] ?? '');
+    if (mounted === undefined) return false;
+    const peer = peerIpOf(request.socket.remoteAddress);
+    const method = mounted.handler.requestPath.slice(1);
+    const call = newCall(this.#callServer.clock, method, peer, request.headers.authorization);
+    const session = this.#callServer.begin(call);
+    const state: State = { session, access: mounted.access, recorded: false, refusal: undefined };
+    const values = createContextValues().set(STATE, state);
+    try {
+      const incoming = universalRequestFromNodeRequest(request, response, undefined, values);
+      const answer = await mounted.handler(incoming);
+      const final = state.recorded ? answer : await this.#refuse(state, mounted.handler, incoming, answer);
+      await universalResponseToNodeResponse(final, response);
+    } catch (error) {
+      // The client has gone: its event is recorded or on its way.
+      if (!state.recorded) await session.refuse(new ApiError('REQUEST_NOT_RECEIVED', 'the client went away'));
+      if (ConnectError.from(error).code !== Code.Aborted) response.destroy();
+    }
+    return true;
+  }
+
+  /** Connect refused the request by itself: record it, then have Connect word our error in the caller's protocol. */
+  async #refuse(
+    state: State,
+    handler: UniversalHandler,
+    request: UniversalServerRequest,
+    answer: UniversalServerResponse,
+  ): Promise<UniversalServerResponse> {
+    state.recorded = true;
+    const { text, exhausted } = await textOf(answer);
+    state.refusal = await state.session.refuse(exhausted ? tooLarge() : unreadable(text));
+    // No protocol to word it in: a wrong content type or HTTP method.
+    if (answer.status === 415 || answer.status === 405) return answer;
+    return handler({ ...request, body: nothing() });
+  }
+}
+
+/** Runs before Connect reads the body: authenticates, or words the refusal of the second pass. */
+async function passGate(context: HandlerContext): Promise<void> {
+  const state = stateOf(context.values);
+  if (state.refusal !== undefined) throw state.refusal;
+  try {
+    await state.session.authenticate(state.access);
+  } catch (error) {
+    state.recorded = true;
+    throw error;
+  }
+}
+
+function stateOf(values: ContextValues): State {
+  const state = values.get(STATE);
+  if (state === undefined) throw new Error('a call without its state');
+  return state;
+}
+
+/** What Connect would have sent; read to the end, which also ends the request. */
+async function textOf(answer: UniversalServerResponse): Promise<{ text: string; exhausted: boolean }> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of answer.body ?? nothing()) chunks.push(chunk);
+  const text = Buffer.concat(chunks).toString();
+  const status = answer.trailer?.get('grpc-status') ?? answer.header?.get('grpc-status');
+  const exhausted =
+    status === String(Code.ResourceExhausted) || /"code":\s*"resource_exhausted"|grpc-status: 8\b/.test(text);
+  return { text, exhausted };
+}
+
+async function* nothing(): AsyncIterable<Uint8Array> {}

@@ -1,0 +1,106 @@
+import { create } from '@bufbuild/protobuf';
+import { durationFromMs } from '@bufbuild/protobuf/wkt';
+import { Code, ConnectError } from '@connectrpc/connect';
+import {
+  BadRequestSchema,
+  ErrorInfoSchema,
+  PreconditionFailureSchema,
+  QuotaFailureSchema,
+  RequestInfoSchema,
+  ResourceInfoSchema,
+  RetryInfoSchema,
+} from '../../gen/google/rpc/error_details_pb.ts';
+import type { ErrorCode } from '../keys/errors.ts';
+import { ApiError } from '../keys/errors.ts';
+
+/** The domain of every ErrorInfo. */
+export const ERROR_DOMAIN = 'apikey.v1';
+
+interface ErrorRow {
+  readonly status: Code;
+  /** Counted in a gap event instead of recorded: the log or the server is away or overwhelmed. */
+  readonly unrecorded?: true;
+  /** For PreconditionFailure: the kind of condition. */
+  readonly precondition?: string;
+  /** For QuotaFailure: which quota. */
+  readonly quota?: string;
+}
+
+/** THE table: what each ErrorCode is on the wire. ErrorInfo.reason is the ErrorCode itself. */
+export const ERRORS = {
+  INVALID_REQUEST: { status: Code.InvalidArgument },
+  MESSAGE_TOO_LARGE: { status: Code.ResourceExhausted },
+  REQUEST_NOT_RECEIVED: { status: Code.Canceled },
+  CREDENTIAL_MISSING: { status: Code.Unauthenticated },
+  CREDENTIAL_INVALID: { status: Code.Unauthenticated },
+  SECRET_NOT_WORKING: { status: Code.Unauthenticated },
+  SCOPE_MISSING: { status: Code.PermissionDenied },
+  SCOPE_NOT_HELD: { status: Code.PermissionDenied },
+  KEY_NOT_FOUND: { status: Code.NotFound },
+  LOCKOUT_NOT_FOUND: { status: Code.NotFound },
+  REQUEST_ID_USED: { status: Code.AlreadyExists },
+  KEY_REVOKED: { status: Code.FailedPrecondition, precondition: 'KEY_STATUS' },
+  REVISION_NOT_REACHED: { status: Code.FailedPrecondition, precondition: 'REVISION' },
+  ETAG_MISMATCH: { status: Code.Aborted },
+  TOO_MUCH_CONTENTION: { status: Code.Aborted },
+  CALLER_RATE_LIMITED: { status: Code.ResourceExhausted, quota: 'a rate limit of the calling key' },
+  PEER_LOCKED_OUT: { status: Code.ResourceExhausted, quota: 'failed credentials of this address' },
+  AUDIT_OVERLOADED: { status: Code.ResourceExhausted, unrecorded: true },
+  AUDIT_UNAVAILABLE: { status: Code.Unavailable, unrecorded: true },
+  STORE_UNAVAILABLE: { status: Code.Unavailable, unrecorded: true },
+  INTERNAL: { status: Code.Internal },
+} as const satisfies Record<ErrorCode, ErrorRow>;
+
+/** Any failure as one of ours; what was not foreseen is INTERNAL and keeps its cause to itself. */
+export function asApiError(error: unknown): ApiError {
+  if (error instanceof ApiError) return error;
+  return new ApiError('INTERNAL', 'internal error', { cause: error });
+}
+
+/** The name of the gRPC code, as audit events and metrics write it. */
+export function codeName(code: Code): string {
+  if (code === Code.Canceled) return 'CANCELLED';
+  return (Code[code] ?? 'Unknown').replace(/(?<=[a-z])(?=[A-Z])/g, '_').toUpperCase();
+}
+
+export function rowOf(error: ApiError): ErrorRow {
+  return ERRORS[error.code];
+}
+
+/** The error with all details that say something, ready for either mount. */
+export function toConnectError(error: ApiError, requestId: string): ConnectError {
+  const { facts, code, message } = error;
+  const row = rowOf(error);
+  const connectError = new ConnectError(message, row.status);
+  const details = connectError.details as { desc: unknown; value: unknown }[];
+  const info = { reason: code, domain: ERROR_DOMAIN, metadata: { ...facts.metadata } };
+  details.push({ desc: ErrorInfoSchema, value: create(ErrorInfoSchema, info) });
+  if (facts.violations !== undefined) {
+    const fieldViolations = facts.violations.map(({ field, description }) => ({ field, description }));
+    details.push({ desc: BadRequestSchema, value: create(BadRequestSchema, { fieldViolations }) });
+  }
+  if (facts.retryAfterMs !== undefined) {
+    const retryDelay = durationFromMs(Math.ceil(facts.retryAfterMs));
+    details.push({ desc: RetryInfoSchema, value: create(RetryInfoSchema, { retryDelay }) });
+  }
+  if (facts.keyId !== undefined) {
+    const resource = { resourceType: 'apikey.v1.Key', resourceName: facts.keyId };
+    details.push({ desc: ResourceInfoSchema, value: create(ResourceInfoSchema, resource) });
+  }
+  const subject = facts.keyId ?? '';
+  if (row.precondition !== undefined) {
+    const violations = [{ type: row.precondition, subject, description: message }];
+    details.push({
+      desc: PreconditionFailureSchema,
+      value: create(PreconditionFailureSchema, { violations }),
+    });
+  }
+  if (row.quota !== undefined) {
+    const violations = [{ subject, description: row.quota }];
+    details.push({ desc: QuotaFailureSchema, value: create(QuotaFailureSchema, { violations }) });
+  }
+  if (requestId !== '') {
+    details.push({ desc: RequestInfoSchema, value: create(RequestInfoSchema, { requestId }) });
+  }
+  return connectError;
+}

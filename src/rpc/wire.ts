@@ -1,0 +1,51 @@
+import { type DescMessage, fromBinary, type Message } from '@bufbuild/protobuf';
+import { reflect } from '@bufbuild/protobuf/reflect';
+import { ApiError } from '../keys/errors.ts';
+import { unreadable } from './call-server.ts';
+import { LIMITS } from './limits.ts';
+
+/** Reads a binary message. What this server does not know is refused: it may be a condition on the answer. */
+export function readMessage(schema: DescMessage, bytes: Uint8Array): Message {
+  if (bytes.length > LIMITS.messageBytes) throw tooLarge();
+  let message: Message;
+  try {
+    message = fromBinary(schema, bytes);
+  } catch (error) {
+    throw unreadable(error);
+  }
+  refuseUnknownFields(schema, message);
+  return message;
+}
+
+export function tooLarge(): ApiError {
+  return new ApiError('MESSAGE_TOO_LARGE', `a message may have at most ${LIMITS.messageBytes} bytes`);
+}
+
+/**
+ * A condition that an older server skips silently would be a check not made, so an unknown field is an error, in
+ * JSON as in binary.
+ */
+export function refuseUnknownFields(schema: DescMessage, message: Message, at = ''): void {
+  const [unknown] = message.$unknown ?? [];
+  if (unknown !== undefined) {
+    const description = `no field has the number ${unknown.no}`;
+    const field = at === '' ? '' : at.slice(0, -1);
+    throw new ApiError('INVALID_REQUEST', description, { violations: [{ field, description }] });
+  }
+  if (!schema.fields.some(({ message: inner }) => inner !== undefined)) return;
+  const reflected = reflect(schema, message);
+  for (const field of schema.fields) {
+    if (field.message === undefined || !reflected.isSet(field)) continue;
+    if (field.fieldKind === 'message')
+      refuseUnknownFields(field.message, reflected.get(field).message, `${at}${field.name}.`);
+    if (field.fieldKind === 'list') {
+      for (const [i, item] of [...reflected.get(field)].entries()) {
+        refuseUnknownFields(
+          field.message,
+          (item as { message: Message }).message,
+          `${at}${field.name}[${i}].`,
+        );
+      }
+    }
+  }
+}

@@ -1,0 +1,207 @@
+import { readFileSync } from 'node:fs';
+import { createServer, type Server, type ServerResponse } from 'node:http';
+import { type AddressInfo, isIP } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { ApiKeyAdmin } from '../gen/apikey/v1/admin_pb.ts';
+import { ApiKeyAuth } from '../gen/apikey/v1/auth_pb.ts';
+import { bootstrap } from './bootstrap.ts';
+import { type Config, ConfigError, parseAddress, type SettingName } from './config.ts';
+import { ManageKeys } from './keys/manage-keys.ts';
+import type { Clock, KeyStore } from './keys/ports.ts';
+import { ValidateKey } from './keys/validate-key.ts';
+import { adminService } from './rpc/admin-service.ts';
+import { authService } from './rpc/auth-service.ts';
+import { Authenticator } from './rpc/authenticate.ts';
+import { CallServer } from './rpc/call-server.ts';
+import { ConnectMount } from './rpc/connect-mount.ts';
+import { GrpcMount, type TlsFiles } from './rpc/grpc-mount.ts';
+import { Health } from './rpc/health.ts';
+import { HttpServer, type NodeResponse } from './rpc/http-server.ts';
+import { mounted } from './rpc/method.ts';
+import { CachedKeyStore } from './store/cached-key-store.ts';
+import { BufferedLastUses } from './store/last-uses.ts';
+import { openStore } from './store/open-store.ts';
+import { StartError, type Store } from './store/store.ts';
+import { type Logger, Metrics } from './telemetry.ts';
+import { Sweeper } from './watch/sweeper.ts';
+
+const DRAIN_MS = 9_000;
+
+export interface Running {
+  /** Bound ports; a port of 0 in the settings asks for any. */
+  readonly ports: { readonly grpc: number; readonly http: number; readonly metrics: number };
+  /** Answers what is under way, within 10 s, and lets everything go. */
+  stop(): Promise<void>;
+}
+
+export const systemClock: Clock = { now: () => Date.now(), monotonic: () => performance.now() };
+
+/** Opens the store that the settings name, with the logger told of background failures. */
+export function openConfiguredStore(config: Config, clock: Clock, logger: Logger): Promise<Store> {
+  return openStore({
+    url: config.STORE_URL,
+    clock,
+    lockout: { maxAttempts: config.RATE_LIMIT_MAX_ATTEMPTS, windowSeconds: config.RATE_LIMIT_WINDOW_SECONDS },
+    warn: (text, err) => logger.warn({ err }, text),
+  });
+}
+
+/** Puts the whole server together and starts it. @throws ConfigError, StartError */
+export async function serve(config: Config, logger: Logger, clock: Clock = systemClock): Promise<Running> {
+  const tls = readTls(config);
+  const store = await openConfiguredStore(config, clock, logger);
+  const { keys, manageKeys, callServer, lastUses, health, sweeper, grpc, http, metrics } = compose(
+    { config, logger, clock, tls },
+    store,
+  );
+  const release = async () => {
+    health.stop();
+    await sweeper.stop();
+    grpc.close();
+    http.close();
+    metrics.close();
+    await lastUses.flush();
+    await store.close();
+  };
+  const ports = { grpc: 0, http: 0, metrics: 0 };
+  try {
+    await bootstrap(config, keys, manageKeys, clock, logger);
+    const listen = listener(config, tls, logger);
+    ports.grpc = await listen('GRPC_ADDR', (host, port) =>
+      grpc.listen(isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`, tls),
+    );
+    ports.http = await listen('HTTP_ADDR', (host, port) => http.listen(host, port));
+    ports.metrics = await listen('METRICS_ADDR', (host, port) => listenPlain(metrics, host, port));
+  } catch (error) {
+    await release();
+    throw error;
+  }
+  await health.start();
+  sweeper.start();
+  const stop = async () => {
+    health.stop();
+    await Promise.race([
+      // Streams such as health watches never end by themselves, so the calls are what is waited for.
+      Promise.all([Promise.race([grpc.drain(), callServer.idle()]), http.drain()]),
+      delay(DRAIN_MS, undefined, { ref: false }),
+    ]);
+    await release();
+  };
+  return { ports, stop };
+}
+
+interface Surroundings {
+  readonly config: Config;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly tls: TlsFiles | undefined;
+}
+
+/** Every part, made and given what it needs; nothing is started. */
+function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
+  const warn = (text: string, err: unknown) => logger.warn({ err }, text);
+  const keys = cached(store.keys, config, clock);
+  const { quota, lockout, audit } = store;
+  const observer = new Metrics(logger);
+  const lastUses = new BufferedLastUses(keys, warn);
+  const manageKeys = new ManageKeys(keys, audit, clock);
+  const validateKey = new ValidateKey({ keys, quota, lockout, audit, lastUses, clock, observer });
+  const authenticator = new Authenticator({ keys, quota, lockout, lastUses, clock });
+  const callServer = new CallServer({ authenticator, audit, clock, observer });
+  const allowAnonymous = config.ALLOW_ANONYMOUS_VALIDATE;
+  const services = [
+    mounted(ApiKeyAuth, authService({ validateKey, manageKeys, authenticator, allowAnonymous })),
+    mounted(ApiKeyAdmin, adminService({ manageKeys, keys, audit, lockout, clock })),
+  ];
+  const names = services.map(({ service }) => service.typeName);
+  const health = new Health(
+    names,
+    () => store.ping(),
+    (serving) => {
+      observer.serving(serving);
+      logger[serving ? 'info' : 'warn'](serving ? 'serving' : 'not serving: the store does not answer');
+    },
+  );
+  const intervalMs = config.SWEEP_INTERVAL_SECONDS * 1000;
+  const retentionDays = config.AUDIT_RETENTION_DAYS;
+  const sweeper = new Sweeper({ store, audit, clock, intervalMs, retentionDays, warn });
+  const connect = new ConnectMount(callServer, services);
+  const grpc = new GrpcMount(callServer, services, health);
+  const http = new HttpServer((request, response) => {
+    void connect.handle(request, response).then((ours) => {
+      if (!ours) answerPlain(request.url ?? '', health, response);
+    });
+  }, tls);
+  const metrics = createServer((_request, response) => {
+    void observer.registry.metrics().then((text) => {
+      response.writeHead(200, { 'content-type': observer.registry.contentType }).end(text);
+    });
+  });
+  return { keys, manageKeys, callServer, lastUses, health, sweeper, grpc, http, metrics };
+}
+
+function cached(keys: KeyStore, config: Config, clock: Clock): KeyStore {
+  const ttlMs = config.CACHE_TTL_SECONDS * 1000;
+  const maxRecords = config.CACHE_MAX_CAPACITY;
+  return ttlMs === 0 || maxRecords === 0 ? keys : new CachedKeyStore(keys, { ttlMs, maxRecords }, clock);
+}
+
+function answerPlain(url: string, health: Health, to: NodeResponse): void {
+  const response = to as ServerResponse;
+  const path = url.split('?', 1)[0];
+  const text = { 'content-type': 'text/plain' };
+  if (path === '/healthz') response.writeHead(200, text).end('ok\n');
+  else if (path === '/readyz')
+    response.writeHead(health.serving ? 200 : 503, text).end(health.serving ? 'ready\n' : 'not ready\n');
+  else response.writeHead(404, text).end('not found\n');
+}
+
+type Bind = (host: string, port: number) => Promise<number>;
+
+/** Binds the address of a setting and says so; a failure names the setting. */
+function listener(config: Config, tls: TlsFiles | undefined, logger: Logger) {
+  return async (name: SettingName & `${string}_ADDR`, bind: Bind): Promise<number> => {
+    const { host, port } = parseAddress(name, config[name]);
+    const loopback = host === 'localhost' || host === '::1' || host.startsWith('127.');
+    if (!loopback && tls === undefined && name !== 'METRICS_ADDR') {
+      logger.warn(
+        { [name]: config[name] },
+        'listening beyond this machine without TLS: keys travel readable',
+      );
+    }
+    try {
+      const bound = await bind(host, port);
+      logger.info({ address: `${host}:${bound}` }, `${name} listening`);
+      return bound;
+    } catch (error) {
+      const reason = (error as Error).message;
+      throw new StartError(69, `${name}: cannot listen on ${config[name]}: ${reason}`, error);
+    }
+  };
+}
+
+function listenPlain(server: Server, host: string, port: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(port, host, () => resolve((server.address() as AddressInfo).port));
+  });
+}
+
+function readTls(config: Config): TlsFiles | undefined {
+  const read = (name: 'TLS_CERT_FILE' | 'TLS_KEY_FILE' | 'TLS_CLIENT_CA_FILE') => {
+    if (config[name] === '') return undefined;
+    try {
+      return readFileSync(config[name]);
+    } catch (error) {
+      throw new ConfigError(`${name}: cannot be read: ${(error as Error).message}`);
+    }
+  };
+  const cert = read('TLS_CERT_FILE');
+  const key = read('TLS_KEY_FILE');
+  const clientCa = read('TLS_CLIENT_CA_FILE');
+  if (cert === undefined && key === undefined && clientCa === undefined) return undefined;
+  if (cert === undefined)
+    throw new ConfigError('TLS_CERT_FILE: needed with TLS_KEY_FILE and TLS_CLIENT_CA_FILE');
+  if (key === undefined) throw new ConfigError('TLS_KEY_FILE: needed with TLS_CERT_FILE');
+  return { cert, key, clientCa };
+}

@@ -1,0 +1,137 @@
+import { LRUCache } from 'lru-cache';
+import type { Key } from '../keys/key.ts';
+import type { AuditEntry, Clock, Found, Inserted, KeyChange, KeyStore } from '../keys/ports.ts';
+
+/** Negative entries live at most this long, and no longer than the next creation. */
+const MISS_TTL_MS = 5_000;
+
+export interface CacheSettings {
+  /** How long a record may be used. */
+  readonly ttlMs: number;
+  /** Records kept; misses have as many places of their own. */
+  readonly maxRecords: number;
+}
+
+interface Entry {
+  readonly key: Key;
+  readonly revision: number;
+  readonly readAt: number;
+}
+
+interface Flight {
+  readonly generation: number;
+  readonly found: Promise<Found>;
+}
+
+/**
+ * Keeps records, never decisions. Every change that goes through it raises the generation: a read that was sent
+ * before is then neither kept nor shared with later callers, so the very next call sees the change.
+ */
+export class CachedKeyStore implements KeyStore {
+  readonly #inner: KeyStore;
+  readonly #clock: Clock;
+  readonly #ttlMs: number;
+  /** By key id, so that a key of two secrets has one record. */
+  readonly #records: LRUCache<string, Entry>;
+  readonly #idOfHash = new Map<string, string>();
+  readonly #misses: LRUCache<string, { readonly readAt: number; readonly revision: number }>;
+  readonly #flights = new Map<string, Flight>();
+  #generation = 0;
+
+  constructor(inner: KeyStore, { ttlMs, maxRecords }: CacheSettings, clock: Clock) {
+    this.#inner = inner;
+    this.#clock = clock;
+    this.#ttlMs = ttlMs;
+    this.#records = new LRUCache({
+      max: maxRecords,
+      dispose: ({ key }) => {
+        for (const { hash } of key.secrets) this.#idOfHash.delete(hash);
+      },
+    });
+    this.#misses = new LRUCache({ max: maxRecords });
+  }
+
+  async findByHash(secretHash: string, minRevision = 0): Promise<Found> {
+    const kept = this.recall(secretHash);
+    if (kept !== undefined && kept.revision >= minRevision) return kept;
+    if (minRevision > 0) return this.#read(secretHash, minRevision);
+    const flight = this.#flights.get(secretHash);
+    if (flight !== undefined && flight.generation === this.#generation) return flight.found;
+    const started = { generation: this.#generation, found: this.#read(secretHash, 0) };
+    this.#flights.set(secretHash, started);
+    const over = () => {
+      if (this.#flights.get(secretHash) === started) this.#flights.delete(secretHash);
+    };
+    started.found.then(over, over);
+    return started.found;
+  }
+
+  recall(secretHash: string): Found | undefined {
+    const now = this.#clock.monotonic();
+    const id = this.#idOfHash.get(secretHash);
+    const entry = id === undefined ? undefined : this.#records.get(id);
+    if (entry !== undefined) {
+      const ageMs = now - entry.readAt;
+      return ageMs < this.#ttlMs ? { key: entry.key, revision: entry.revision, ageMs } : undefined;
+    }
+    const miss = this.#misses.get(secretHash);
+    const ageMs = miss === undefined ? Number.POSITIVE_INFINITY : now - miss.readAt;
+    return miss !== undefined && ageMs < MISS_TTL_MS
+      ? { key: undefined, revision: miss.revision, ageMs }
+      : undefined;
+  }
+
+  async #read(secretHash: string, minRevision: number): Promise<Found> {
+    const generation = this.#generation;
+    const readAt = this.#clock.monotonic();
+    const found = await this.#inner.findByHash(secretHash, minRevision);
+    if (generation === this.#generation) this.#keep(secretHash, found, readAt);
+    return found;
+  }
+
+  #keep(secretHash: string, { key, revision }: Found, readAt: number): void {
+    if (key === undefined) {
+      this.#misses.set(secretHash, { readAt, revision });
+      return;
+    }
+    this.#misses.delete(secretHash);
+    this.#records.set(key.id, { key, revision, readAt });
+    for (const { hash } of key.secrets) this.#idOfHash.set(hash, key.id);
+  }
+
+  /** After any change, also one whose outcome is not known. */
+  #forget(keyId: string): void {
+    this.#generation++;
+    this.#records.delete(keyId);
+    this.#misses.clear();
+  }
+
+  async insert(key: Key, entry: AuditEntry): Promise<Inserted> {
+    try {
+      return await this.#inner.insert(key, entry);
+    } finally {
+      this.#forget(key.id);
+    }
+  }
+
+  async replace(
+    key: Key,
+    expectedEtag: string,
+    change: KeyChange,
+    entry: AuditEntry,
+  ): Promise<Key | undefined> {
+    try {
+      return await this.#inner.replace(key, expectedEtag, change, entry);
+    } finally {
+      this.#forget(key.id);
+    }
+  }
+
+  get: KeyStore['get'] = (id) => this.#inner.get(id);
+  list: KeyStore['list'] = (filter, page) => this.#inner.list(filter, page);
+  forgetRequestId: KeyStore['forgetRequestId'] = (id, requestId) =>
+    this.#inner.forgetRequestId(id, requestId);
+  writeLastUses: KeyStore['writeLastUses'] = (uses) => this.#inner.writeLastUses(uses);
+  count: KeyStore['count'] = (now) => this.#inner.count(now);
+  revision: KeyStore['revision'] = () => this.#inner.revision();
+}

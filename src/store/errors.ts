@@ -1,0 +1,12 @@
+import { ApiError } from '../keys/errors.ts';
+
+/** A caller asked for facts that the store does not have yet. */
+export function revisionNotReached(wanted: number, have: number): ApiError {
+  return new ApiError(
+    'REVISION_NOT_REACHED',
+    `min_revision ${wanted} is ahead of the store, which is at ${have}`,
+    {
+      metadata: { revision: String(have) },
+    },
+  );
+}

@@ -1,0 +1,274 @@
+import type { Collection, Filter, OptionalUnlessRequiredId, UpdateFilter } from 'mongodb';
+import type { AuditEvent } from '../../audit/event.ts';
+import { ApiError } from '../../keys/errors.ts';
+import type { Key } from '../../keys/key.ts';
+import { KEY_TYPES } from '../../keys/key.ts';
+import type {
+  AuditEntry,
+  Clock,
+  Found,
+  Inserted,
+  KeyChange,
+  KeyCounts,
+  KeyFilter,
+  KeyStore,
+  Page,
+  Paged,
+} from '../../keys/ports.ts';
+import { revisionNotReached } from '../errors.ts';
+import { pagedBy, wrongToken } from '../paging.ts';
+import type { MongoAuditLog } from './audit-log.ts';
+import type { MongoDatabase } from './database.ts';
+import { failureOf, guarded, inTime, toApiError } from './errors.ts';
+import { type KeyDoc, keyFields, type MetaDoc, toEvent, toEventDoc, toKey } from './rows.ts';
+
+const KEPT_CHANGES = 1_000;
+const KEPT_OPS = 16;
+/** Events that may wait in one key document; revoking and expiring are exempt. */
+const MAX_OUTBOX = 32;
+/** An event this old was left behind by a crash. */
+const ABANDONED_MS = 15_000;
+const SWEEP_KEYS = 100;
+
+/**
+ * Keys on MongoDB. A change is one guarded single-document write that carries its event in `outbox`; then the
+ * revision is published, the event moved to the log, and only then is the change answered (protocols.md A, H, I).
+ */
+export class MongoKeyStore implements KeyStore {
+  readonly #keys: Collection<KeyDoc>;
+  readonly #meta: Collection<MetaDoc>;
+  readonly #audit: MongoAuditLog;
+  readonly #clock: Clock;
+  /** The newest revision this process has seen. */
+  #seen = 0;
+
+  constructor({ keys, meta }: MongoDatabase, audit: MongoAuditLog, clock: Clock) {
+    this.#keys = keys;
+    this.#meta = meta;
+    this.#audit = audit;
+    this.#clock = clock;
+  }
+
+  async findByHash(secretHash: string, minRevision = 0): Promise<Found> {
+    if (minRevision > this.#seen) {
+      const revision = await this.revision();
+      if (revision < minRevision) throw revisionNotReached(minRevision, revision);
+    }
+    const revision = this.#seen;
+    const doc = await guarded((limits) => this.#keys.findOne({ 'secrets.hash': secretHash }, limits));
+    return { key: doc === null ? undefined : toKey(doc), revision, ageMs: 0 };
+  }
+
+  recall(): undefined {
+    return undefined;
+  }
+
+  async get(id: string): Promise<Key | undefined> {
+    const doc = await guarded((limits) => this.#keys.findOne({ _id: id }, limits));
+    return doc === null ? undefined : toKey(doc);
+  }
+
+  list(filter: KeyFilter, page: Page): Promise<Paged<Key>> {
+    const where: Filter<KeyDoc>[] = [];
+    if (filter.ownerId !== undefined) where.push({ owner_id: filter.ownerId });
+    if (filter.type !== undefined) where.push({ key_type: filter.type });
+    if (filter.activeAt !== undefined) where.push(activeAt(filter.activeAt));
+    if (page.after !== undefined) where.push(after(page.after));
+    return guarded(async () => {
+      const found = this.#keys.find(where.length === 0 ? {} : { $and: where });
+      const docs = await found
+        .sort({ create_time: 1, _id: 1 })
+        .limit(page.size + 1)
+        .toArray();
+      return pagedBy(docs.map(toKey), page.size, (key) => [key.createTime, key.id]);
+    });
+  }
+
+  async insert(key: Key, entry: AuditEntry): Promise<Inserted> {
+    const event = this.#audit.events.create(entry);
+    try {
+      await this.#keys.insertOne({
+        ...documentOf(key),
+        outbox: [waiting(event, 'CREATED')],
+        ops: [event.id],
+      });
+    } catch (error) {
+      const failure = failureOf(error);
+      if (failure === 'OTHER') throw toApiError(error);
+      if (!(await this.#tookPlace(key.id, event.id))) {
+        return failure === 'DUPLICATE' ? this.#collision(key) : fail(error);
+      }
+    }
+    return { outcome: 'INSERTED', key: await this.#finish(key, 'CREATED', event) };
+  }
+
+  async replace(
+    key: Key,
+    expectedEtag: string,
+    change: KeyChange,
+    entry: AuditEntry,
+  ): Promise<Key | undefined> {
+    const event = this.#audit.events.create(entry);
+    const exempt = change === 'REVOKED' || change === 'EXPIRED';
+    const room: Filter<KeyDoc> = exempt ? {} : { [`outbox.${MAX_OUTBOX - 1}`]: { $exists: false } };
+    const { set, unset } = keyFields(key);
+    const update: UpdateFilter<KeyDoc> = {
+      $set: set,
+      ...(unset.length === 0 ? {} : { $unset: Object.fromEntries(unset.map((name) => [name, ''])) }),
+      $push: { outbox: waiting(event, change), ops: { $each: [event.id], $slice: -KEPT_OPS } },
+    };
+    try {
+      const filter = { _id: key.id, etag: expectedEtag, ...room };
+      const { matchedCount } = await inTime((limits) => this.#keys.updateOne(filter, update, { ...limits }));
+      if (matchedCount === 0) return await this.#missed(key.id, expectedEtag);
+    } catch (error) {
+      if (failureOf(error) === 'OTHER') throw toApiError(error);
+      // Unknown outcome: the document says whether it took place. If not, a late arrival fails on the etag.
+      if (!(await this.#tookPlace(key.id, event.id))) fail(error);
+    }
+    return this.#finish(key, change, event);
+  }
+
+  async forgetRequestId(keyId: string, requestId: string): Promise<void> {
+    await guarded(() =>
+      this.#keys.updateOne({ _id: keyId, request_id: requestId }, { $unset: { request_id: '' } }),
+    );
+  }
+
+  async writeLastUses(uses: ReadonlyMap<string, number>): Promise<void> {
+    const writes = [...uses].map(([id, time]) => ({
+      updateOne: { filter: { _id: id }, update: { $max: { last_use_time: new Date(time) } } },
+    }));
+    await guarded((limits) => this.#keys.bulkWrite(writes, { ordered: false, ...limits }));
+  }
+
+  count(now: number): Promise<KeyCounts> {
+    return guarded(async () => {
+      const all = await this.#keys.countDocuments({});
+      const REVOKED = await this.#keys.countDocuments({ revoke_time: { $exists: true } });
+      const DISABLED = await this.#keys.countDocuments({ revoke_time: { $exists: false }, disabled: true });
+      const ACTIVE = await this.#keys.countDocuments(activeAt(now));
+      const types = await Promise.all(
+        KEY_TYPES.map(async (type) => [type, await this.#keys.countDocuments({ key_type: type })]),
+      );
+      // Counted one after the other, so what changed in between must not make a negative number.
+      const EXPIRED = Math.max(0, all - REVOKED - DISABLED - ACTIVE);
+      return { byStatus: { ACTIVE, DISABLED, EXPIRED, REVOKED }, byType: Object.fromEntries(types) };
+    });
+  }
+
+  async revision(): Promise<number> {
+    const doc = await guarded((limits) =>
+      this.#meta.findOne({ _id: 'revision' }, { projection: { revision: 1 }, ...limits }),
+    );
+    return this.#see(doc?.revision ?? 0);
+  }
+
+  /** Publishes and moves what crashed processes left in key documents. Answers how many events it moved. */
+  async finishAbandoned(): Promise<number> {
+    const before = new Date(this.#clock.now() - ABANDONED_MS);
+    // The range on the id lets the index find just the keys whose outbox is not empty.
+    const docs = await guarded(() =>
+      this.#keys
+        .find({ 'outbox.id': { $gt: '' } })
+        .limit(SWEEP_KEYS)
+        .toArray(),
+    );
+    let moved = 0;
+    for (const doc of docs) {
+      for (const left of doc.outbox.filter(({ time }) => time < before)) {
+        await this.#finish(toKey(doc), left.change as KeyChange, toEvent(left));
+        moved++;
+      }
+    }
+    return moved;
+  }
+
+  /** After the write: publish, move the event, take it out of the document. Each step may be done twice. */
+  async #finish(key: Key, change: KeyChange, event: AuditEvent): Promise<Key> {
+    const revision = await this.#publish(key.id, change);
+    await this.#audit.append(event);
+    await guarded((limits) =>
+      this.#keys.updateOne(
+        { _id: key.id },
+        { $pull: { outbox: { id: event.id } }, $max: { revision } },
+        { ...limits },
+      ),
+    );
+    return { ...key, revision };
+  }
+
+  /** The number and the key become visible together, in one update of one document. */
+  async #publish(keyId: string, change: KeyChange): Promise<number> {
+    const next = { $add: ['$revision', 1] };
+    const entry = { revision: next, key_id: keyId, change };
+    const pipeline = [
+      {
+        $set: {
+          revision: next,
+          recent: { $slice: [{ $concatArrays: ['$recent', [entry]] }, -KEPT_CHANGES] },
+        },
+      },
+    ];
+    const options = { returnDocument: 'after', projection: { revision: 1 } } as const;
+    const doc = await guarded((limits) =>
+      this.#meta.findOneAndUpdate({ _id: 'revision' }, pipeline, { ...options, ...limits }),
+    );
+    return this.#see(doc?.revision ?? 0);
+  }
+
+  #see(revision: number): number {
+    this.#seen = Math.max(this.#seen, revision);
+    return revision;
+  }
+
+  async #tookPlace(id: string, op: string): Promise<boolean> {
+    return (
+      (await guarded((limits) =>
+        this.#keys.findOne({ _id: id, ops: op }, { projection: { _id: 1 }, ...limits }),
+      )) !== null
+    );
+  }
+
+  async #collision(key: Key): Promise<Inserted> {
+    if (key.requestId === undefined) return { outcome: 'COLLISION' };
+    const request_id = key.requestId;
+    const holder = await guarded(() => this.#keys.findOne({ request_id }));
+    return holder === null ? { outcome: 'COLLISION' } : { outcome: 'REQUEST_ID_USED', key: toKey(holder) };
+  }
+
+  /** Nothing matched: another version (undefined), or an outbox that a log which is away has filled. */
+  async #missed(id: string, etag: string): Promise<undefined> {
+    const same = await guarded(() => this.#keys.findOne({ _id: id, etag }, { projection: { _id: 1 } }));
+    if (same === null) return undefined;
+    const text = 'too many changes of this key are waiting for the audit log';
+    throw new ApiError('AUDIT_OVERLOADED', text, { retryAfterMs: 1000 });
+  }
+}
+
+function documentOf(key: Key): OptionalUnlessRequiredId<KeyDoc> {
+  return { _id: key.id, ...keyFields(key).set, revision: 0, outbox: [], ops: [] };
+}
+
+function waiting(event: AuditEvent, change: KeyChange): KeyDoc['outbox'][number] {
+  return { ...toEventDoc(event), change };
+}
+
+function fail(error: unknown): never {
+  throw toApiError(error);
+}
+
+function activeAt(now: number): Filter<KeyDoc> {
+  return {
+    revoke_time: { $exists: false },
+    disabled: false,
+    expired: false,
+    $or: [{ expire_time: { $exists: false } }, { expire_time: { $gt: new Date(now) } }],
+  };
+}
+
+function after([time, id]: readonly (string | number)[]): Filter<KeyDoc> {
+  if (typeof time !== 'number' || typeof id !== 'string') throw wrongToken();
+  const at = new Date(time);
+  return { $or: [{ create_time: { $gt: at } }, { create_time: at, _id: { $gt: id } }] };
+}

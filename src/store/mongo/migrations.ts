@@ -1,0 +1,50 @@
+import type { MongoDatabase } from './database.ts';
+import { failureOf } from './errors.ts';
+
+/**
+ * Numbered, forward only. Every step may run twice and on several processes at once: createIndex of an index that
+ * stands is nothing, and the version is only raised.
+ */
+const MIGRATIONS: readonly ((db: MongoDatabase) => Promise<unknown>)[] = [
+  async ({ keys, audit, limits, meta }) => {
+    // Each index serves one query; docs/storage.md lists them.
+    await keys.createIndexes([
+      { key: { 'secrets.hash': 1 }, name: 'secret_hash', unique: true },
+      { key: { create_time: 1, _id: 1 }, name: 'by_create' },
+      { key: { owner_id: 1, create_time: 1, _id: 1 }, name: 'by_owner' },
+      { key: { request_id: 1 }, name: 'request_id', unique: true, sparse: true },
+      { key: { 'outbox.id': 1 }, name: 'outbox' },
+    ]);
+    await audit.createIndexes([
+      { key: { process_id: 1, sequence: 1 }, name: 'process_sequence', unique: true },
+      { key: { time: -1, sequence: -1, _id: -1 }, name: 'by_time' },
+      { key: { key_id: 1, time: -1, sequence: -1, _id: -1 }, name: 'by_key' },
+      { key: { client_ip: 1, time: -1, sequence: -1, _id: -1 }, name: 'by_ip' },
+    ]);
+    // The limiter over-admits while this index is missing, so it stands before the first call.
+    await limits.createIndexes([
+      { key: { key: 1 }, name: 'key', unique: true },
+      { key: { expire: 1 }, name: 'expire', expireAfterSeconds: 0 },
+    ]);
+    await insertOnce(() => meta.insertOne({ _id: 'revision', revision: 0, recent: [] }));
+  },
+];
+
+/** Brings the schema up to this program's version. */
+export async function migrate(db: MongoDatabase): Promise<void> {
+  await insertOnce(() => db.meta.insertOne({ _id: 'schema', version: 0 }));
+  const version = (await db.meta.findOne({ _id: 'schema' }))?.version ?? 0;
+  for (const [i, step] of MIGRATIONS.entries()) {
+    if (i < version) continue;
+    await step(db);
+    await db.meta.updateOne({ _id: 'schema' }, { $max: { version: i + 1 } });
+  }
+}
+
+async function insertOnce(insert: () => Promise<unknown>): Promise<void> {
+  try {
+    await insert();
+  } catch (error) {
+    if (failureOf(error) !== 'DUPLICATE') throw error;
+  }
+}

@@ -1,0 +1,42 @@
+import { randomBytes } from 'node:crypto';
+import { EventFactory } from '../../audit/event.ts';
+import type { Store, StoreOptions } from '../store.ts';
+import { StartError } from '../store.ts';
+import { MongoAuditLog } from './audit-log.ts';
+import { MongoDatabase } from './database.ts';
+import { MongoKeyStore } from './key-store.ts';
+import { MongoLockout } from './lockout.ts';
+import { migrate } from './migrations.ts';
+import { MongoQuota } from './quota.ts';
+
+const CLOSE_WAIT_MS = 3_000;
+
+/** Opens `mongodb://…`: connects, brings the schema up to date and waits for its indexes. */
+export async function openMongoStore({ url, clock, lockout, warn }: StoreOptions): Promise<Store> {
+  const database = await MongoDatabase.connect(url);
+  try {
+    await migrate(database);
+    const processId = randomBytes(8).toString('hex');
+    const audit = new MongoAuditLog(database.audit, new EventFactory(processId), clock, warn);
+    const keys = new MongoKeyStore(database, audit, clock);
+    const locks = await MongoLockout.open(database, lockout, clock, warn);
+    return {
+      keys,
+      quota: new MongoQuota(database.limits, processId),
+      lockout: locks,
+      audit,
+      ping: async () => void (await keys.revision()),
+      // TTL indexes drop the counters; what is left is what crashes left.
+      sweep: async () => void (await keys.finishAbandoned()),
+      close: async () => {
+        await locks.close();
+        await audit.close(CLOSE_WAIT_MS);
+        await database.close();
+      },
+    };
+  } catch (error) {
+    await database.close();
+    if (error instanceof StartError) throw error;
+    throw new StartError(69, `STORE_URL: the store cannot be prepared: ${(error as Error).message}`, error);
+  }
+}

@@ -1,0 +1,197 @@
+import type { Collection, Document } from 'mongodb';
+import { ApiError } from '../../keys/errors.ts';
+import type { QuotaLimiter, QuotaTaken } from '../../keys/ports.ts';
+import type { Counters, QuotaRequest } from '../../keys/quota.ts';
+import { counterName, take } from '../../keys/quota.ts';
+import { backoff } from '../retry.ts';
+import { failureOf, guarded, inTime, toApiError } from './errors.ts';
+import type { LimitDoc } from './rows.ts';
+
+/** Takes in one update, and their limits together: keeps the update small. */
+const MAX_TAKES = 64;
+const MAX_LIMITS = 256;
+const MAX_WAITING = 10_000;
+const MAX_ATTEMPTS = 3;
+const SEND_MS = 2_500;
+/** A document outlives its last window. */
+const KEEP_MS = 86_400_000;
+const KEPT_OPS = 8;
+
+interface Waiting {
+  readonly request: QuotaRequest;
+  readonly resolve: (taken: QuotaTaken) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/**
+ * Quotas on MongoDB. All counters of a bucket live in one document; one pipeline update drops windows that are over
+ * by the server's clock, compares and takes, so it is exact without a transaction. rate-limiter-flexible cannot
+ * serve here: it increments first, so a refused cost would be consumed (protocols.md J).
+ *
+ * Takes on one bucket that arrive while an update is under way share the next one and are admitted in order.
+ */
+export class MongoQuota implements QuotaLimiter {
+  readonly #limits: Collection<LimitDoc>;
+  readonly #opPrefix: string;
+  readonly #waiting = new Map<string, Waiting[]>();
+  #ops = 0;
+  #waitingTakes = 0;
+
+  constructor(limits: Collection<LimitDoc>, processId: string) {
+    this.#limits = limits;
+    this.#opPrefix = processId;
+  }
+
+  take(request: QuotaRequest): Promise<QuotaTaken> {
+    if (this.#waitingTakes >= MAX_WAITING) {
+      const text = 'too many calls are waiting for the quota store';
+      return Promise.reject(new ApiError('AUDIT_OVERLOADED', text, { retryAfterMs: 1000 }));
+    }
+    this.#waitingTakes++;
+    return new Promise((resolve, reject) => {
+      const waiting: Waiting = { request, resolve, reject };
+      const queue = this.#waiting.get(request.bucket);
+      if (queue !== undefined) queue.push(waiting);
+      else {
+        this.#waiting.set(request.bucket, [waiting]);
+        void this.#serve(request.bucket);
+      }
+    });
+  }
+
+  async peek(request: QuotaRequest): Promise<QuotaTaken> {
+    return guarded(async () => {
+      const pipeline = [{ $match: { _id: idOf(request.bucket) } }, { $project: { c: 1, now: '$$NOW' } }];
+      const [doc] = await this.#limits.aggregate<Pick<LimitDoc, 'c'> & { now: Date }>(pipeline).toArray();
+      // Without a document nothing was counted, so no clock matters.
+      return doc === undefined ? take(request, {}, 0) : take(request, toCounters(doc.c), doc.now.getTime());
+    });
+  }
+
+  /** Serves a bucket until nobody waits for it. */
+  async #serve(bucket: string): Promise<void> {
+    for (;;) {
+      // The callers of this turn of the loop join the first update too.
+      await new Promise(setImmediate);
+      const queue = this.#waiting.get(bucket) ?? [];
+      if (queue.length === 0) {
+        this.#waiting.delete(bucket);
+        return;
+      }
+      const batch = queue.splice(0, batchSize(queue));
+      try {
+        const answers = await this.#takeAll(
+          bucket,
+          batch.map(({ request }) => request),
+        );
+        for (const [i, { resolve }] of batch.entries()) resolve(answers[i] as QuotaTaken);
+      } catch (error) {
+        const failure = toApiError(error);
+        for (const { reject } of batch) reject(failure);
+      }
+      this.#waitingTakes -= batch.length;
+    }
+  }
+
+  async #takeAll(bucket: string, requests: readonly QuotaRequest[]): Promise<QuotaTaken[]> {
+    const op = `${this.#opPrefix}-${this.#ops++}`;
+    const found = await this.#apply(bucket, op, pipelineFor(bucket, op, requests));
+    // The server decided by the same arithmetic on the same counters: replayed here for the answers.
+    let counters = toCounters(found.before);
+    const now = found.now.getTime();
+    return requests.map((request) => {
+      const taken = take(request, counters, now);
+      counters = taken.counters;
+      return taken;
+    });
+  }
+
+  /** Applies the update exactly once, however often it must be sent, and answers what it found. */
+  async #apply(bucket: string, op: string, pipeline: Document[]) {
+    const filter = { _id: idOf(bucket), 'ops.id': { $ne: op } };
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const options = { upsert: true, returnDocument: 'after', projection: { ops: 1 } } as const;
+        const doc = await inTime(
+          (limits) => this.#limits.findOneAndUpdate(filter, pipeline, { ...options, ...limits }),
+          SEND_MS,
+        );
+        const mine = doc?.ops?.find(({ id }) => id === op);
+        if (mine !== undefined) return mine;
+      } catch (error) {
+        // DUPLICATE: the first take of a bucket lost a race, or this very update was applied by a lost request.
+        if (failureOf(error) === 'OTHER' || attempt >= MAX_ATTEMPTS) throw error;
+        const doc =
+          failureOf(error) === 'DUPLICATE'
+            ? await inTime((limits) => this.#limits.findOne({ _id: idOf(bucket) }, limits), SEND_MS)
+            : null;
+        const mine = doc?.ops?.find(({ id }) => id === op);
+        if (mine !== undefined) return mine;
+      }
+      if (attempt >= MAX_ATTEMPTS)
+        throw new ApiError('STORE_UNAVAILABLE', 'the quota store gave no answer', { retryAfterMs: 1000 });
+      await backoff(attempt, 20, 500);
+    }
+  }
+}
+
+function idOf(bucket: string): string {
+  return `quota:${bucket}`;
+}
+
+function toCounters(stored: LimitDoc['c']): Counters {
+  return Object.fromEntries(
+    Object.entries(stored ?? {}).map(([name, { used, end }]) => [name, { used, end: end.getTime() }]),
+  );
+}
+
+function batchSize(queue: readonly Waiting[]): number {
+  let limits = 0;
+  let size = 0;
+  for (const { request } of queue) {
+    limits += request.limits.length;
+    if (size >= MAX_TAKES || (size > 0 && limits > MAX_LIMITS)) break;
+    size++;
+  }
+  return size;
+}
+
+/** The update: forget what is over, open the windows needed, note what was found, then take one after the other. */
+function pipelineFor(bucket: string, op: string, requests: readonly QuotaRequest[]): Document[] {
+  const windows = new Map(
+    requests.flatMap(({ limits }) => limits).map((limit) => [counterName(limit), limit.windowMs]),
+  );
+  const counting = { $and: [{ $gt: ['$$this.v.end', '$$NOW'] }, { $gt: ['$$this.v.used', 0] }] };
+  const stored = { $objectToArray: { $ifNull: ['$c', {}] } };
+  const opened = [...windows].map(([name, windowMs]) => [
+    `c.${name}`,
+    { $ifNull: [`$c.${name}`, { used: 0, end: { $add: ['$$NOW', windowMs] } }] },
+  ]);
+  const longest = Math.max(...windows.values());
+  return [
+    { $set: { key: idOf(bucket), c: { $arrayToObject: { $filter: { input: stored, cond: counting } } } } },
+    { $set: Object.fromEntries(opened) },
+    {
+      $set: {
+        ops: {
+          $slice: [
+            { $concatArrays: [{ $ifNull: ['$ops', []] }, [{ id: op, now: '$$NOW', before: '$c' }]] },
+            -KEPT_OPS,
+          ],
+        },
+        expire: { $max: ['$expire', { $add: ['$$NOW', longest + KEEP_MS] }] },
+      },
+    },
+    ...requests.flatMap(takeStages),
+    { $unset: 'admitted' },
+  ];
+}
+
+function takeStages({ limits, cost }: QuotaRequest): Document[] {
+  const used = (name: string) => `$c.${name}.used`;
+  const fits = limits.map((limit) => ({ $lte: [{ $add: [used(counterName(limit)), cost] }, limit.limit] }));
+  const taken = limits
+    .map(counterName)
+    .map((name) => [`c.${name}.used`, { $add: [used(name), { $cond: ['$admitted', cost, 0] }] }]);
+  return [{ $set: { admitted: { $and: fits } } }, { $set: Object.fromEntries(taken) }];
+}

@@ -1,0 +1,199 @@
+import type { AuditEvent } from '../../audit/event.ts';
+import { IpAllowlist } from '../../keys/ip.ts';
+import type { Key, RateLimit } from '../../keys/key.ts';
+import type { AuditEntry, AuditRecord } from '../../keys/ports.ts';
+
+export interface EventDoc {
+  id: string;
+  served_by: string;
+  time: Date;
+  method: string;
+  outcome: string;
+  reason?: string;
+  key_id?: string;
+  caller_key_id?: string;
+  key_fingerprint?: string;
+  required_scope?: string;
+  client_ip?: string;
+  client_ip_is_peer?: boolean;
+  user_agent?: string;
+  secret_slot?: string;
+  cost: number;
+  dry_run?: boolean;
+  latency_micros: number;
+  request_id?: string;
+  refused_calls?: number;
+}
+
+export type AuditDoc = Omit<EventDoc, 'id'> & { _id: string; process_id: string; sequence: number };
+
+export interface KeyDoc {
+  _id: string;
+  name: string;
+  owner_id: string;
+  key_type: string;
+  secrets: { hash: string; create_time: Date }[];
+  hint: string;
+  scopes: string[];
+  rate_limits: { name: string; limit: number; window_ms: number }[];
+  rate_limit_bucket: string;
+  ip_allowlist: string[];
+  /** Pairs, since any text may be a name. */
+  metadata: { name: string; value: string }[];
+  disabled: boolean;
+  create_time: Date;
+  expire_time?: Date;
+  expired: boolean;
+  previous_secret_expire_time?: Date;
+  revoke_time?: Date;
+  revoke_reason?: string;
+  revoke_note: string;
+  last_use_time?: Date;
+  request_id?: string;
+  etag: string;
+  revision: number;
+  /** Events of changes that are not in the log yet, with what to publish. */
+  outbox: (EventDoc & { change: string })[];
+  /** The last 16 changes, by their event's id: tells whether an unanswered write took place. */
+  ops: string[];
+}
+
+export interface LimitDoc {
+  _id: string;
+  key: string;
+  /** TTL. */
+  expire: Date;
+  /** Lockout: failures. */
+  points?: number;
+  /** Quota: the counters, by counterName. */
+  c?: Record<string, { used: number; end: Date }>;
+  /** Quota: the last batches, with what they found. */
+  ops?: { id: string; now: Date; before?: Record<string, { used: number; end: Date }> }[];
+}
+
+export interface MetaDoc {
+  _id: string;
+  revision?: number;
+  recent?: { revision: number; key_id: string; change: string }[];
+  version?: number;
+}
+
+type KeyFields = Omit<KeyDoc, '_id' | 'revision' | 'outbox' | 'ops' | 'last_use_time'>;
+
+/** The fields of a version of a key: those that it has, and the names of those that it has not. */
+export function keyFields(key: Key): { set: KeyFields; unset: string[] } {
+  const date = (time: number | undefined) => (time === undefined ? undefined : new Date(time));
+  const fields = {
+    name: key.name,
+    owner_id: key.ownerId,
+    key_type: key.type,
+    secrets: key.secrets.map(({ hash, createTime }) => ({ hash, create_time: new Date(createTime) })),
+    hint: key.hint,
+    scopes: [...key.scopes],
+    rate_limits: key.rateLimits.map(({ name, limit, windowMs }) => ({ name, limit, window_ms: windowMs })),
+    rate_limit_bucket: key.rateLimitBucket,
+    ip_allowlist: [...key.ipAllowlist.cidrs],
+    metadata: Object.entries(key.metadata).map(([name, value]) => ({ name, value })),
+    disabled: key.disabled,
+    create_time: new Date(key.createTime),
+    expire_time: date(key.expireTime),
+    expired: key.expired,
+    previous_secret_expire_time: date(key.previousSecretExpireTime),
+    revoke_time: date(key.revokeTime),
+    revoke_reason: key.revokeReason,
+    revoke_note: key.revokeNote,
+    request_id: key.requestId,
+    etag: key.etag,
+  };
+  const entries = Object.entries(fields);
+  const set = Object.fromEntries(entries.filter(([, value]) => value !== undefined)) as unknown as KeyFields;
+  return { set, unset: entries.filter(([, value]) => value === undefined).map(([name]) => name) };
+}
+
+export function toKey(doc: KeyDoc): Key {
+  return {
+    id: doc._id,
+    name: doc.name,
+    ownerId: doc.owner_id,
+    type: doc.key_type as Key['type'],
+    secrets: doc.secrets.map(({ hash, create_time }) => ({ hash, createTime: create_time.getTime() })),
+    hint: doc.hint,
+    scopes: doc.scopes,
+    rateLimits: doc.rate_limits.map(
+      ({ name, limit, window_ms }): RateLimit => ({ name, limit, windowMs: window_ms }),
+    ),
+    rateLimitBucket: doc.rate_limit_bucket,
+    ipAllowlist: new IpAllowlist(doc.ip_allowlist),
+    metadata: Object.fromEntries(doc.metadata.map(({ name, value }) => [name, value])),
+    disabled: doc.disabled,
+    createTime: doc.create_time.getTime(),
+    expireTime: doc.expire_time?.getTime(),
+    expired: doc.expired,
+    previousSecretExpireTime: doc.previous_secret_expire_time?.getTime(),
+    revokeTime: doc.revoke_time?.getTime(),
+    revokeReason: doc.revoke_reason as Key['revokeReason'],
+    revokeNote: doc.revoke_note,
+    lastUseTime: doc.last_use_time?.getTime(),
+    requestId: doc.request_id,
+    etag: doc.etag,
+    revision: doc.revision,
+  };
+}
+
+/** An event as it lies in a key document or in the log; empty values are left out. */
+export function toEventDoc({ id, entry, servedBy }: AuditEvent): EventDoc {
+  const doc: EventDoc = {
+    id,
+    served_by: servedBy,
+    time: new Date(entry.time),
+    method: entry.method,
+    outcome: entry.outcome,
+    cost: entry.cost,
+    latency_micros: entry.latencyMicros,
+  };
+  if (entry.reason !== '') doc.reason = entry.reason;
+  if (entry.keyId !== '') doc.key_id = entry.keyId;
+  if (entry.callerKeyId !== '') doc.caller_key_id = entry.callerKeyId;
+  if (entry.keyFingerprint !== '') doc.key_fingerprint = entry.keyFingerprint;
+  if (entry.requiredScope !== '') doc.required_scope = entry.requiredScope;
+  if (entry.clientIp !== '') doc.client_ip = entry.clientIp;
+  if (entry.clientIpIsPeer) doc.client_ip_is_peer = true;
+  if (entry.userAgent !== '') doc.user_agent = entry.userAgent;
+  if (entry.secretSlot !== '') doc.secret_slot = entry.secretSlot;
+  if (entry.dryRun) doc.dry_run = true;
+  if (entry.requestId !== '') doc.request_id = entry.requestId;
+  if (entry.refusedCalls > 0) doc.refused_calls = entry.refusedCalls;
+  return doc;
+}
+
+/** The same event, read back out of a key document. */
+export function toEvent(doc: EventDoc): AuditEvent {
+  return { id: doc.id, servedBy: doc.served_by, entry: toEntry(doc) };
+}
+
+function toEntry(doc: Omit<EventDoc, 'id'>): AuditEntry {
+  return {
+    time: doc.time.getTime(),
+    method: doc.method,
+    outcome: doc.outcome,
+    reason: doc.reason ?? '',
+    keyId: doc.key_id ?? '',
+    callerKeyId: doc.caller_key_id ?? '',
+    keyFingerprint: doc.key_fingerprint ?? '',
+    requiredScope: doc.required_scope ?? '',
+    clientIp: doc.client_ip ?? '',
+    clientIpIsPeer: doc.client_ip_is_peer ?? false,
+    userAgent: doc.user_agent ?? '',
+    secretSlot: (doc.secret_slot ?? '') as AuditEntry['secretSlot'],
+    cost: doc.cost,
+    dryRun: doc.dry_run ?? false,
+    latencyMicros: doc.latency_micros,
+    requestId: doc.request_id ?? '',
+    refusedCalls: doc.refused_calls ?? 0,
+  };
+}
+
+export function toRecord(doc: AuditDoc): AuditRecord {
+  const servedBy = doc.served_by === doc.process_id ? '' : doc.served_by;
+  return { ...toEntry(doc), id: doc._id, processId: doc.process_id, sequence: doc.sequence, servedBy };
+}

@@ -1,0 +1,21 @@
+import { ApiError } from '../keys/errors.ts';
+import type { Paged } from '../keys/ports.ts';
+
+/** A page out of `size + 1` rows: the surplus row only says that there is a next page. */
+export function pagedBy<T>(
+  rows: readonly T[],
+  size: number,
+  cursorOf: (last: T) => (string | number)[],
+): Paged<T> {
+  const items = rows.slice(0, size);
+  const last = items.at(-1);
+  return { items, next: rows.length > size && last !== undefined ? cursorOf(last) : undefined };
+}
+
+/** The error of a page that another answer's token asked for. */
+export function wrongToken(): ApiError {
+  const description = 'not a token of this list';
+  return new ApiError('INVALID_REQUEST', `page_token: ${description}`, {
+    violations: [{ field: 'page_token', description }],
+  });
+}

@@ -1,0 +1,82 @@
+import { GroupCommit } from '../../audit/group-commit.ts';
+import type { AuditEntry, Clock } from '../../keys/ports.ts';
+import { pushEvent } from './audit-rows.ts';
+import type { SqliteDatabase } from './database.ts';
+import { unavailable } from './errors.ts';
+import type { LimitRows } from './limit-rows.ts';
+import type { GuardedResult, GuardedWrite, Statement, Value } from './thread.ts';
+
+const MAX_QUEUED = 20_000;
+const MAX_BATCH = 2_000;
+const WAIT_LIMIT_MS = 5_000;
+
+type Item = AuditEntry | PendingWrite;
+
+class PendingWrite {
+  readonly write: GuardedWrite;
+  result: GuardedResult | undefined;
+
+  constructor(write: GuardedWrite) {
+    this.write = write;
+  }
+}
+
+/** Everything the embedded store writes goes through here: events, changes and counters share one transaction. */
+export class Committer {
+  readonly #database: SqliteDatabase;
+  readonly #limits: LimitRows;
+  readonly #group: GroupCommit<Item>;
+
+  constructor(database: SqliteDatabase, limits: LimitRows, clock: Clock) {
+    this.#database = database;
+    this.#limits = limits;
+    this.#group = new GroupCommit({
+      write: (batch) => this.#commit(batch),
+      maxQueued: MAX_QUEUED,
+      maxBatch: MAX_BATCH,
+      waitLimitMs: WAIT_LIMIT_MS,
+      clock,
+    });
+  }
+
+  record(entry: AuditEntry): Promise<void> {
+    return this.#group.add(entry);
+  }
+
+  /** All statements and the event, or none of them. */
+  async write(statements: readonly Statement[], entry?: AuditEntry): Promise<GuardedResult> {
+    const event: Value[] = [];
+    if (entry !== undefined) pushEvent(event, entry);
+    const pending = new PendingWrite({ statements, event });
+    await this.#group.add(pending);
+    if (pending.result === undefined) throw unavailable('a write without a result');
+    return pending.result;
+  }
+
+  drained(): Promise<void> {
+    return this.#group.drained();
+  }
+
+  async #commit(batch: Item[]): Promise<void> {
+    const events: Value[] = [];
+    const pending: PendingWrite[] = [];
+    for (const item of batch) {
+      if (item instanceof PendingWrite) pending.push(item);
+      else pushEvent(events, item);
+    }
+    const dirty = this.#limits.takeDirty();
+    try {
+      const guarded = pending.map(({ write }) => write);
+      const results = await this.#database.commit({
+        events: JSON.stringify(events),
+        guarded,
+        limits: dirty.flat,
+      });
+      for (const [i, item] of pending.entries()) item.result = results[i];
+      this.#limits.written(dirty);
+    } catch (error) {
+      this.#limits.notWritten(dirty);
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,165 @@
+import type { Key } from '../../keys/key.ts';
+import { KEY_STATUSES, KEY_TYPES } from '../../keys/key.ts';
+import type {
+  AuditEntry,
+  Found,
+  Inserted,
+  KeyChange,
+  KeyCounts,
+  KeyFilter,
+  KeyStore,
+  Page,
+  Paged,
+} from '../../keys/ports.ts';
+import { revisionNotReached } from '../errors.ts';
+import { pagedBy } from '../paging.ts';
+import type { Committer } from './committer.ts';
+import type { SqliteDatabase } from './database.ts';
+import { unavailable } from './errors.ts';
+import { KEY_COLUMNS, keyValues, toKey } from './rows.ts';
+import type { GuardedResult, Statement, Value } from './thread.ts';
+
+const RAISE_REVISION: Statement = {
+  sql: "UPDATE api_key_meta SET value = value + 1 WHERE id = 'revision' RETURNING value AS revision",
+  params: [],
+};
+const REVISION = "(SELECT value FROM api_key_meta WHERE id = 'revision')";
+const INSERT = `INSERT INTO api_keys (${KEY_COLUMNS.join(', ')}, revision)
+  VALUES (?${', ?'.repeat(KEY_COLUMNS.length - 1)}, ${REVISION}) RETURNING id`;
+// last_use_time is not part of a version: a replace keeps what is there.
+const REPLACED = KEY_COLUMNS.filter((column) => column !== 'last_use_time');
+const REPLACE = `UPDATE api_keys SET ${REPLACED.map((column) => `${column} = ?`).join(', ')}, revision = ${REVISION}
+  WHERE id = ? AND etag = ? RETURNING id`;
+const LIVE =
+  'revoke_time IS NULL AND disabled = 0 AND expired = 0 AND (expire_time IS NULL OR expire_time > ?)';
+
+export class SqliteKeyStore implements KeyStore {
+  readonly #database: SqliteDatabase;
+  readonly #committer: Committer;
+  readonly #byHash: ReturnType<SqliteDatabase['pointRead']>;
+  readonly #byId: ReturnType<SqliteDatabase['pointRead']>;
+  readonly #byRequestId: ReturnType<SqliteDatabase['pointRead']>;
+  readonly #revision: ReturnType<SqliteDatabase['pointRead']>;
+
+  constructor(database: SqliteDatabase, committer: Committer) {
+    this.#database = database;
+    this.#committer = committer;
+    this.#byHash = database.pointRead(
+      'SELECT k.* FROM api_key_secrets s JOIN api_keys k ON k.id = s.key_id WHERE s.hash = ?',
+    );
+    this.#byId = database.pointRead('SELECT * FROM api_keys WHERE id = ?');
+    this.#byRequestId = database.pointRead('SELECT * FROM api_keys WHERE request_id = ?');
+    this.#revision = database.pointRead("SELECT value FROM api_key_meta WHERE id = 'revision'");
+  }
+
+  async findByHash(secretHash: string, minRevision = 0): Promise<Found> {
+    const revision = await this.revision();
+    if (revision < minRevision) throw revisionNotReached(minRevision, revision);
+    const row = this.#byHash(secretHash);
+    return { key: row === undefined ? undefined : toKey(row), revision, ageMs: 0 };
+  }
+
+  recall(): undefined {
+    return undefined;
+  }
+
+  async get(id: string): Promise<Key | undefined> {
+    const row = this.#byId(id);
+    return row === undefined ? undefined : toKey(row);
+  }
+
+  async list(filter: KeyFilter, page: Page): Promise<Paged<Key>> {
+    const where: string[] = [];
+    const params: Value[] = [];
+    const add = (sql: string, ...values: Value[]) => {
+      where.push(sql);
+      params.push(...values);
+    };
+    if (filter.ownerId !== undefined) add('owner_id = ?', filter.ownerId);
+    if (filter.type !== undefined) add('key_type = ?', filter.type);
+    if (filter.activeAt !== undefined) add(LIVE, filter.activeAt);
+    if (page.after !== undefined) add('(create_time, id) > (?, ?)', ...page.after);
+    const rows = await this.#database.query(
+      `SELECT * FROM api_keys ${where.length > 0 ? `WHERE ${where.join(' AND ')}` : ''}
+       ORDER BY create_time, id LIMIT ?`,
+      [...params, page.size + 1],
+    );
+    return pagedBy(rows.map(toKey), page.size, (key) => [key.createTime, key.id]);
+  }
+
+  async insert(key: Key, entry: AuditEntry): Promise<Inserted> {
+    const result = await this.#committer.write(
+      [RAISE_REVISION, { sql: INSERT, params: keyValues(key) }, ...secretRows(key)],
+      entry,
+    );
+    if (result.outcome === 'DONE')
+      return { outcome: 'INSERTED', key: { ...key, revision: revisionOf(result) } };
+    const holder = key.requestId === undefined ? undefined : this.#byRequestId(key.requestId);
+    if (result.outcome === 'NOT_UNIQUE' && result.what === 'api_keys.request_id' && holder !== undefined) {
+      return { outcome: 'REQUEST_ID_USED', key: toKey(holder) };
+    }
+    return { outcome: 'COLLISION' };
+  }
+
+  async replace(
+    key: Key,
+    expectedEtag: string,
+    _change: KeyChange,
+    entry: AuditEntry,
+  ): Promise<Key | undefined> {
+    const values = keyValues(key).filter((_, i) => KEY_COLUMNS[i] !== 'last_use_time');
+    const result = await this.#committer.write(
+      [
+        RAISE_REVISION,
+        { sql: REPLACE, params: [...values, key.id, expectedEtag], mustReturn: true },
+        { sql: 'DELETE FROM api_key_secrets WHERE key_id = ?', params: [key.id] },
+        ...secretRows(key),
+      ],
+      entry,
+    );
+    return result.outcome === 'DONE' ? { ...key, revision: revisionOf(result) } : undefined;
+  }
+
+  async forgetRequestId(keyId: string, requestId: string): Promise<void> {
+    const sql = 'UPDATE api_keys SET request_id = NULL WHERE id = ? AND request_id = ?';
+    await this.#committer.write([{ sql, params: [keyId, requestId] }]);
+  }
+
+  async writeLastUses(uses: ReadonlyMap<string, number>): Promise<void> {
+    const sql = 'UPDATE api_keys SET last_use_time = max(coalesce(last_use_time, 0), ?) WHERE id = ?';
+    await this.#committer.write([...uses].map(([id, time]) => ({ sql, params: [time, id] })));
+  }
+
+  async count(now: number): Promise<KeyCounts> {
+    const rows = await this.#database.query(
+      `SELECT key_type, count(*) AS n, count(revoke_time) AS revoked,
+         sum(revoke_time IS NULL AND disabled = 1) AS disabled, sum(${LIVE}) AS active
+       FROM api_keys GROUP BY key_type`,
+      [now],
+    );
+    const sum = (column: string) => rows.reduce((total, row) => total + Number(row[column]), 0);
+    const counts = { REVOKED: sum('revoked'), DISABLED: sum('disabled'), ACTIVE: sum('active') };
+    const expired = sum('n') - counts.REVOKED - counts.DISABLED - counts.ACTIVE;
+    const ofType = (type: string) => Number(rows.find((row) => row.key_type === type)?.n ?? 0);
+    return {
+      byStatus: Object.fromEntries(
+        KEY_STATUSES.map((status) => [status, status === 'EXPIRED' ? expired : counts[status]]),
+      ) as KeyCounts['byStatus'],
+      byType: Object.fromEntries(KEY_TYPES.map((type) => [type, ofType(type)])) as KeyCounts['byType'],
+    };
+  }
+
+  async revision(): Promise<number> {
+    return Number(this.#revision()?.value ?? 0);
+  }
+}
+
+function secretRows(key: Key): Statement[] {
+  const sql = 'INSERT INTO api_key_secrets (hash, key_id) VALUES (?, ?)';
+  return key.secrets.map(({ hash }) => ({ sql, params: [hash, key.id] }));
+}
+
+function revisionOf(result: GuardedResult): number {
+  if (result.outcome !== 'DONE') throw unavailable('no revision');
+  return Number(result.rows[0]?.revision);
+}

@@ -1,0 +1,73 @@
+/** Numbered, forward only; each runs once, in one transaction with its number. */
+export const MIGRATIONS: readonly string[] = [
+  `
+  CREATE TABLE api_key_meta (id TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
+  INSERT INTO api_key_meta VALUES ('revision', 0);
+
+  CREATE TABLE api_keys (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    owner_id TEXT NOT NULL,
+    key_type TEXT NOT NULL,
+    secrets TEXT NOT NULL,
+    hint TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    rate_limits TEXT NOT NULL,
+    rate_limit_bucket TEXT NOT NULL,
+    ip_allowlist TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    disabled INTEGER NOT NULL,
+    create_time INTEGER NOT NULL,
+    expire_time INTEGER,
+    expired INTEGER NOT NULL,
+    previous_secret_expire_time INTEGER,
+    revoke_time INTEGER,
+    revoke_reason TEXT,
+    revoke_note TEXT NOT NULL,
+    last_use_time INTEGER,
+    request_id TEXT UNIQUE,
+    etag TEXT NOT NULL,
+    revision INTEGER NOT NULL
+  ) STRICT;
+  CREATE INDEX api_keys_by_create ON api_keys (create_time, id);
+  CREATE INDEX api_keys_by_owner ON api_keys (owner_id, create_time, id);
+
+  CREATE TABLE api_key_secrets (
+    hash TEXT PRIMARY KEY,
+    key_id TEXT NOT NULL REFERENCES api_keys (id)
+  ) STRICT, WITHOUT ROWID;
+
+  CREATE TABLE api_key_audit_log (
+    row INTEGER PRIMARY KEY,
+    process_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    time INTEGER NOT NULL,
+    method TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    caller_key_id TEXT NOT NULL,
+    key_fingerprint TEXT NOT NULL,
+    required_scope TEXT NOT NULL,
+    client_ip TEXT NOT NULL,
+    client_ip_is_peer INTEGER NOT NULL,
+    user_agent TEXT NOT NULL,
+    secret_slot TEXT NOT NULL,
+    cost INTEGER NOT NULL,
+    dry_run INTEGER NOT NULL,
+    latency_micros INTEGER NOT NULL,
+    request_id TEXT NOT NULL,
+    refused_calls INTEGER NOT NULL
+  ) STRICT;
+  CREATE INDEX api_key_audit_log_by_time ON api_key_audit_log (time);
+  CREATE INDEX api_key_audit_log_by_key ON api_key_audit_log (key_id, time);
+  CREATE INDEX api_key_audit_log_by_ip ON api_key_audit_log (client_ip, time);
+
+  CREATE TABLE api_key_limits (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL,
+    expire_time INTEGER NOT NULL
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX api_key_limits_by_expire ON api_key_limits (expire_time);
+  `,
+];

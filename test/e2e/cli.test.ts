@@ -1,0 +1,227 @@
+// If this fails, people at a terminal cannot make or end keys, or a secret shows where it must not.
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { connect as tlsConnect } from 'node:tls';
+import { createClient } from '@connectrpc/connect';
+import { createConnectTransport, createGrpcTransport } from '@connectrpc/connect-node';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
+import { decisionOf } from '../rpc/cases.ts';
+import { apikeyd, type ServerProcess, spawnServer } from '../support/process.ts';
+import { clientsOf, freshDatabase } from '../support/server.ts';
+
+describe('apikeyd', () => {
+  const database = freshDatabase('sqlite', '');
+  let server: ServerProcess;
+  const cli = (args: string[], input = '') =>
+    apikeyd(args, {
+      input,
+      env: {
+        APIKEYD_ADDRESS: `127.0.0.1:${server.ports.grpc}`,
+        APIKEYD_KEY_FILE: join(database.folder, 'admin.key'),
+      },
+    });
+  const create = async (...more: string[]) =>
+    JSON.parse(
+      (await cli(['api-key', 'create', 'n', '--key-type', 'user', '--scope', 'a:b', '--json', ...more]))
+        .stdout,
+    );
+  beforeAll(async () => {
+    server = await spawnServer(database.url, database.folder);
+  });
+  afterAll(async () => {
+    await server.end('SIGTERM');
+    await database.drop();
+  });
+
+  it('creates with every option, and prints the secret once, alone when asked', async () => {
+    const made = await create(
+      '--ttl',
+      '30',
+      '--rate-limit',
+      'burst=10/1s',
+      '--rate-limit',
+      '100/60s',
+      '--bucket',
+      'shared',
+      '--allow-ip',
+      '10.0.0.0/8',
+      '--metadata',
+      'team=a=b',
+      '--owner',
+      'me',
+    );
+    expect(made.key).toMatchObject({
+      ownerId: 'me',
+      keyType: 'KEY_TYPE_USER',
+      rateLimits: [
+        { name: 'burst', limit: '10', window: '1s' },
+        { name: 'per-60s', limit: '100', window: '60s' },
+      ],
+      rateLimitBucket: 'shared',
+      ipAllowlist: ['10.0.0.0/8'],
+      metadata: { team: 'a=b' },
+    });
+    const quiet = await cli([
+      'api-key',
+      'create',
+      'n',
+      '--key-type',
+      'USER',
+      '--scope',
+      'a',
+      '--expires-at',
+      '2999-01-01T00:00:00+02:00',
+      '--quiet',
+    ]);
+    expect(quiet.stdout).toMatch(/^audit_v1_[\w-]{22}\n$/);
+    expect(quiet.stderr).toBe('');
+  });
+
+  it('exits 0 for yes, 1 for no, 2 for usage and 69 for nobody there', async () => {
+    const { secret } = await create();
+    expect(await cli(['api-key', 'validate', '-', '--scope', 'a:b'], `${secret}\n`)).toMatchObject({
+      code: 0,
+    });
+    const dry = await cli(['api-key', 'validate', '-', '--scope', 'x', '--dry-run'], secret);
+    expect(dry).toMatchObject({ code: 1, stdout: expect.stringMatching(/^INSUFFICIENT_SCOPE\n/) });
+    expect(await cli(['api-key', 'revoke', 'uid-apikey-0000000000000000'])).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('KEY_NOT_FOUND'),
+    });
+    expect(await cli(['api-key', 'create', 'n', '--key-type', 'user', '--scope', 'tra*'])).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('scopes[0]'),
+    });
+    for (const wrong of [
+      ['api-key', 'create'],
+      ['nothing'],
+      ['api-key', 'create', 'n', '--key-type', 'cat', '--scope', 'a'],
+      ['api-key', 'create', 'n', '--key-type', 'user', '--scope', 'a', '--expires-at', 'tomorrow'],
+      ['api-key', 'validate', secret],
+    ]) {
+      const ended = await cli(wrong);
+      expect(ended.code, wrong.join(' ')).toBe(2);
+      expect(ended.stderr + ended.stdout).not.toContain(secret);
+    }
+    const nobody = await apikeyd([
+      'api-key',
+      'list',
+      '--address',
+      '127.0.0.1:1',
+      '--key-file',
+      join(database.folder, 'admin.key'),
+    ]);
+    expect(nobody).toMatchObject({
+      code: 69,
+      stderr: expect.stringContaining('no server answers at 127.0.0.1:1'),
+    });
+    expect(await apikeyd(['api-key', 'list', '--key-file', '/nowhere'])).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('--key-file'),
+    });
+  });
+
+  it('lists as a table and as JSON', async () => {
+    await create('--owner', 'lister');
+    const table = await cli(['api-key', 'list', '--owner', 'lister']);
+    expect(table.stdout).toMatch(
+      /^ID +STATUS +TYPE +OWNER +NAME +EXPIRES +SCOPES\nuid-apikey-\w+ +ACTIVE +USER +lister +n +- +a:b\n$/,
+    );
+    expect(
+      JSON.parse((await cli(['api-key', 'list', '--owner', 'lister', '--json'])).stdout).keys,
+    ).toHaveLength(1);
+    expect((await cli(['--help'])).code).toBe(0);
+  });
+
+  it('recovers an admin key straight from the store, not while a server holds it', async () => {
+    const other = freshDatabase('sqlite', '');
+    const env = { STORE_URL: other.url, APIKEYD_KEY_FILE: join(other.folder, 'admin.key') };
+    const first = await spawnServer(other.url, other.folder);
+    expect(await apikeyd(['recover'], { env })).toMatchObject({
+      code: 69,
+      stdout: '',
+      stderr: expect.stringContaining('another process is using'),
+    });
+    await first.end('SIGTERM');
+    const recovered = await apikeyd(['recover'], { env });
+    expect(recovered.stdout).toMatch(/^audit_v1_[\w-]{22}\n$/);
+    expect(recovered.stderr).not.toContain(recovered.stdout.trim());
+    const again = await spawnServer(other.url, other.folder);
+    const secret = recovered.stdout.trim();
+    const clients = clientsOf(again.ports, 'grpc', secret);
+    expect(await decisionOf(clients, secret, { requiredScope: 'apikeys:admin' })).toBe('VALID');
+    const { events } = await clients.admin.listAuditEvents({ method: 'apikeyd/recover' });
+    expect(events).toHaveLength(1);
+    await again.end('SIGTERM');
+    await other.drop();
+  });
+});
+
+describe('TLS', () => {
+  const database = freshDatabase('sqlite', '');
+  const file = (name: string) => join(database.folder, name);
+  let server: ServerProcess;
+  beforeAll(async () => {
+    const openssl = (args: string) =>
+      execFileSync('openssl', args.split(' '), { stdio: 'ignore', cwd: database.folder });
+    openssl('req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca');
+    writeFileSync(file('san'), 'subjectAltName=IP:127.0.0.1');
+    for (const name of ['server', 'client']) {
+      openssl(`req -newkey rsa:2048 -nodes -keyout ${name}.key -out ${name}.csr -subj /CN=${name}`);
+      openssl(
+        `x509 -req -in ${name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out ${name}.pem -days 2 -extfile san`,
+      );
+    }
+    server = await spawnServer(database.url, database.folder, {
+      TLS_CERT_FILE: file('server.pem'),
+      TLS_KEY_FILE: file('server.key'),
+      TLS_CLIENT_CA_FILE: file('ca.pem'),
+    });
+  });
+  afterAll(async () => {
+    await server.end('SIGTERM');
+    await database.drop();
+  });
+
+  it('serves both listeners to clients with a certificate, and nobody else', async () => {
+    const secret = readFileSync(file('admin.key'), 'utf8').trim();
+    const interceptors = [
+      (next: (r: never) => never) => (request: { header: Headers }) => {
+        request.header.set('authorization', `Bearer ${secret}`);
+        return next(request as never);
+      },
+    ] as never;
+    const certificate = {
+      ca: readFileSync(file('ca.pem')),
+      cert: readFileSync(file('client.pem')),
+      key: readFileSync(file('client.key')),
+    };
+    const options = { interceptors, nodeOptions: certificate };
+    const transports = [
+      createGrpcTransport({ ...options, baseUrl: `https://127.0.0.1:${server.ports.grpc}` }),
+      createConnectTransport({
+        ...options,
+        httpVersion: '2',
+        baseUrl: `https://127.0.0.1:${server.ports.http}`,
+      }),
+      createConnectTransport({
+        ...options,
+        httpVersion: '1.1',
+        baseUrl: `https://127.0.0.1:${server.ports.http}`,
+      }),
+    ];
+    for (const transport of transports)
+      expect((await createClient(ApiKeyAuth, transport).validateKey({ key: secret })).valid).toBe(true);
+    for (const port of [server.ports.grpc, server.ports.http]) {
+      const refused = await new Promise<boolean>((resolve) => {
+        const socket = tlsConnect({ port, host: '127.0.0.1', ca: certificate.ca, ALPNProtocols: ['h2'] });
+        socket.on('error', () => resolve(true));
+        socket.on('close', () => resolve(true));
+        socket.on('data', () => resolve(false));
+      });
+      expect(refused).toBe(true);
+    }
+  });
+});

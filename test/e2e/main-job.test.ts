@@ -1,0 +1,330 @@
+// If this fails, the product does not do its main job: real process, real clients, real stores, nothing lost.
+
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { create, fromBinary, toBinary, toJson } from '@bufbuild/protobuf';
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import * as grpc from '@grpc/grpc-js';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { ValidateKeyRequestSchema, ValidateKeyResponseSchema } from '../../gen/apikey/v1/auth_pb.ts';
+import { KeyType, KeyTypeSchema } from '../../gen/apikey/v1/key_pb.ts';
+import { decide, decisionOf, failureOf, makeKey, storesHere } from '../rpc/cases.ts';
+import { run, type ServerProcess, spawnServer, tool } from '../support/process.ts';
+import { type Clients, clientsOf, freshDatabase } from '../support/server.ts';
+import { inLanes, mixedCalls, seed } from './load.ts';
+
+const mongoUri = inject('mongoUri');
+/** `npm run test:long` kills more often. */
+const KILLS = Number(process.env.LONG_KILLS ?? (process.env.LONG ? 100 : 3));
+const VALIDATE = 'apikey.v1.ApiKeyAuth/ValidateKey';
+
+describe.each(storesHere())('main job on %s', (kind) => {
+  const database = freshDatabase(kind, mongoUri);
+  const secrets: string[] = [];
+  let outputs = '';
+  let admin: string;
+  let rotated: string;
+  let server: ServerProcess;
+  let clients: Clients;
+  const as = (key: string) => clientsOf(server.ports, 'grpc', key);
+  const start = async () => {
+    server = await spawnServer(database.url, database.folder, { ADMIN_BOOTSTRAP_KEY: admin });
+    clients = as(admin);
+  };
+  beforeAll(async () => {
+    ({ admin, rotated } = await seed(database.url));
+    secrets.push(admin, rotated);
+    await start();
+  });
+  afterAll(async () => {
+    expect(await server.end('SIGTERM')).toBe(0);
+    outputs += server.output();
+    for (const secret of secrets)
+      expect(outputs.includes(secret) || outputs.includes(secret.slice(9))).toBe(false);
+    const stored = await database.contents();
+    expect(stored.length).toBeGreaterThan(100_000);
+    for (const secret of secrets) expect(stored.includes(secret.slice(9))).toBe(false);
+    await database.drop();
+  });
+
+  it('makes 1 000 keys of all types', async () => {
+    const types = KeyTypeSchema.values.map(({ number }) => number).filter((n) => n !== 0);
+    await inLanes(1_000, 16, async (i) => {
+      const { secret } = await makeKey(clients, {
+        name: `key ${i}`,
+        keyType: types[i % types.length],
+        ownerId: 'thousand',
+      });
+      secrets.push(secret);
+    });
+    const stats = await clients.admin.getStats({});
+    for (const type of ['SYSTEM', 'USER', 'SERVICE', 'INTEGRATION', 'EMERGENCY']) {
+      expect(Number(stats.keysByType[type])).toBeGreaterThanOrEqual(200);
+    }
+    expect((await decide(clients, secrets.at(-1) ?? '', { requiredScope: 'traces:read' })).valid).toBe(true);
+  });
+
+  it('gives grpcurl, buf curl, curl and a grpc-js client the same answer', async () => {
+    const { secret } = await makeKey(clients, {
+      rateLimits: [{ name: 'm', limit: 100n, window: { seconds: 60n } }],
+      keyType: KeyType.USER,
+    });
+    const json = JSON.stringify({
+      key: secret,
+      requiredScope: 'traces:read',
+      clientIp: '10.1.2.3',
+      dryRun: true,
+    });
+    const header = join(database.folder, 'header');
+    writeFileSync(header, `authorization: Bearer ${admin}`, { mode: 0o600 });
+    const auth = `@${header}`;
+    const { grpc: grpcPort, http } = server.ports;
+    const curl = (version: string) => {
+      const url = `http://127.0.0.1:${http}/${VALIDATE}`;
+      const headers = ['-H', auth, '-H', 'content-type: application/json'];
+      return run('curl', ['-sS', version, ...headers, '-d', '@-', url], { input: json });
+    };
+    const answers = await Promise.all([
+      run(
+        tool('grpcurl'),
+        [
+          '-plaintext',
+          '-expand-headers',
+          '-H',
+          // biome-ignore lint/suspicious/noTemplateCurlyInString: grpcurl expands it, so that no key is an argument.
+          'authorization: Bearer ${KEY}',
+          '-d',
+          '@',
+          `127.0.0.1:${grpcPort}`,
+          VALIDATE,
+        ],
+        { input: json, env: { KEY: admin } },
+      ),
+      run(
+        tool('buf'),
+        [
+          'curl',
+          '--protocol',
+          'grpc',
+          '--http2-prior-knowledge',
+          '--header',
+          auth,
+          '--data',
+          '@-',
+          `http://127.0.0.1:${grpcPort}/${VALIDATE}`,
+        ],
+        { input: json },
+      ),
+      run(
+        tool('buf'),
+        [
+          'curl',
+          '--schema',
+          'proto',
+          '--header',
+          auth,
+          '--data',
+          '@-',
+          `http://127.0.0.1:${http}/${VALIDATE}`,
+        ],
+        { input: json },
+      ),
+      curl('--http1.1'),
+      curl('--http2-prior-knowledge'),
+    ]);
+    const client = new grpc.Client(`127.0.0.1:${grpcPort}`, grpc.credentials.createInsecure());
+    const metadata = new grpc.Metadata();
+    metadata.set('authorization', `Bearer ${admin}`);
+    const request = create(ValidateKeyRequestSchema, {
+      key: secret,
+      requiredScope: 'traces:read',
+      clientIp: '10.1.2.3',
+      dryRun: true,
+    });
+    const bytes = await new Promise<Buffer>((resolve, reject) =>
+      client.makeUnaryRequest(
+        `/${VALIDATE}`,
+        (m: Buffer) => m,
+        (m: Buffer) => m,
+        Buffer.from(toBinary(ValidateKeyRequestSchema, request)),
+        metadata,
+        (error, answer) => (error ? reject(error) : resolve(answer as Buffer)),
+      ),
+    );
+    client.close();
+    const expected = stable(toJson(ValidateKeyResponseSchema, fromBinary(ValidateKeyResponseSchema, bytes)));
+    expect(expected).toMatchObject({ decision: 'DECISION_VALID', valid: true });
+    for (const { code, stdout, stderr } of answers) {
+      expect(code, stderr).toBe(0);
+      expect(stable(JSON.parse(stdout))).toEqual(expected);
+    }
+    outputs += answers.map(({ stderr }) => stderr).join('');
+    secrets.push(secret);
+  });
+
+  it('is described by reflection and watched by health', async () => {
+    const address = `127.0.0.1:${server.ports.grpc}`;
+    const list = await run(tool('grpcurl'), ['-plaintext', address, 'list']);
+    expect(list.stdout.split('\n')).toEqual(
+      expect.arrayContaining(['apikey.v1.ApiKeyAdmin', 'apikey.v1.ApiKeyAuth']),
+    );
+    const described = await run(tool('grpcurl'), [
+      '-plaintext',
+      address,
+      'describe',
+      'apikey.v1.ValidateKeyRequest',
+    ]);
+    expect(described.stdout).toContain('optional string required_scope = 2;');
+    for (const service of ['', 'apikey.v1.ApiKeyAuth', 'apikey.v1.ApiKeyAdmin']) {
+      const proto = join('node_modules/grpc-health-check/proto');
+      const check = await run(tool('grpcurl'), [
+        '-plaintext',
+        '-import-path',
+        proto,
+        '-proto',
+        'health/v1/health.proto',
+        '-d',
+        JSON.stringify({ service }),
+        address,
+        'grpc.health.v1.Health/Check',
+      ]);
+      expect(check.stdout, check.stderr).toContain('"SERVING"');
+    }
+    expect((await fetch(`http://127.0.0.1:${server.ports.http}/readyz`)).status).toBe(200);
+    expect((await fetch(`http://127.0.0.1:${server.ports.http}/healthz`)).status).toBe(200);
+    const metrics = await (await fetch(`http://127.0.0.1:${server.ports.metrics}/metrics`)).text();
+    expect(metrics).toMatch(/apikeyd_decisions_total\{decision="VALID"\} [1-9]/);
+    outputs += metrics;
+  });
+
+  it('lets a service key validate and nothing else', async () => {
+    const made = await makeKey(clients, { scopes: ['apikeys:validate'] });
+    const service = as(made.secret);
+    expect(await decisionOf(service, made.secret)).toBe('VALID');
+    expect(await failureOf(service.admin.listKeys({}))).toMatchObject({
+      code: 'PermissionDenied',
+      reason: 'SCOPE_MISSING',
+    });
+    expect(await failureOf(makeKey(service))).toMatchObject({ code: 'PermissionDenied' });
+  });
+
+  it('leaves exactly one event for each of 10 000 mixed calls', async () => {
+    const calls = [...(await mixedCalls(clients, as, rotated))];
+    const before = (await clients.admin.getStats({})).eventsByOutcome;
+    const counts = new Map<string, number>();
+    await inLanes(10_000, 64, async (i) => {
+      const [expected, call] = calls[i % calls.length] ?? ['', async () => ''];
+      expect(await call(i)).toBe(expected);
+      counts.set(expected, (counts.get(expected) ?? 0) + 1);
+    });
+    const after = (await clients.admin.getStats({})).eventsByOutcome;
+    // The first GetStats is an event too.
+    counts.set('OK', (counts.get('OK') ?? 0) + 1);
+    const added = Object.entries(after).map(
+      ([outcome, n]) => [outcome, Number(n) - Number(before[outcome] ?? 0n)] as const,
+    );
+    expect(Object.fromEntries(added.filter(([, n]) => n > 0))).toEqual(Object.fromEntries(counts));
+  });
+
+  /** Calls without end, noting the request_id of each that was answered; stops when calls fail. */
+  const underLoad = async (mark: string, end: () => Promise<unknown>) => {
+    const { secret } = await makeKey(clients, {
+      rateLimits: [{ name: 'm', limit: 1_000_000n, window: { seconds: 3600n } }],
+    });
+    const answered: string[] = [];
+    let stop = false;
+    const lanes = Array.from({ length: 24 }, async (_, lane) => {
+      for (let i = 0; !stop; i++) {
+        const requestId = `${mark}-${lane}-${i}`;
+        try {
+          await decide(clients, secret, { requestId });
+          answered.push(requestId);
+        } catch {
+          // The server has ended: what was answered before is what counts.
+          stop = true;
+        }
+      }
+    });
+    while (answered.length < 1_500) await new Promise(setImmediate);
+    await end();
+    await Promise.all(lanes);
+    outputs += server.output();
+    return { answered, secret };
+  };
+  const recorded = async (mark: string, since: number) => {
+    const startTime = timestampFromMs(since);
+    const seen = new Set<string>();
+    let pageToken = '';
+    do {
+      const page = await clients.admin.listAuditEvents({
+        method: VALIDATE,
+        startTime,
+        pageSize: 1_000,
+        pageToken,
+      });
+      for (const { requestId } of page.events) if (requestId.startsWith(mark)) seen.add(requestId);
+      pageToken = page.nextPageToken;
+    } while (pageToken !== '');
+    return seen;
+  };
+
+  it('drains within 10 s on SIGTERM under load, with the event of every answered call', async () => {
+    const begun = Date.now();
+    let code: number | null = null;
+    const { answered } = await underLoad('term', async () => {
+      code = await server.end('SIGTERM');
+    });
+    expect(code).toBe(0);
+    expect(Date.now() - begun).toBeLessThan(30_000);
+    await start();
+    const seen = await recorded('term', begun);
+    expect(answered.filter((id) => !seen.has(id))).toEqual([]);
+  });
+
+  it('loses no event and no key to kill -9 under load', async () => {
+    for (let round = 0; round < KILLS; round++) {
+      const begun = Date.now();
+      const before = (await clients.admin.getStats({})).keysByStatus;
+      const { answered, secret } = await underLoad(`kill${round}`, () => server.end('SIGKILL'));
+      await start();
+      const seen = await recorded(`kill${round}`, begun);
+      expect(answered.filter((id) => !seen.has(id))).toEqual([]);
+      // What was answered was also taken from the limit.
+      const [state] = (await decide(clients, secret)).rateLimits;
+      expect(Number(state?.remaining)).toBeLessThan(1_000_000 - answered.length);
+      const after = (await clients.admin.getStats({})).keysByStatus;
+      expect(Number(after.ACTIVE)).toBe(Number(before.ACTIVE) + 1);
+      expect(await decisionOf(clients, secrets[5] ?? '')).toBe('VALID');
+    }
+  });
+});
+
+describe('first start', () => {
+  it('mints an admin key that only its owner can read, and names its path', async () => {
+    const database = freshDatabase('sqlite', '');
+    const server = await spawnServer(database.url, database.folder);
+    const file = join(database.folder, 'admin.key');
+    const key = readFileSync(file, 'utf8').trim();
+    expect(statSync(file).mode & 0o777).toBe(0o600);
+    expect(statSync(join(database.folder, 'apikeyd.db')).mode & 0o077).toBe(0);
+    expect(await decisionOf(clientsOf(server.ports, 'grpc', key), key)).toBe('VALID');
+    expect(await server.end('SIGTERM')).toBe(0);
+    expect(server.output()).toContain(file);
+    expect(server.output()).not.toContain(key.slice(9));
+    writeFileSync(file, 'not a key\n');
+    const again = await spawnServer(database.url, database.folder);
+    expect(readFileSync(file, 'utf8')).toBe('not a key\n');
+    await again.end('SIGTERM');
+    await database.drop();
+  });
+});
+
+/** Without what two calls one after the other cannot share. */
+function stable(answer: unknown): unknown {
+  const {
+    cacheAge: _age,
+    rateLimits,
+    ...rest
+  } = answer as { cacheAge?: string; rateLimits?: { resetTime?: string }[] };
+  return { ...rest, rateLimits: rateLimits?.map(({ resetTime: _reset, ...limit }) => limit) };
+}

@@ -1,0 +1,81 @@
+// If this fails, a disk error makes calls VALID that left no event, or forgets counts.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Committer } from '../../src/store/sqlite/committer.ts';
+import { SqliteDatabase } from '../../src/store/sqlite/database.ts';
+import { unavailable } from '../../src/store/sqlite/errors.ts';
+import { SqliteKeyStore } from '../../src/store/sqlite/key-store.ts';
+import { LimitRows } from '../../src/store/sqlite/limit-rows.ts';
+import { SqliteQuota } from '../../src/store/sqlite/quota.ts';
+import { TestClock } from '../support/clock.ts';
+import { entryWith, keyWith } from '../support/keys.ts';
+
+const request = { bucket: 'b', limits: [{ name: 'm', limit: 10, windowMs: 60_000 }], cost: 1 };
+
+describe.each([1, 2, 3])('the write number %i fails', (nth) => {
+  let folder: string;
+  let database: SqliteDatabase;
+  let committer: Committer;
+  let quota: SqliteQuota;
+  let keys: SqliteKeyStore;
+  const clock = new TestClock();
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'apikeyd-fault-'));
+    database = SqliteDatabase.open(join(folder, 'x.db'), 'p');
+    let writes = 0;
+    const failing = new Proxy(database, {
+      get(target, name) {
+        if (name === 'commit') {
+          return async (batch: Parameters<SqliteDatabase['commit']>[0]) => {
+            writes++;
+            // As the thread does it: nothing of the batch was written.
+            if (writes === nth) throw unavailable(new Error('disk I/O error'));
+            return target.commit(batch);
+          };
+        }
+        const member = Reflect.get(target, name) as unknown;
+        return typeof member === 'function' ? member.bind(target) : member;
+      },
+    });
+    const rows = new LimitRows(failing);
+    committer = new Committer(failing, rows, clock);
+    quota = new SqliteQuota(rows, clock);
+    keys = new SqliteKeyStore(failing, committer);
+  });
+  afterEach(async () => {
+    await database.close();
+    rmSync(folder, { recursive: true });
+  });
+  const count = async (table: string) =>
+    Number((await database.query(`SELECT count(*) AS n FROM ${table}`, []))[0]?.n);
+
+  it('only its own calls fail, their events are not there, and what they took stays taken', async () => {
+    const outcomes: string[] = [];
+    for (let i = 0; i < 4; i++) {
+      await quota.take(request);
+      await committer.record(entryWith()).then(
+        () => outcomes.push('recorded'),
+        (error) => outcomes.push(error.code),
+      );
+    }
+    const expected = Array.from({ length: 4 }, (_, i) => (i + 1 === nth ? 'STORE_UNAVAILABLE' : 'recorded'));
+    expect(outcomes).toEqual(expected);
+    expect(await count('api_key_audit_log')).toBe(3);
+    // The counts of the failed write ride with the next one.
+    const [row] = await database.query("SELECT value FROM api_key_limits WHERE key = 'quota:b'", []);
+    expect(Object.values(JSON.parse(String(row?.value)))[0]).toMatchObject({ used: 4 });
+  });
+
+  it('a change and its event: both or neither', async () => {
+    for (let i = 0; i < 4; i++) {
+      const { key } = keyWith();
+      await keys.insert(key, entryWith({ keyId: key.id })).catch(() => {});
+    }
+    expect(await count('api_keys')).toBe(3);
+    expect(await count('api_key_audit_log')).toBe(3);
+    expect(await count('api_key_secrets')).toBe(3);
+    expect(await keys.revision()).toBe(3);
+  });
+});

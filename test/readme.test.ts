@@ -1,0 +1,100 @@
+// If this fails, the first thing a newcomer pastes does not work, or a table in the README lies.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { ApiKeyAdmin } from '../gen/apikey/v1/admin_pb.ts';
+import { ApiKeyAuth } from '../gen/apikey/v1/auth_pb.ts';
+import { SETTINGS } from '../src/config.ts';
+import { DECISIONS } from '../src/keys/check.ts';
+import { codeName, ERRORS } from '../src/rpc/errors.ts';
+import { run, spawnServer, tool } from './support/process.ts';
+import { freshDatabase } from './support/server.ts';
+
+const ROOT = new URL('..', import.meta.url).pathname;
+const FILE = join(ROOT, 'README.md');
+const readme = readFileSync(FILE, 'utf8');
+
+function settingsTable(): string {
+  const rows = SETTINGS.map((row) => {
+    const bounds =
+      row.kind === 'integer'
+        ? `${row.min} to ${row.max} ${row.unit}`
+        : row.kind === 'boolean'
+          ? '`true` or `false`'
+          : '';
+    return `| \`${row.name}\` | ${row.default === '' ? '' : `\`${row.default}\``} | ${bounds} | ${row.about} |`;
+  });
+  return ['| name | default | bounds | what it does |', '|---|---|---|---|', ...rows].join('\n');
+}
+
+/** First and second cells of the table below a heading. */
+function tableUnder(heading: string): string[][] {
+  const section = readme.split(`\n## ${heading}\n`)[1]?.split('\n## ')[0] ?? '';
+  const rows = section
+    .split('\n')
+    .filter((line) => line.startsWith('| '))
+    .slice(1);
+  return rows.map((line) =>
+    line
+      .split('|')
+      .slice(1, 3)
+      .map((cell) => cell.trim()),
+  );
+}
+
+/** What differs from run to run. */
+function steady(text: string): string {
+  return text
+    .replaceAll(/uid-apikey-[0-9a-f]{16}/g, 'uid-apikey-ID')
+    .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, 'TIME')
+    .trim();
+}
+
+describe('README', () => {
+  it('has the table of settings that the code has (UPDATE_README=1 writes it)', () => {
+    const marked = /(<!-- settings -->\n)[\s\S]*?(<!-- \/settings -->)/;
+    const wanted = readme.replace(
+      marked,
+      (_all, begin: string, end: string) => `${begin}${settingsTable()}\n${end}`,
+    );
+    if (process.env.UPDATE_README) writeFileSync(FILE, wanted);
+    else expect(readme).toBe(wanted);
+  });
+
+  it('lists every RPC, decision and error, and no other', () => {
+    const rpcs = [ApiKeyAuth, ApiKeyAdmin].flatMap((service) =>
+      service.methods.map(({ name }) => `${service.name}/${name}`),
+    );
+    expect(tableUnder('What you can call').map(([name]) => name)).toEqual(rpcs);
+    expect(tableUnder('Decisions').map(([name]) => name)).toEqual([...DECISIONS]);
+    expect(tableUnder('Errors')).toEqual(
+      Object.entries(ERRORS).map(([reason, { status }]) => [reason, codeName(status)]),
+    );
+  });
+
+  it('shows a session that really goes so', async () => {
+    const database = freshDatabase('sqlite', '');
+    const server = await spawnServer('sqlite:./data/apikeyd.db', 'data', {}, database.folder);
+    try {
+      const session = readme.split('<!-- session -->')[1]?.split('<!-- /session -->')[0] ?? '';
+      const blocks = [...session.matchAll(/```console\n([\s\S]*?)```/g)].map(([, block]) => block ?? '');
+      const steps = blocks.flatMap((block) => block.split(/^\$ /m).slice(1));
+      expect(steps.length).toBeGreaterThan(6);
+      for (const step of steps) {
+        const [command = '', ...expected] = step.split('\n');
+        const here = command
+          .replaceAll('npx apikeyd', `node --disable-warning=ExperimentalWarning ${ROOT}src/main.ts`)
+          .replaceAll('grpcurl', tool('grpcurl'))
+          .replaceAll('localhost:50051', `localhost:${server.ports.grpc}`)
+          .replaceAll('localhost:8080', `localhost:${server.ports.http}`);
+        const env = { APIKEYD_ADDRESS: `127.0.0.1:${server.ports.grpc}` };
+        const ended = await run('bash', ['-c', here], { cwd: database.folder, env });
+        expect(ended.stderr).toBe('');
+        expect(steady(ended.stdout), command).toBe(steady(expected.join('\n')));
+      }
+    } finally {
+      await server.end('SIGTERM');
+      await database.drop();
+    }
+  });
+});

@@ -1,0 +1,124 @@
+import { create } from '@bufbuild/protobuf';
+import { durationFromMs, timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { Code, ConnectError } from '@connectrpc/connect';
+import { afterAll, beforeAll, describe, expect, inject } from 'vitest';
+import { type CreateKeyRequest, CreateKeyRequestSchema } from '../../gen/apikey/v1/admin_pb.ts';
+import { Decision, type ValidateKeyRequest, ValidateKeyRequestSchema } from '../../gen/apikey/v1/auth_pb.ts';
+import { KeyType } from '../../gen/apikey/v1/key_pb.ts';
+import { BadRequestSchema, ErrorInfoSchema } from '../../gen/google/rpc/error_details_pb.ts';
+import { TestClock } from '../support/clock.ts';
+import {
+  type Clients,
+  freshDatabase,
+  type StoreKind,
+  startServer,
+  type TestServer,
+  TRANSPORTS,
+  type TransportName,
+} from '../support/server.ts';
+
+type Fields<T> = { [K in keyof T]?: unknown };
+
+/** A CreateKey with what a test does not care about filled in. */
+export async function makeKey(clients: Clients, fields: Fields<CreateKeyRequest> = {}) {
+  const request = create(CreateKeyRequestSchema, {
+    name: 'test',
+    ownerId: 'owner',
+    keyType: KeyType.SERVICE,
+    scopes: ['traces:read'],
+    ...(fields as object),
+  });
+  const { key, secret } = await clients.admin.createKey(request);
+  if (key === undefined) throw new Error('no key');
+  return { key, secret, id: key.id };
+}
+
+export async function decide(clients: Clients, key: string, fields: Fields<ValidateKeyRequest> = {}) {
+  return clients.auth.validateKey(create(ValidateKeyRequestSchema, { key, ...(fields as object) }));
+}
+
+export async function decisionOf(clients: Clients, key: string, fields: Fields<ValidateKeyRequest> = {}) {
+  return nameOf((await decide(clients, key, fields)).decision);
+}
+
+const NAMES = Object.fromEntries(Object.entries(Decision).map(([name, number]) => [number, name]));
+
+export function nameOf(decision: Decision): string {
+  return NAMES[decision] ?? String(decision);
+}
+
+/** What a failing call says, in the words that clients match on. */
+export async function failureOf(call: Promise<unknown>) {
+  try {
+    await call;
+  } catch (error) {
+    const failure = ConnectError.from(error);
+    const [info] = failure.findDetails(ErrorInfoSchema);
+    const fields = failure
+      .findDetails(BadRequestSchema)
+      .flatMap((b) => b.fieldViolations.map(({ field }) => field));
+    return {
+      code: Code[failure.code],
+      reason: info?.reason,
+      domain: info?.domain,
+      fields,
+      text: failure.rawMessage,
+    };
+  }
+  return expect.fail('the call did not fail');
+}
+
+export const limit = (name: string, max: number, windowMs = 600_000) => ({
+  name,
+  limit: BigInt(max),
+  window: durationFromMs(windowMs),
+});
+
+export const at = timestampFromMs;
+
+export interface Mount {
+  readonly clock: TestClock;
+  readonly transport: TransportName;
+  /** Clients with the admin key. */
+  readonly clients: Clients;
+  /** Clients with this key; '' sends none. */
+  clientsFor(key: string): Clients;
+  /** An address that no other case has used. */
+  freshIp(): string;
+}
+
+/** Both stores; only the embedded one where no MongoDB is, which fails in CI. */
+export function storesHere(): readonly StoreKind[] {
+  return inject('mongoUri') === '' && process.env.CI !== 'true' ? ['sqlite'] : ['sqlite', 'mongo'];
+}
+
+/** The same cases through every protocol of both mounts, on both stores; each store has one server. */
+export function forEveryMount(cases: (mount: Mount) => void): void {
+  const mongoUri = inject('mongoUri');
+  describe.each(storesHere())('%s', (kind) => {
+    const database = freshDatabase(kind, mongoUri);
+    const clock = new TestClock(Date.now());
+    let server: TestServer;
+    let ip = 0;
+    beforeAll(async () => {
+      server = await startServer(database.url, database.folder, {}, clock);
+    });
+    afterAll(async () => {
+      await server.stop();
+      await database.drop();
+    });
+    describe.each(TRANSPORTS)('over %s', (transport) => {
+      let clients: Clients | undefined;
+      cases({
+        clock,
+        transport,
+        get clients() {
+          clients ??= server.clients(transport);
+          return clients;
+        },
+        clientsFor: (key) => server.clients(transport, key),
+        freshIp: () => `198.51.${TRANSPORTS.indexOf(transport)}.${ip++}`,
+      });
+    });
+  });
+}

@@ -1,0 +1,16 @@
+import type { Clock } from '../../../src/keys/ports.ts';
+import type { Store } from '../../../src/store/store.ts';
+
+/** What a database must give to be judged by the contract. */
+export interface Adapter {
+  readonly name: string;
+  /** A URL of an empty database of its own. */
+  freshUrl(): string;
+  open(url: string, clock: Clock): Promise<Store>;
+  /** False where the database serves one process: two stores on one URL cannot be had. */
+  readonly severalProcesses: boolean;
+  /** Where counters go by the database's own clock, which no test can move. */
+  readonly ownClock: boolean;
+}
+
+export const LOCKOUT = { maxAttempts: 5, windowSeconds: 900 };

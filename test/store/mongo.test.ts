@@ -1,0 +1,154 @@
+// If this fails, the MongoDB store loses keys, events or counts, or two processes disagree.
+import { randomBytes } from 'node:crypto';
+import { MongoClient } from 'mongodb';
+import { afterAll, describe, expect, inject, it } from 'vitest';
+import { openMongoStore } from '../../src/store/mongo/open.ts';
+import { TestClock } from '../support/clock.ts';
+import { allPages, entryWith, keyWith } from '../support/keys.ts';
+import { auditContract } from './contract/audit.ts';
+import { type Adapter, LOCKOUT } from './contract/harness.ts';
+import { keyStoreContract } from './contract/keys.ts';
+import { limitsContract } from './contract/limits.ts';
+
+const uri = inject('mongoUri');
+const names: string[] = [];
+const adapter: Adapter = {
+  name: 'mongo',
+  freshUrl: () => {
+    const name = `apikeyd_test_${randomBytes(6).toString('hex')}`;
+    names.push(name);
+    const url = new URL(uri);
+    url.pathname = `/${name}`;
+    return url.toString();
+  },
+  open: (url, clock) => openMongoStore({ url, clock, lockout: LOCKOUT, warn: () => {} }),
+  severalProcesses: true,
+  ownClock: true,
+};
+
+describe.skipIf(uri === '' && process.env.CI !== 'true')('mongo', () => {
+  afterAll(async () => {
+    const client = await new MongoClient(uri).connect();
+    for (const name of names) await client.db(name).dropDatabase();
+    await client.close();
+  });
+
+  keyStoreContract(adapter);
+  auditContract(adapter);
+  limitsContract(adapter);
+
+  it('lets several processes start on an empty database at once', async () => {
+    const url = adapter.freshUrl();
+    const stores = await Promise.all(Array.from({ length: 4 }, () => adapter.open(url, new TestClock())));
+    const { key } = keyWith();
+    await stores[0]?.keys.insert(key, entryWith());
+    expect(await stores[3]?.keys.get(key.id)).toMatchObject({ id: key.id });
+    await Promise.all(stores.map((store) => store.close()));
+  });
+
+  it('finishes a change that a crash left between the write and the log, once', async () => {
+    const url = adapter.freshUrl();
+    const clock = new TestClock(Date.now());
+    const store = await adapter.open(url, clock);
+    const client = await new MongoClient(url).connect();
+    try {
+      const { key } = keyWith();
+      await store.keys.insert(key, entryWith({ keyId: key.id }));
+      // What a process leaves that is killed right after its write: the event still rides in the document.
+      const left = {
+        id: 'deadbeefdeadbeef-1',
+        served_by: 'deadbeefdeadbeef',
+        time: new Date(clock.now()),
+        method: 'm',
+        outcome: 'OK',
+        key_id: key.id,
+        cost: 0,
+        latency_micros: 1,
+        change: 'REVOKED',
+      };
+      await client
+        .db()
+        .collection('api_keys')
+        .updateOne({ _id: key.id as never }, { $push: { outbox: left } as never });
+      await store.sweep();
+      expect(await store.audit.count()).toBe(1);
+      clock.advance(16_000);
+      await Promise.all([store.sweep(), store.sweep()]);
+      await store.sweep();
+      const events = await allPages((page) => store.audit.list({ keyId: key.id }, page));
+      expect(events.map(({ id, servedBy }) => ({ id, servedBy }))).toContainEqual({
+        id: left.id,
+        servedBy: left.served_by,
+      });
+      expect(events).toHaveLength(2);
+      expect(await store.keys.revision()).toBeGreaterThanOrEqual(2);
+      const doc = await client
+        .db()
+        .collection('api_keys')
+        .findOne({ _id: key.id as never });
+      expect(doc?.outbox).toEqual([]);
+    } finally {
+      await client.close();
+      await store.close();
+    }
+  });
+
+  it('serves every query from an index', async () => {
+    const url = adapter.freshUrl();
+    const store = await adapter.open(url, new TestClock());
+    const client = await new MongoClient(url).connect();
+    try {
+      for (let i = 0; i < 30; i++) {
+        const { key } = keyWith({ requestId: `r${i}` });
+        await store.keys.insert(key, entryWith({ keyId: key.id, clientIp: '10.0.0.1' }));
+      }
+      const indexes = async (collection: string) =>
+        (await client.db().collection(collection).indexes()).map((index) => ({
+          key: index.key,
+          unique: index.unique === true,
+        }));
+      expect(await indexes('api_keys')).toEqual(
+        expect.arrayContaining([
+          { key: { 'secrets.hash': 1 }, unique: true },
+          { key: { create_time: 1, _id: 1 }, unique: false },
+          { key: { owner_id: 1, create_time: 1, _id: 1 }, unique: false },
+          { key: { request_id: 1 }, unique: true },
+        ]),
+      );
+      expect(await indexes('api_key_limits')).toContainEqual({ key: { key: 1 }, unique: true });
+      const plans: [string, object][] = [
+        ['api_keys', { 'secrets.hash': 'x' }],
+        ['api_keys', { request_id: 'r1' }],
+        ['api_keys', { 'outbox.id': { $gt: '' } }],
+        ['api_keys', { owner_id: 'owner' }],
+        ['api_key_audit_log', { key_id: 'x' }],
+        ['api_key_audit_log', { client_ip: '10.0.0.1' }],
+        ['api_key_limits', { key: 'lockout:1' }],
+      ];
+      for (const [collection, query] of plans) {
+        const plan = JSON.stringify(
+          await client
+            .db()
+            .collection(collection)
+            .find(query)
+            .hint(await hintFor(client, collection, query))
+            .explain(),
+        );
+        expect(plan, `${collection} ${JSON.stringify(query)}`).toMatch(/IXSCAN|Index Scan|indexName|EXPRESS/);
+      }
+    } finally {
+      await client.close();
+      await store.close();
+    }
+  });
+});
+
+/** A small collection may be scanned for good reason: the hint asks whether the index can serve at all. */
+async function hintFor(client: MongoClient, collection: string, query: object): Promise<string> {
+  const [field] = Object.keys(query);
+  const index = (await client.db().collection(collection).indexes()).find(
+    ({ key }) => Object.keys(key)[0] === field,
+  );
+  if (index?.name === undefined) throw new Error(`no index begins with ${field}`);
+  return index.name;
+}

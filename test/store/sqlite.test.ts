@@ -1,0 +1,47 @@
+// If this fails, the embedded store loses keys, events or counts, or lets a second process corrupt them.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { openSqliteStore } from '../../src/store/sqlite/open.ts';
+import { TestClock } from '../support/clock.ts';
+import { auditContract } from './contract/audit.ts';
+import { type Adapter, LOCKOUT } from './contract/harness.ts';
+import { keyStoreContract } from './contract/keys.ts';
+import { limitsContract } from './contract/limits.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'apikeyd-sqlite-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+let files = 0;
+const adapter: Adapter = {
+  name: 'sqlite',
+  freshUrl: () => `sqlite:${join(folder, `${files++}`, 'apikeyd.db')}`,
+  open: (url, clock) => openSqliteStore({ url, clock, lockout: LOCKOUT, warn: () => {} }),
+  severalProcesses: false,
+  ownClock: false,
+};
+
+keyStoreContract(adapter);
+auditContract(adapter);
+limitsContract(adapter);
+
+describe('sqlite: one process', () => {
+  it('refuses a second one on its file, and lets the next have it', async () => {
+    const url = adapter.freshUrl();
+    const first = await adapter.open(url, new TestClock());
+    await expect(adapter.open(url, new TestClock())).rejects.toMatchObject({
+      exitCode: 69,
+      message: expect.stringMatching(/^STORE_URL: another process is using/),
+    });
+    await first.close();
+    await (await adapter.open(url, new TestClock())).close();
+  });
+
+  it('says which file it cannot open', async () => {
+    await expect(adapter.open('sqlite:/dev/null/x.db', new TestClock())).rejects.toMatchObject({
+      exitCode: 69,
+      message: expect.stringMatching(/^STORE_URL: cannot open \/dev\/null\/x.db/),
+    });
+  });
+});

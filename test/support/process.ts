@@ -1,0 +1,114 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { join } from 'node:path';
+
+const ROOT = new URL('../..', import.meta.url).pathname;
+const NODE_FLAGS = ['--disable-warning=ExperimentalWarning'];
+
+/** A real `apikeyd serve` process. */
+export interface ServerProcess {
+  readonly ports: { grpc: number; http: number; metrics: number };
+  readonly child: ChildProcess;
+  /** Everything it has printed. */
+  output(): string;
+  /** Sends the signal; resolves to the exit code, or null after a kill. */
+  end(signal: NodeJS.Signals): Promise<number | null>;
+}
+
+export async function spawnServer(
+  url: string,
+  folder: string,
+  settings: Record<string, string> = {},
+  cwd = ROOT,
+): Promise<ServerProcess> {
+  const child = spawn(process.execPath, [...NODE_FLAGS, join(ROOT, 'src/main.ts'), 'serve'], {
+    env: {
+      PATH: process.env.PATH,
+      STORE_URL: url,
+      GRPC_ADDR: '127.0.0.1:0',
+      HTTP_ADDR: '127.0.0.1:0',
+      METRICS_ADDR: '127.0.0.1:0',
+      APIKEYD_KEY_FILE: join(folder, 'admin.key'),
+      ...settings,
+    },
+    cwd,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  const exited = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)));
+  const serving = new Promise<void>((resolve) => {
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', (chunk: Buffer) => {
+        output += chunk.toString();
+        if (output.includes('"msg":"serving"')) resolve();
+      });
+    }
+  });
+  const ended = await Promise.race([serving.then(() => false), exited.then(() => true)]);
+  if (ended) throw new Error(`the server ended: ${output}`);
+  const port = (name: string) =>
+    Number(new RegExp(`"address":"127.0.0.1:(\\d+)","msg":"${name} listening"`).exec(output)?.[1]);
+  return {
+    child,
+    ports: { grpc: port('GRPC_ADDR'), http: port('HTTP_ADDR'), metrics: port('METRICS_ADDR') },
+    output: () => output,
+    end: (signal) => {
+      child.kill(signal);
+      return exited;
+    },
+  };
+}
+
+export interface Finished {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs a command to its end, with `input` on its standard input. */
+export function run(
+  command: string,
+  args: string[],
+  options: { input?: string; env?: Record<string, string | undefined>; cwd?: string } = {},
+): Promise<Finished> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, {
+      env: { ...process.env, ...options.env },
+      cwd: options.cwd ?? ROOT,
+      stdio: 'pipe',
+    });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.on('data', (chunk: Buffer) => (stdout += chunk));
+    child.stderr.on('data', (chunk: Buffer) => (stderr += chunk));
+    child.on('error', reject);
+    child.on('close', (code) => resolve({ code, stdout, stderr }));
+    child.stdin.end(options.input ?? '');
+  });
+}
+
+/** Runs `apikeyd` with these arguments and nothing of this process's environment but PATH. */
+export function apikeyd(
+  args: string[],
+  options: { input?: string; env?: Record<string, string>; cwd?: string } = {},
+): Promise<Finished> {
+  const main = join(ROOT, 'src/main.ts');
+  const cleared = Object.fromEntries(
+    Object.keys(process.env)
+      .filter((name) => name !== 'PATH')
+      .map((name) => [name, undefined]),
+  );
+  return run(process.execPath, [...NODE_FLAGS, main, ...args], {
+    ...options,
+    env: { ...cleared, ...options.env },
+  });
+}
+
+/** Where the command-line clients of the tests are. */
+export function tool(name: string): string {
+  const cache = process.env.APIKEYD_TEST_CACHE ?? join(process.env.HOME ?? '/root', '.cache/apikeyd-test');
+  return name === 'buf'
+    ? join(ROOT, 'node_modules/.bin/buf')
+    : name === 'grpcurl'
+      ? join(cache, 'bin/grpcurl')
+      : name;
+}

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The command-line clients that the end-to-end tests run: grpcurl by Go, curl and h2load by apt. Safe to run twice.
+set -euo pipefail
+cache=${APIKEYD_TEST_CACHE:-${HOME:-/root}/.cache/apikeyd-test}
+mkdir -p "$cache/bin"
+[ -x "$cache/bin/grpcurl" ] || GOBIN=$cache/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
+missing=()
+command -v curl >/dev/null || missing+=(curl)
+command -v h2load >/dev/null || missing+=(nghttp2-client)
+if [ ${#missing[@]} -gt 0 ]; then
+  apt-get update -qq
+  apt-get install -y -qq "${missing[@]}"
+fi

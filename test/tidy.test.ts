@@ -1,0 +1,127 @@
+// If this fails, the house is losing its order: rooms reach into each other, files grow, code lies about unused.
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+import { describe, expect, it } from 'vitest';
+
+const ROOT = new URL('..', import.meta.url).pathname;
+const MAX_LINES = 400;
+
+/** Who may import whom (architecture.md). Root files put everything together; nobody imports them but each other. */
+const MAY_IMPORT: Record<string, { rooms: string[]; packages: RegExp }> = {
+  keys: { rooms: ['keys'], packages: /^node:(crypto|net)$/ },
+  audit: { rooms: ['audit', 'keys'], packages: /^node:/ },
+  watch: { rooms: ['watch', 'keys', 'audit'], packages: /^node:/ },
+  rpc: {
+    rooms: ['rpc', 'keys', 'audit', 'watch', 'gen'],
+    packages: /^(node:|@grpc\/|@bufbuild\/protobuf|@connectrpc\/|grpc-health-check$|rate-limiter-flexible$)/,
+  },
+  store: { rooms: ['store', 'keys', 'audit'], packages: /^(node:|lru-cache$|rate-limiter-flexible)/ },
+  'store/sqlite': {
+    rooms: ['store', 'keys', 'audit'],
+    packages: /^(node:|lru-cache$|rate-limiter-flexible)/,
+  },
+  'store/mongo': { rooms: ['store', 'keys', 'audit'], packages: /^(node:|mongodb$|rate-limiter-flexible)/ },
+  cli: { rooms: ['cli', 'gen'], packages: /^(node:|@bufbuild\/protobuf|@connectrpc\/|commander$)/ },
+};
+const ENTRIES = ['src/main.ts', 'src/store/sqlite/thread.ts'];
+
+function filesBelow(folder: string): string[] {
+  return readdirSync(join(ROOT, folder)).flatMap((name) => {
+    const path = join(folder, name);
+    return statSync(join(ROOT, path)).isDirectory() ? filesBelow(path) : [path];
+  });
+}
+
+function importsOf(file: string): string[] {
+  const text = readFileSync(join(ROOT, file), 'utf8');
+  const found = text.matchAll(
+    /(?:^|\n)\s*(?:import|export)\s[^'";]*?from\s+'([^']+)'|import\('([^']+)'\)|(?:^|\n)import '([^']+)'/g,
+  );
+  return [...found].map(([, a, b, c]) => a ?? b ?? c ?? '');
+}
+
+const target = (file: string, specifier: string) => relative(ROOT, resolve(ROOT, dirname(file), specifier));
+
+function roomOf(path: string): string {
+  const [top = '', room = '', inner = ''] = path.split('/');
+  if (top !== 'src') return top;
+  if (!path.includes('/', 4)) return 'root';
+  return room === 'store' && (inner === 'sqlite' || inner === 'mongo') ? `store/${inner}` : room;
+}
+
+const sources = filesBelow('src').filter((path) => path.endsWith('.ts'));
+const tests = filesBelow('test').filter((path) => path.endsWith('.ts'));
+
+describe('the house', () => {
+  it('has only rooms of the plan', () => {
+    const rooms = new Set(sources.map(roomOf));
+    expect([...rooms].filter((room) => room !== 'root' && MAY_IMPORT[room] === undefined)).toEqual([]);
+    const names = [...sources, ...tests].flatMap((path) => path.split('/'));
+    expect(names.filter((name) => /^(utils?|common|helpers?|shared|types)(\.ts)?$/.test(name))).toEqual([]);
+  });
+
+  it('imports inwards only', () => {
+    const wrong = sources
+      .filter((file) => roomOf(file) !== 'root')
+      .flatMap((file) => {
+        const room = roomOf(file);
+        const rule = MAY_IMPORT[room];
+        return importsOf(file)
+          .filter((specifier) => {
+            if (!specifier.startsWith('.')) return rule?.packages.test(specifier) !== true;
+            const to = roomOf(target(file, specifier));
+            // The adapters are loaded by name in one place only.
+            if (to.startsWith('store/') && to !== room) return file !== 'src/store/open-store.ts';
+            return rule?.rooms.includes(to.split('/')[0] ?? '') !== true;
+          })
+          .map((specifier) => `${file} imports ${specifier}`);
+      });
+    expect(wrong).toEqual([]);
+  });
+
+  it('keeps time and chance out of the domain, and the environment in one place', () => {
+    const keys = sources.filter((file) => roomOf(file) === 'keys');
+    expect(
+      keys.filter((file) =>
+        /Date\.now|Math\.random|new Date\(\)|performance\./.test(readFileSync(join(ROOT, file), 'utf8')),
+      ),
+    ).toEqual([]);
+    const environment = sources.filter((file) =>
+      readFileSync(join(ROOT, file), 'utf8').includes('process.env'),
+    );
+    expect(environment).toEqual(['src/main.ts']);
+  });
+
+  it(`has no file over ${MAX_LINES} lines`, () => {
+    const long = [...sources, ...tests].filter(
+      (file) => readFileSync(join(ROOT, file), 'utf8').split('\n').length > MAX_LINES,
+    );
+    expect(long).toEqual([]);
+  });
+
+  it('uses every source file', () => {
+    const reached = new Set<string>();
+    const visit = (file: string) => {
+      if (reached.has(file)) return;
+      reached.add(file);
+      for (const specifier of importsOf(file))
+        if (specifier.startsWith('.') && specifier.endsWith('.ts')) visit(target(file, specifier));
+    };
+    for (const entry of ENTRIES) visit(entry);
+    expect(sources.filter((file) => !reached.has(file) && !file.endsWith('.d.ts'))).toEqual([]);
+  });
+
+  it('says in each test file what breaks in production if it fails', () => {
+    const silent = tests.filter(
+      (file) =>
+        file.endsWith('.test.ts') && !readFileSync(join(ROOT, file), 'utf8').startsWith('// If this fails,'),
+    );
+    expect(silent).toEqual([]);
+  });
+
+  it('names no host but the public registry in the lock file', () => {
+    const lock = readFileSync(join(ROOT, 'package-lock.json'), 'utf8');
+    const hosts = new Set([...lock.matchAll(/"resolved": "https?:\/\/([^/]+)/g)].map(([, host]) => host));
+    expect([...hosts].filter((host) => host !== 'registry.npmjs.org')).toEqual([]);
+  });
+});
