@@ -1,7 +1,12 @@
 // If this fails, the MongoDB store loses keys, events or counts, or two processes disagree.
 import { randomBytes } from 'node:crypto';
 import { MongoClient } from 'mongodb';
-import { afterAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, describe, expect, inject, it, vi } from 'vitest';
+import { EventFactory } from '../../src/audit/event.ts';
+import { MongoAuditLog } from '../../src/store/mongo/audit-log.ts';
+import { MongoDatabase } from '../../src/store/mongo/database.ts';
+import { MongoKeyStore } from '../../src/store/mongo/key-store.ts';
+import { MongoLockout } from '../../src/store/mongo/lockout.ts';
 import { openMongoStore } from '../../src/store/mongo/open.ts';
 import { TestClock } from '../support/clock.ts';
 import { allPages, entryWith, keyWith } from '../support/keys.ts';
@@ -44,6 +49,32 @@ describe.skipIf(uri === '' && process.env.CI !== 'true')('mongo', () => {
     await stores[0]?.keys.insert(key, entryWith());
     expect(await stores[3]?.keys.get(key.id)).toMatchObject({ id: key.id });
     await Promise.all(stores.map((store) => store.close()));
+  });
+
+  it('takes a new client when the driver has lost the server for good', async () => {
+    const clock = new TestClock(Date.now());
+    const database = await MongoDatabase.connect(adapter.freshUrl());
+    const warnings: string[] = [];
+    const lockout = await MongoLockout.open(database, LOCKOUT, clock, (message) => warnings.push(message));
+    const keys = new MongoKeyStore(
+      database,
+      new MongoAuditLog(database, new EventFactory('p'), clock, () => {}),
+      clock,
+    );
+    // A closed client stands for one whose monitor hangs: no call on it ever finds the server again.
+    await database.client.close();
+    await expect(keys.get('uid-apikey-0000000000000000')).rejects.toMatchObject({
+      code: 'STORE_UNAVAILABLE',
+    });
+    await vi.waitFor(() => expect(warnings).toHaveLength(1));
+    clock.advance(4_000);
+    await vi.waitFor(
+      async () => expect(await keys.get('uid-apikey-0000000000000000')).toBeUndefined(),
+      5_000,
+    );
+    expect(await lockout.clear('192.0.2.1')).toBe(false);
+    await lockout.close();
+    await database.close();
   });
 
   it('finishes a change that a crash left between the write and the log, once', async () => {

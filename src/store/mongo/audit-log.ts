@@ -1,4 +1,4 @@
-import { type Collection, type Filter, MongoBulkWriteError } from 'mongodb';
+import { type Filter, MongoBulkWriteError } from 'mongodb';
 import type { AuditEvent, EventFactory } from '../../audit/event.ts';
 import { GapReporter } from '../../audit/gap-reporter.ts';
 import { GroupCommit } from '../../audit/group-commit.ts';
@@ -6,6 +6,7 @@ import type { AuditEntry, AuditFilter, AuditLog, AuditRecord, Clock, Page, Paged
 import { pagedBy, wrongToken } from '../paging.ts';
 import { backoff } from '../retry.ts';
 import type { Warn } from '../store.ts';
+import type { MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, unavailableAudit } from './errors.ts';
 import { type AuditDoc, toEventDoc, toRecord } from './rows.ts';
 
@@ -18,16 +19,16 @@ const SEND_MS = 3_000;
 /** The log on MongoDB: ordered inserts, one batch in flight, sent again until acknowledged. */
 export class MongoAuditLog implements AuditLog {
   readonly events: EventFactory;
-  readonly #log: Collection<AuditDoc>;
+  readonly #database: MongoDatabase;
   readonly #group: GroupCommit<AuditEvent>;
   readonly #gaps: GapReporter;
   readonly #warn: Warn;
   readonly #closed = new AbortController();
   #sequence = 0;
 
-  constructor(log: Collection<AuditDoc>, events: EventFactory, clock: Clock, warn: Warn) {
+  constructor(database: MongoDatabase, events: EventFactory, clock: Clock, warn: Warn) {
     this.events = events;
-    this.#log = log;
+    this.#database = database;
     this.#warn = warn;
     this.#group = new GroupCommit({
       write: (batch) => this.#write(batch),
@@ -66,7 +67,7 @@ export class MongoAuditLog implements AuditLog {
     const query = where.length === 0 ? {} : { $and: where };
     return guarded(async (limits) => {
       const order = { time: -1, sequence: -1, _id: -1 } as const;
-      const docs = await this.#log
+      const docs = await this.#database.audit
         .find(query, limits)
         .sort(order)
         .limit(page.size + 1)
@@ -77,7 +78,7 @@ export class MongoAuditLog implements AuditLog {
   }
 
   count(): Promise<number> {
-    return guarded((limits) => this.#log.countDocuments({}, limits));
+    return guarded((limits) => this.#database.audit.countDocuments({}, limits));
   }
 
   countByOutcome(since: number): Promise<ReadonlyMap<string, number>> {
@@ -86,17 +87,22 @@ export class MongoAuditLog implements AuditLog {
         { $match: { time: { $gte: new Date(since) } } },
         { $group: { _id: '$outcome', n: { $sum: 1 } } },
       ];
-      const rows = await this.#log.aggregate<{ _id: string; n: number }>(pipeline, limits).toArray();
+      const rows = await this.#database.audit
+        .aggregate<{ _id: string; n: number }>(pipeline, limits)
+        .toArray();
       return new Map(rows.map((row) => [row._id, Number(row.n)]));
     });
   }
 
   deleteBefore(time: number, limit: number): Promise<number> {
     return guarded(async (limits) => {
-      const old = this.#log.find({ time: { $lt: new Date(time) } }, { projection: { _id: 1 }, ...limits });
+      const old = this.#database.audit.find(
+        { time: { $lt: new Date(time) } },
+        { projection: { _id: 1 }, ...limits },
+      );
       const ids = (await old.sort({ time: 1 }).limit(limit).toArray()).map(({ _id }) => _id);
       if (ids.length === 0) return 0;
-      return (await this.#log.deleteMany({ _id: { $in: ids } }, { ...limits })).deletedCount;
+      return (await this.#database.audit.deleteMany({ _id: { $in: ids } }, { ...limits })).deletedCount;
     });
   }
 
@@ -116,7 +122,10 @@ export class MongoAuditLog implements AuditLog {
         return { _id: id, process_id: this.events.processId, sequence: this.#sequence + 1 + i, ...rest };
       });
       try {
-        await inTime((limits) => this.#log.insertMany(docs, { ordered: true, ...limits }), SEND_MS);
+        await inTime(
+          (limits) => this.#database.audit.insertMany(docs, { ordered: true, ...limits }),
+          SEND_MS,
+        );
         this.#sequence += docs.length;
         return;
       } catch (error) {
@@ -147,7 +156,7 @@ export class MongoAuditLog implements AuditLog {
 
   async #find(id: string): Promise<AuditDoc | null> {
     try {
-      return await inTime((limits) => this.#log.findOne({ _id: id }, limits), SEND_MS);
+      return await inTime((limits) => this.#database.audit.findOne({ _id: id }, limits), SEND_MS);
     } catch {
       // Not an answer: the row is simply sent again.
       return null;

@@ -1,5 +1,6 @@
 import { type Collection, type Db, MongoClient } from 'mongodb';
 import { StartError } from '../store.ts';
+import { inTime } from './errors.ts';
 import type { AuditDoc, KeyDoc, LimitDoc, MetaDoc } from './rows.ts';
 
 const SERVER_SELECTION_MS = 3_000;
@@ -7,55 +8,102 @@ const SOCKET_MS = 5_000;
 const POOL_WAIT_MS = 3_000;
 const MAX_POOL = 50;
 
-/** The collections, with every operation's limits set. */
+/**
+ * The collections, with every operation's limits set. The driver's monitor can hang for good on a connection that was
+ * reset while it was being made, and then no call ever finds the server again: a fresh client does.
+ */
 export class MongoDatabase {
-  readonly client: MongoClient;
-  readonly db: Db;
-  readonly keys: Collection<KeyDoc>;
-  readonly audit: Collection<AuditDoc>;
-  readonly limits: Collection<LimitDoc>;
-  readonly meta: Collection<MetaDoc>;
+  readonly #url: string;
+  #client: MongoClient;
+  #db: Db;
+  #reconnecting = false;
 
-  private constructor(client: MongoClient) {
-    this.client = client;
-    this.db = client.db();
-    this.keys = this.db.collection('api_keys');
-    this.audit = this.db.collection('api_key_audit_log');
-    this.limits = this.db.collection('api_key_limits');
-    this.meta = this.db.collection('api_key_meta');
+  private constructor(url: string, client: MongoClient) {
+    this.#url = url;
+    this.#client = client;
+    this.#db = client.db();
   }
 
   /** @throws StartError when the URL is wrong or nobody answers. */
   static async connect(url: string): Promise<MongoDatabase> {
-    let client: MongoClient;
+    const client = clientOf(url);
     try {
-      client = new MongoClient(withDatabase(url), {
-        appName: 'apikeyd',
-        // An answer rests on what a majority has on disk.
-        writeConcern: { w: 'majority', journal: true },
-        readPreference: 'primary',
-        serverSelectionTimeoutMS: SERVER_SELECTION_MS,
-        connectTimeoutMS: SERVER_SELECTION_MS,
-        socketTimeoutMS: SOCKET_MS,
-        waitQueueTimeoutMS: POOL_WAIT_MS,
-        maxPoolSize: MAX_POOL,
-        ignoreUndefined: true,
-      });
+      await reach(client);
     } catch (error) {
-      throw new StartError(78, 'STORE_URL: not a MongoDB connection string', error);
-    }
-    try {
-      await client.connect();
-      await client.db().command({ ping: 1 });
-    } catch (error) {
-      await client.close();
       throw new StartError(69, 'STORE_URL: no MongoDB server answers there', error);
     }
-    return new MongoDatabase(client);
+    return new MongoDatabase(url, client);
+  }
+
+  get client(): MongoClient {
+    return this.#client;
+  }
+
+  get keys(): Collection<KeyDoc> {
+    return this.#db.collection('api_keys');
+  }
+
+  get audit(): Collection<AuditDoc> {
+    return this.#db.collection('api_key_audit_log');
+  }
+
+  get limits(): Collection<LimitDoc> {
+    return this.#db.collection('api_key_limits');
+  }
+
+  get meta(): Collection<MetaDoc> {
+    return this.#db.collection('api_key_meta');
+  }
+
+  /** Takes a new client if the server answers that. For when the present one has found no server for long. */
+  async reconnect(): Promise<void> {
+    if (this.#reconnecting) return;
+    this.#reconnecting = true;
+    const fresh = clientOf(this.#url);
+    try {
+      await reach(fresh);
+    } finally {
+      this.#reconnecting = false;
+    }
+    const old = this.#client;
+    this.#client = fresh;
+    this.#db = fresh.db();
+    // What is still under way on it ends by its own limit; nobody waits for the hung rest.
+    void old.close().catch(() => {});
   }
 
   close(): Promise<void> {
-    return this.client.close();
+    return this.#client.close();
+  }
+}
+
+function clientOf(url: string): MongoClient {
+  try {
+    return new MongoClient(withDatabase(url), {
+      appName: 'apikeyd',
+      // An answer rests on what a majority has on disk.
+      writeConcern: { w: 'majority', journal: true },
+      readPreference: 'primary',
+      serverSelectionTimeoutMS: SERVER_SELECTION_MS,
+      connectTimeoutMS: SERVER_SELECTION_MS,
+      socketTimeoutMS: SOCKET_MS,
+      waitQueueTimeoutMS: POOL_WAIT_MS,
+      maxPoolSize: MAX_POOL,
+      ignoreUndefined: true,
+    });
+  } catch (error) {
+    throw new StartError(78, 'STORE_URL: not a MongoDB connection string', error);
+  }
+}
+
+/** Connects, or leaves nothing behind. */
+async function reach(client: MongoClient): Promise<void> {
+  try {
+    await inTime(() => client.connect());
+    await inTime((limits) => client.db().command({ ping: 1 }, { ...limits }));
+  } catch (error) {
+    void client.close().catch(() => {});
+    throw error;
   }
 }
 

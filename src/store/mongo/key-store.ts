@@ -1,4 +1,4 @@
-import type { Collection, Filter, OptionalUnlessRequiredId, UpdateFilter } from 'mongodb';
+import type { Filter, OptionalUnlessRequiredId, UpdateFilter } from 'mongodb';
 import type { AuditEvent } from '../../audit/event.ts';
 import { ApiError } from '../../keys/errors.ts';
 import type { Key } from '../../keys/key.ts';
@@ -20,7 +20,7 @@ import { pagedBy, wrongToken } from '../paging.ts';
 import type { MongoAuditLog } from './audit-log.ts';
 import type { MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, toApiError } from './errors.ts';
-import { type KeyDoc, keyFields, type MetaDoc, toEvent, toEventDoc, toKey } from './rows.ts';
+import { type KeyDoc, keyFields, toEvent, toEventDoc, toKey } from './rows.ts';
 
 const KEPT_CHANGES = 1_000;
 const KEPT_OPS = 16;
@@ -35,16 +35,14 @@ const SWEEP_KEYS = 100;
  * revision is published, the event moved to the log, and only then is the change answered (protocols.md A, H, I).
  */
 export class MongoKeyStore implements KeyStore {
-  readonly #keys: Collection<KeyDoc>;
-  readonly #meta: Collection<MetaDoc>;
+  readonly #database: MongoDatabase;
   readonly #audit: MongoAuditLog;
   readonly #clock: Clock;
   /** The newest revision this process has seen. */
   #seen = 0;
 
-  constructor({ keys, meta }: MongoDatabase, audit: MongoAuditLog, clock: Clock) {
-    this.#keys = keys;
-    this.#meta = meta;
+  constructor(database: MongoDatabase, audit: MongoAuditLog, clock: Clock) {
+    this.#database = database;
     this.#audit = audit;
     this.#clock = clock;
   }
@@ -55,7 +53,9 @@ export class MongoKeyStore implements KeyStore {
       if (revision < minRevision) throw revisionNotReached(minRevision, revision);
     }
     const revision = this.#seen;
-    const doc = await guarded((limits) => this.#keys.findOne({ 'secrets.hash': secretHash }, limits));
+    const doc = await guarded((limits) =>
+      this.#database.keys.findOne({ 'secrets.hash': secretHash }, limits),
+    );
     return { key: doc === null ? undefined : toKey(doc), revision, ageMs: 0 };
   }
 
@@ -64,7 +64,7 @@ export class MongoKeyStore implements KeyStore {
   }
 
   async get(id: string): Promise<Key | undefined> {
-    const doc = await guarded((limits) => this.#keys.findOne({ _id: id }, limits));
+    const doc = await guarded((limits) => this.#database.keys.findOne({ _id: id }, limits));
     return doc === null ? undefined : toKey(doc);
   }
 
@@ -74,8 +74,8 @@ export class MongoKeyStore implements KeyStore {
     if (filter.type !== undefined) where.push({ key_type: filter.type });
     if (filter.activeAt !== undefined) where.push(activeAt(filter.activeAt));
     if (page.after !== undefined) where.push(after(page.after));
-    return guarded(async () => {
-      const found = this.#keys.find(where.length === 0 ? {} : { $and: where });
+    return guarded(async (limits) => {
+      const found = this.#database.keys.find(where.length === 0 ? {} : { $and: where }, limits);
       const docs = await found
         .sort({ create_time: 1, _id: 1 })
         .limit(page.size + 1)
@@ -87,7 +87,7 @@ export class MongoKeyStore implements KeyStore {
   async insert(key: Key, entry: AuditEntry): Promise<Inserted> {
     const event = this.#audit.events.create(entry);
     try {
-      await this.#keys.insertOne({
+      await this.#database.keys.insertOne({
         ...documentOf(key),
         outbox: [waiting(event, 'CREATED')],
         ops: [event.id],
@@ -119,7 +119,9 @@ export class MongoKeyStore implements KeyStore {
     };
     try {
       const filter = { _id: key.id, etag: expectedEtag, ...room };
-      const { matchedCount } = await inTime((limits) => this.#keys.updateOne(filter, update, { ...limits }));
+      const { matchedCount } = await inTime((limits) =>
+        this.#database.keys.updateOne(filter, update, { ...limits }),
+      );
       if (matchedCount === 0) return await this.#missed(key.id, expectedEtag);
     } catch (error) {
       if (failureOf(error) === 'OTHER') throw toApiError(error);
@@ -130,27 +132,26 @@ export class MongoKeyStore implements KeyStore {
   }
 
   async forgetRequestId(keyId: string, requestId: string): Promise<void> {
-    await guarded(() =>
-      this.#keys.updateOne({ _id: keyId, request_id: requestId }, { $unset: { request_id: '' } }),
-    );
+    const filter = { _id: keyId, request_id: requestId };
+    const update = { $unset: { request_id: '' as const } };
+    await guarded((limits) => this.#database.keys.updateOne(filter, update, { ...limits }));
   }
 
   async writeLastUses(uses: ReadonlyMap<string, number>): Promise<void> {
     const writes = [...uses].map(([id, time]) => ({
       updateOne: { filter: { _id: id }, update: { $max: { last_use_time: new Date(time) } } },
     }));
-    await guarded((limits) => this.#keys.bulkWrite(writes, { ordered: false, ...limits }));
+    await guarded((limits) => this.#database.keys.bulkWrite(writes, { ordered: false, ...limits }));
   }
 
   count(now: number): Promise<KeyCounts> {
-    return guarded(async () => {
-      const all = await this.#keys.countDocuments({});
-      const REVOKED = await this.#keys.countDocuments({ revoke_time: { $exists: true } });
-      const DISABLED = await this.#keys.countDocuments({ revoke_time: { $exists: false }, disabled: true });
-      const ACTIVE = await this.#keys.countDocuments(activeAt(now));
-      const types = await Promise.all(
-        KEY_TYPES.map(async (type) => [type, await this.#keys.countDocuments({ key_type: type })]),
-      );
+    return guarded(async (limits) => {
+      const of = (filter: Filter<KeyDoc>) => this.#database.keys.countDocuments(filter, { ...limits });
+      const all = await of({});
+      const REVOKED = await of({ revoke_time: { $exists: true } });
+      const DISABLED = await of({ revoke_time: { $exists: false }, disabled: true });
+      const ACTIVE = await of(activeAt(now));
+      const types = await Promise.all(KEY_TYPES.map(async (type) => [type, await of({ key_type: type })]));
       // Counted one after the other, so what changed in between must not make a negative number.
       const EXPIRED = Math.max(0, all - REVOKED - DISABLED - ACTIVE);
       return { byStatus: { ACTIVE, DISABLED, EXPIRED, REVOKED }, byType: Object.fromEntries(types) };
@@ -159,7 +160,7 @@ export class MongoKeyStore implements KeyStore {
 
   async revision(): Promise<number> {
     const doc = await guarded((limits) =>
-      this.#meta.findOne({ _id: 'revision' }, { projection: { revision: 1 }, ...limits }),
+      this.#database.meta.findOne({ _id: 'revision' }, { projection: { revision: 1 }, ...limits }),
     );
     return this.#see(doc?.revision ?? 0);
   }
@@ -168,9 +169,9 @@ export class MongoKeyStore implements KeyStore {
   async finishAbandoned(): Promise<number> {
     const before = new Date(this.#clock.now() - ABANDONED_MS);
     // The range on the id lets the index find just the keys whose outbox is not empty.
-    const docs = await guarded(() =>
-      this.#keys
-        .find({ 'outbox.id': { $gt: '' } })
+    const docs = await guarded((limits) =>
+      this.#database.keys
+        .find({ 'outbox.id': { $gt: '' } }, limits)
         .limit(SWEEP_KEYS)
         .toArray(),
     );
@@ -189,7 +190,7 @@ export class MongoKeyStore implements KeyStore {
     const revision = await this.#publish(key.id, change);
     await this.#audit.append(event);
     await guarded((limits) =>
-      this.#keys.updateOne(
+      this.#database.keys.updateOne(
         { _id: key.id },
         { $pull: { outbox: { id: event.id } }, $max: { revision } },
         { ...limits },
@@ -212,7 +213,7 @@ export class MongoKeyStore implements KeyStore {
     ];
     const options = { returnDocument: 'after', projection: { revision: 1 } } as const;
     const doc = await guarded((limits) =>
-      this.#meta.findOneAndUpdate({ _id: 'revision' }, pipeline, { ...options, ...limits }),
+      this.#database.meta.findOneAndUpdate({ _id: 'revision' }, pipeline, { ...options, ...limits }),
     );
     return this.#see(doc?.revision ?? 0);
   }
@@ -225,7 +226,7 @@ export class MongoKeyStore implements KeyStore {
   async #tookPlace(id: string, op: string): Promise<boolean> {
     return (
       (await guarded((limits) =>
-        this.#keys.findOne({ _id: id, ops: op }, { projection: { _id: 1 }, ...limits }),
+        this.#database.keys.findOne({ _id: id, ops: op }, { projection: { _id: 1 }, ...limits }),
       )) !== null
     );
   }
@@ -233,13 +234,15 @@ export class MongoKeyStore implements KeyStore {
   async #collision(key: Key): Promise<Inserted> {
     if (key.requestId === undefined) return { outcome: 'COLLISION' };
     const request_id = key.requestId;
-    const holder = await guarded(() => this.#keys.findOne({ request_id }));
+    const holder = await guarded((limits) => this.#database.keys.findOne({ request_id }, limits));
     return holder === null ? { outcome: 'COLLISION' } : { outcome: 'REQUEST_ID_USED', key: toKey(holder) };
   }
 
   /** Nothing matched: another version (undefined), or an outbox that a log which is away has filled. */
   async #missed(id: string, etag: string): Promise<undefined> {
-    const same = await guarded(() => this.#keys.findOne({ _id: id, etag }, { projection: { _id: 1 } }));
+    const same = await guarded((limits) =>
+      this.#database.keys.findOne({ _id: id, etag }, { projection: { _id: 1 }, ...limits }),
+    );
     if (same === null) return undefined;
     const text = 'too many changes of this key are waiting for the audit log';
     throw new ApiError('AUDIT_OVERLOADED', text, { retryAfterMs: 1000 });

@@ -1,4 +1,4 @@
-import type { Collection } from 'mongodb';
+import type { MongoClient } from 'mongodb';
 import { RateLimiterMongo, type RateLimiterRes } from 'rate-limiter-flexible';
 import type { Clock, LockedAddress, Lockout, Page, Paged } from '../../keys/ports.ts';
 import { LockedAddresses } from '../locked-addresses.ts';
@@ -7,45 +7,42 @@ import { pagedBy } from '../paging.ts';
 import { backoff } from '../retry.ts';
 import type { LockoutSettings, Warn } from '../store.ts';
 import type { MongoDatabase } from './database.ts';
-import { failureOf, guarded, inTime } from './errors.ts';
+import { failureOf, guarded, inTime, type Limits } from './errors.ts';
 import type { LimitDoc } from './rows.ts';
 
 const PREFIX = 'lockout:';
 const POLL_MS = 250;
+/** Polls that fail for so long are perhaps the client's fault. */
+const RECONNECT_MS = 4_000;
 const MAX_POLLED = 100_000;
 const MAX_ATTEMPTS = 8;
 
 /** Lockout on MongoDB: the library counts in the shared collection, a poll brings the locks of other processes. */
 export class MongoLockout implements Lockout {
   readonly #settings: LockoutSettings;
-  readonly #limits: Collection<LimitDoc>;
+  readonly #database: MongoDatabase;
   readonly #locked: LockedAddresses;
-  readonly #limiter: RateLimiterMongo;
+  #limiter: { readonly client: MongoClient; readonly counts: RateLimiterMongo } | undefined;
   readonly #warn: Warn;
+  readonly #clock: Clock;
   #timer: NodeJS.Timeout | undefined;
   #polled: Promise<void> = Promise.resolve();
-  #failing = false;
+  /** Since when polls have failed. */
+  #failing: number | undefined;
   #changes = 0;
 
   private constructor(database: MongoDatabase, settings: LockoutSettings, clock: Clock, warn: Warn) {
     this.#settings = settings;
-    this.#limits = database.limits;
+    this.#database = database;
     this.#warn = warn;
+    this.#clock = clock;
     this.#locked = new LockedAddresses(clock);
-    this.#limiter = new RateLimiterMongo({
-      ...limiterOptions(settings),
-      storeClient: database.client,
-      dbName: database.db.databaseName,
-      tableName: database.limits.collectionName,
-      // Its indexes are migrations: they stand before the first call.
-      disableIndexesCreation: true,
-    });
   }
 
   /** Knows the locks that stand before it answers the first call. */
   static async open(database: MongoDatabase, settings: LockoutSettings, clock: Clock, warn: Warn) {
     const lockout = new MongoLockout(database, settings, clock, warn);
-    await lockout.#read();
+    await inTime((limits) => lockout.#read(limits));
     lockout.#schedule();
     return lockout;
   }
@@ -62,18 +59,18 @@ export class MongoLockout implements Lockout {
   }
 
   list(page: Page): Promise<Paged<LockedAddress>> {
-    return guarded(async () => {
-      const locks = await this.#lockedNow(String(page.after?.[0] ?? ''), page.size + 1);
+    return guarded(async (limits) => {
+      const locks = await this.#lockedNow(String(page.after?.[0] ?? ''), page.size + 1, limits);
       return pagedBy(locks.map(toLocked), page.size, ({ clientIp }) => [clientIp]);
     });
   }
 
   count(): Promise<number> {
-    return guarded(async () => (await this.#lockedNow('', MAX_POLLED)).length);
+    return guarded(async (limits) => (await this.#lockedNow('', MAX_POLLED, limits)).length);
   }
 
   async clear(ip: string): Promise<boolean> {
-    const cleared = await guarded(() => this.#limiter.delete(ip));
+    const cleared = await guarded(() => this.#counts().delete(ip));
     this.#changes++;
     this.#locked.unlock(ip);
     return cleared;
@@ -89,7 +86,7 @@ export class MongoLockout implements Lockout {
   async #consume(key: string): Promise<RateLimiterRes> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.#limiter.consume(key);
+        return await this.#counts().consume(key);
       } catch (refused) {
         if (attempt >= MAX_ATTEMPTS || failureOf(refused) !== 'DUPLICATE') throw refused;
         await backoff(attempt, 5, 100);
@@ -97,8 +94,25 @@ export class MongoLockout implements Lockout {
     }
   }
 
+  /** The library's limiter on the present client. */
+  #counts(): RateLimiterMongo {
+    const { client, limits } = this.#database;
+    if (this.#limiter?.client !== client) {
+      const counts = new RateLimiterMongo({
+        ...limiterOptions(this.#settings),
+        storeClient: client,
+        dbName: limits.dbName,
+        tableName: limits.collectionName,
+        // Its indexes are migrations: they stand before the first call.
+        disableIndexesCreation: true,
+      });
+      this.#limiter = { client, counts };
+    }
+    return this.#limiter.counts;
+  }
+
   /** Judged by the server's clock, as the TTL index does. */
-  #lockedNow(after: string, limit: number): Promise<Lock[]> {
+  #lockedNow(after: string, limit: number, limits: Limits): Promise<Lock[]> {
     // ';' is the character after ':', so the range is the prefix.
     const failures = {
       key: { $gt: PREFIX + after, $lt: 'lockout;' },
@@ -111,7 +125,7 @@ export class MongoLockout implements Lockout {
       { $sort: { key: 1 } },
       { $limit: limit },
     ];
-    return this.#limits.aggregate<Lock>(pipeline).toArray();
+    return this.#database.limits.aggregate<Lock>(pipeline, limits).toArray();
   }
 
   #schedule(): void {
@@ -122,17 +136,27 @@ export class MongoLockout implements Lockout {
 
   async #poll(): Promise<void> {
     try {
-      await inTime(() => this.#read());
-      this.#failing = false;
+      await inTime((limits) => this.#read(limits));
+      this.#failing = undefined;
     } catch (error) {
-      if (!this.#failing) this.#warn('the lockouts cannot be read, trying again', error);
-      this.#failing = true;
+      if (this.#failing === undefined) this.#warn('the lockouts cannot be read, trying again', error);
+      this.#failing ??= this.#clock.monotonic();
+      if (this.#clock.monotonic() - this.#failing >= RECONNECT_MS) await this.#reconnect();
     }
   }
 
-  async #read(): Promise<void> {
+  async #reconnect(): Promise<void> {
+    try {
+      await this.#database.reconnect();
+      this.#failing = undefined;
+    } catch {
+      // Still away: the next poll says so again.
+    }
+  }
+
+  async #read(limits: Limits): Promise<void> {
     const changes = this.#changes;
-    const locks = await this.#lockedNow('', MAX_POLLED);
+    const locks = await this.#lockedNow('', MAX_POLLED, limits);
     // What this process locked or cleared while the read was under way is newer than the read.
     if (changes !== this.#changes) return;
     this.#locked.replaceAll(locks.map((lock) => [toLocked(lock).clientIp, Number(lock.leftMs)]));

@@ -17,12 +17,12 @@ export async function openMongoStore({ url, clock, lockout, warn }: StoreOptions
   try {
     await migrate(database);
     const processId = randomBytes(8).toString('hex');
-    const audit = new MongoAuditLog(database.audit, new EventFactory(processId), clock, warn);
+    const audit = new MongoAuditLog(database, new EventFactory(processId), clock, warn);
     const keys = new MongoKeyStore(database, audit, clock);
     const locks = await MongoLockout.open(database, lockout, clock, warn);
     return {
       keys,
-      quota: new MongoQuota(database.limits, processId),
+      quota: new MongoQuota(database, processId),
       lockout: locks,
       audit,
       ping: async () => void (await keys.revision()),

@@ -1,9 +1,10 @@
-import type { Collection, Document } from 'mongodb';
+import type { Document } from 'mongodb';
 import { ApiError } from '../../keys/errors.ts';
 import type { QuotaLimiter, QuotaTaken } from '../../keys/ports.ts';
 import type { Counters, QuotaRequest } from '../../keys/quota.ts';
 import { counterName, take } from '../../keys/quota.ts';
 import { backoff } from '../retry.ts';
+import type { MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, toApiError } from './errors.ts';
 import type { LimitDoc } from './rows.ts';
 
@@ -31,14 +32,14 @@ interface Waiting {
  * Takes on one bucket that arrive while an update is under way share the next one and are admitted in order.
  */
 export class MongoQuota implements QuotaLimiter {
-  readonly #limits: Collection<LimitDoc>;
+  readonly #database: MongoDatabase;
   readonly #opPrefix: string;
   readonly #waiting = new Map<string, Waiting[]>();
   #ops = 0;
   #waitingTakes = 0;
 
-  constructor(limits: Collection<LimitDoc>, processId: string) {
-    this.#limits = limits;
+  constructor(database: MongoDatabase, processId: string) {
+    this.#database = database;
     this.#opPrefix = processId;
   }
 
@@ -60,9 +61,11 @@ export class MongoQuota implements QuotaLimiter {
   }
 
   async peek(request: QuotaRequest): Promise<QuotaTaken> {
-    return guarded(async () => {
+    return guarded(async (limits) => {
       const pipeline = [{ $match: { _id: idOf(request.bucket) } }, { $project: { c: 1, now: '$$NOW' } }];
-      const [doc] = await this.#limits.aggregate<Pick<LimitDoc, 'c'> & { now: Date }>(pipeline).toArray();
+      const [doc] = await this.#database.limits
+        .aggregate<Pick<LimitDoc, 'c'> & { now: Date }>(pipeline, limits)
+        .toArray();
       // Without a document nothing was counted, so no clock matters.
       return doc === undefined ? take(request, {}, 0) : take(request, toCounters(doc.c), doc.now.getTime());
     });
@@ -113,7 +116,7 @@ export class MongoQuota implements QuotaLimiter {
       try {
         const options = { upsert: true, returnDocument: 'after', projection: { ops: 1 } } as const;
         const doc = await inTime(
-          (limits) => this.#limits.findOneAndUpdate(filter, pipeline, { ...options, ...limits }),
+          (limits) => this.#database.limits.findOneAndUpdate(filter, pipeline, { ...options, ...limits }),
           SEND_MS,
         );
         const mine = doc?.ops?.find(({ id }) => id === op);
@@ -123,7 +126,7 @@ export class MongoQuota implements QuotaLimiter {
         if (failureOf(error) === 'OTHER' || attempt >= MAX_ATTEMPTS) throw error;
         const doc =
           failureOf(error) === 'DUPLICATE'
-            ? await inTime((limits) => this.#limits.findOne({ _id: idOf(bucket) }, limits), SEND_MS)
+            ? await inTime((limits) => this.#database.limits.findOne({ _id: idOf(bucket) }, limits), SEND_MS)
             : null;
         const mine = doc?.ops?.find(({ id }) => id === op);
         if (mine !== undefined) return mine;
