@@ -2,7 +2,7 @@
 
 interface Row {
   readonly name: string;
-  readonly kind: 'text' | 'integer' | 'boolean';
+  readonly kind: 'text' | 'integer' | 'number' | 'boolean';
   readonly default: string;
   readonly unit?: string;
   readonly min?: number;
@@ -98,13 +98,93 @@ export const SETTINGS = [
     about: 'Length of that window, counted from its first failure, and of the lock, from the last.',
   },
   {
+    name: 'ROTATION_MIN_GRACE_SECONDS',
+    kind: 'integer',
+    unit: 's',
+    default: '3600',
+    min: 1,
+    max: 31_536_000,
+    about: 'The shortest grace of a rotation, but for a grace of 0.',
+  },
+  {
+    name: 'ROTATION_MAX_GRACE_SECONDS',
+    kind: 'integer',
+    unit: 's',
+    default: '604800',
+    min: 1,
+    max: 31_536_000,
+    about: 'The longest grace of a rotation.',
+  },
+  {
+    name: 'ROTATION_AUTO_CLEANUP',
+    kind: 'boolean',
+    default: 'false',
+    about: 'Completes planned rotations 7 days after their grace.',
+  },
+  {
+    name: 'ANOMALY_MAX_REQUESTS_PER_MINUTE',
+    kind: 'integer',
+    unit: 'calls',
+    default: '1000',
+    min: 0,
+    max: 100_000,
+    about: 'More decisions about one key than this in 60 s are an anomaly; 0: never.',
+  },
+  {
+    name: 'ANOMALY_MAX_ERROR_RATIO',
+    kind: 'number',
+    default: '0.5',
+    min: 0,
+    max: 1,
+    about:
+      'A greater part of denials than this among the decisions about one key in 5 min is an anomaly; 0: never.',
+  },
+  {
+    name: 'ANOMALY_MIN_SAMPLES',
+    kind: 'integer',
+    unit: 'decisions',
+    default: '20',
+    min: 1,
+    max: 4_096,
+    about: 'Fewer decisions than this say nothing of that part.',
+  },
+  {
+    name: 'ANOMALY_MAX_IPS_PER_HOUR',
+    kind: 'integer',
+    unit: 'addresses',
+    default: '5',
+    min: 0,
+    max: 1_000,
+    about: 'One key used from more client addresses than this in an hour is an anomaly; 0: never.',
+  },
+  {
+    name: 'ANOMALY_QUIET_HOURS',
+    kind: 'text',
+    default: '',
+    about: 'Hours in UTC in which any use of a key is an anomaly: `22-04` is 22:00 to 03:59. Unset: none.',
+  },
+  {
+    name: 'ANOMALY_ACTION',
+    kind: 'text',
+    default: 'alert',
+    choices: ['alert', 'disable'],
+    about: '`disable` also disables the key of an anomaly.',
+  },
+  {
+    name: 'REDIS_URL',
+    kind: 'text',
+    default: '',
+    secret: true,
+    about: 'Alerts are also published there, on `momentry:anomaly:alerts`; unset: not.',
+  },
+  {
     name: 'SWEEP_INTERVAL_SECONDS',
     kind: 'integer',
     unit: 's',
     default: '30',
     min: 1,
     max: 3_600,
-    about: 'How often what crashes left is finished and what is over is dropped.',
+    about: 'How often one process finishes what crashes left, drops what is over and looks for what is due.',
   },
   {
     name: 'AUDIT_RETENTION_DAYS',
@@ -113,7 +193,7 @@ export const SETTINGS = [
     default: '90',
     min: 0,
     max: 36_500,
-    about: 'Audit events older than this are deleted; 0 keeps them.',
+    about: 'Audit events, alerts and resolved anomalies older than this are deleted; 0 keeps them.',
   },
   {
     name: 'LOG_LEVEL',
@@ -146,7 +226,7 @@ export const SETTINGS = [
 
 export type SettingName = (typeof SETTINGS)[number]['name'];
 type Kinds = { [R in (typeof SETTINGS)[number] as R['name']]: R['kind'] };
-type ValueOf<K> = K extends 'integer' ? number : K extends 'boolean' ? boolean : string;
+type ValueOf<K> = K extends 'integer' | 'number' ? number : K extends 'boolean' ? boolean : string;
 
 /** The settings of this process, by name. */
 export type Config = { readonly [N in SettingName]: ValueOf<Kinds[N]> };
@@ -171,7 +251,29 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   const config = Object.fromEntries(
     rows.map((row) => [row.name, readValue(row, env[row.name] || row.default)]),
   );
+  checkTogether(config as Config);
   return config as Config;
+}
+
+/** What settings must be to each other. */
+function checkTogether(config: Config): void {
+  if (config.ROTATION_MIN_GRACE_SECONDS > config.ROTATION_MAX_GRACE_SECONDS) {
+    throw new ConfigError('ROTATION_MIN_GRACE_SECONDS: must not be above ROTATION_MAX_GRACE_SECONDS');
+  }
+  parseQuietHours(config.ANOMALY_QUIET_HOURS);
+  if (config.REDIS_URL !== '' && !/^rediss?:\/\/./.test(config.REDIS_URL)) {
+    throw new ConfigError('REDIS_URL: must be redis://… or rediss://…');
+  }
+}
+
+/** `22-04` as hours of the day, `undefined` for ''. @throws ConfigError */
+export function parseQuietHours(value: string): { from: number; to: number } | undefined {
+  if (value === '') return undefined;
+  const [, from, to] = /^(\d{1,2})-(\d{1,2})$/.exec(value) ?? [];
+  if (from === undefined || Number(from) > 23 || Number(to) > 24 || Number(from) === Number(to)) {
+    throw new ConfigError('ANOMALY_QUIET_HOURS: must be two hours such as 22-04');
+  }
+  return { from: Number(from), to: Number(to) };
 }
 
 /** `host:port` or `[v6]:port`. @throws ConfigError */
@@ -187,12 +289,13 @@ function readValue(row: Row, text: string): string | number | boolean {
     if (text !== 'true' && text !== 'false') throw new ConfigError(`${row.name}: must be true or false`);
     return text === 'true';
   }
-  if (row.kind === 'integer') {
-    const value = /^-?\d+$/.test(text) ? Number(text) : Number.NaN;
+  if (row.kind === 'integer' || row.kind === 'number') {
+    const shape = row.kind === 'integer' ? /^-?\d+$/ : /^-?\d+(\.\d+)?$/;
+    const value = shape.test(text) ? Number(text) : Number.NaN;
     const { min = 0, max = Number.MAX_SAFE_INTEGER } = row;
     if (!(value >= min && value <= max)) {
       throw new ConfigError(
-        `${row.name}: must be a whole number from ${min} to ${max}${row.unit ? ` (${row.unit})` : ''}`,
+        `${row.name}: must be a ${row.kind === 'integer' ? 'whole ' : ''}number from ${min} to ${max}${row.unit ? ` (${row.unit})` : ''}`,
       );
     }
     return value;

@@ -7,7 +7,7 @@ import { apiKeyCommand } from './cli/api-key.ts';
 import { CliError, EXIT } from './cli/client.ts';
 import { type Config, ConfigError, readConfig } from './config.ts';
 import { ManageKeys } from './keys/manage-keys.ts';
-import { openConfiguredStore, serve, systemClock } from './serve.ts';
+import { graceBounds, openConfiguredStore, serve, systemClock } from './serve.ts';
 import { StartError } from './store/store.ts';
 import { createLogger, type Logger } from './telemetry.ts';
 
@@ -51,7 +51,15 @@ async function recoverCommand(): Promise<void> {
   const { config, logger } = setUp();
   const store = await openConfiguredStore(config, systemClock, logger);
   try {
-    const manageKeys = new ManageKeys(store.keys, store.audit, systemClock);
+    const { keys, audit } = store;
+    const observer = { rotated: () => {} };
+    const manageKeys = new ManageKeys({
+      keys,
+      audit,
+      clock: systemClock,
+      graceBounds: graceBounds(config),
+      observer,
+    });
     const made = await manageKeys.create(
       adminKey('recovered admin', ''),
       localOrigin('apikeyd/recover', systemClock),

@@ -4,8 +4,8 @@ import { type AddressInfo, isIP } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApiKeyAdmin } from '../gen/apikey/v1/admin_pb.ts';
 import { ApiKeyAuth } from '../gen/apikey/v1/auth_pb.ts';
-import { bootstrap } from './bootstrap.ts';
-import { type Config, ConfigError, parseAddress, type SettingName } from './config.ts';
+import { bootstrap, localOrigin } from './bootstrap.ts';
+import { type Config, ConfigError, parseAddress, parseQuietHours, type SettingName } from './config.ts';
 import { ManageKeys } from './keys/manage-keys.ts';
 import type { Clock, KeyStore } from './keys/ports.ts';
 import { ValidateKey } from './keys/validate-key.ts';
@@ -22,8 +22,9 @@ import { CachedKeyStore } from './store/cached-key-store.ts';
 import { BufferedLastUses } from './store/last-uses.ts';
 import { openStore } from './store/open-store.ts';
 import { StartError, type Store } from './store/store.ts';
-import { type Logger, Metrics } from './telemetry.ts';
-import { Sweeper } from './watch/sweeper.ts';
+import { type Logger, Metrics, watchLogger } from './telemetry.ts';
+import { RedisAlerts } from './watch/redis-alerts.ts';
+import { Watch } from './watch/watch.ts';
 
 const DRAIN_MS = 9_000;
 
@@ -50,13 +51,14 @@ export function openConfiguredStore(config: Config, clock: Clock, logger: Logger
 export async function serve(config: Config, logger: Logger, clock: Clock = systemClock): Promise<Running> {
   const tls = readTls(config);
   const store = await openConfiguredStore(config, clock, logger);
-  const { keys, manageKeys, callServer, lastUses, health, sweeper, grpc, http, metrics } = compose(
+  const { keys, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics } = compose(
     { config, logger, clock, tls },
     store,
   );
   const release = async () => {
     health.stop();
-    await sweeper.stop();
+    await watch.stop();
+    redis?.close();
     grpc.close();
     http.close();
     metrics.close();
@@ -77,9 +79,11 @@ export async function serve(config: Config, logger: Logger, clock: Clock = syste
     throw error;
   }
   await health.start();
-  sweeper.start();
+  watch.start();
   const stop = async () => {
     health.stop();
+    // Streams never end by themselves: their clients come back elsewhere.
+    watch.alertFeed.close();
     await Promise.race([
       // Streams such as health watches never end by themselves, so the calls are what is waited for.
       Promise.all([Promise.race([grpc.drain(), callServer.idle()]), http.drain()]),
@@ -101,30 +105,48 @@ interface Surroundings {
 function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
   const warn = (text: string, err: unknown) => logger.warn({ err }, text);
   const keys = cached(store.keys, config, clock);
-  const { quota, lockout, audit } = store;
-  const observer = new Metrics(logger);
+  const { quota, lockout, audit, rotations, anomalies } = store;
+  const telemetry = new Metrics(logger);
+  const redis = config.REDIS_URL === '' ? undefined : new RedisAlerts(config.REDIS_URL, warn);
+  const disable = (keyId: string) => manageKeys.disable(keyId, localOrigin('apikeyd/anomaly', clock));
+  const watch: Watch = new Watch({
+    store,
+    keys,
+    sinks: redis === undefined ? [] : [redis],
+    logger: watchLogger(logger, telemetry),
+    counted: (decision) => telemetry.decided(decision),
+    complete: (key) => manageKeys.completeIfOver(key, localOrigin('apikeyd/sweep', clock)),
+    disable: config.ANOMALY_ACTION === 'disable' ? disable : undefined,
+    clock,
+    ...watchSettings(config),
+  });
   const lastUses = new BufferedLastUses(keys, warn);
-  const manageKeys = new ManageKeys(keys, audit, clock);
-  const validateKey = new ValidateKey({ keys, quota, lockout, audit, lastUses, clock, observer });
-  const authenticator = new Authenticator({ keys, quota, lockout, lastUses, clock });
-  const callServer = new CallServer({ authenticator, audit, clock, observer });
+  const manageKeys = new ManageKeys({
+    keys,
+    audit,
+    clock,
+    graceBounds: graceBounds(config),
+    observer: watch,
+  });
+  const validateKey = new ValidateKey({ keys, quota, lockout, audit, lastUses, clock, observer: watch });
+  const authenticator = new Authenticator({ keys, quota, lockout, lastUses, clock, observer: watch });
+  const callServer = new CallServer({ authenticator, audit, clock, observer: telemetry });
   const allowAnonymous = config.ALLOW_ANONYMOUS_VALIDATE;
+  const { alertFeed } = watch;
+  const admin = { manageKeys, keys, audit, lockout, rotations, anomalies, alertFeed, clock };
   const services = [
     mounted(ApiKeyAuth, authService({ validateKey, manageKeys, authenticator, allowAnonymous })),
-    mounted(ApiKeyAdmin, adminService({ manageKeys, keys, audit, lockout, clock })),
+    mounted(ApiKeyAdmin, adminService(admin)),
   ];
   const names = services.map(({ service }) => service.typeName);
   const health = new Health(
     names,
     () => store.ping(),
     (serving) => {
-      observer.serving(serving);
+      telemetry.serving(serving);
       logger[serving ? 'info' : 'warn'](serving ? 'serving' : 'not serving: the store does not answer');
     },
   );
-  const intervalMs = config.SWEEP_INTERVAL_SECONDS * 1000;
-  const retentionDays = config.AUDIT_RETENTION_DAYS;
-  const sweeper = new Sweeper({ store, audit, clock, intervalMs, retentionDays, warn });
   const connect = new ConnectMount(callServer, services);
   const grpc = new GrpcMount(callServer, services, health);
   const http = new HttpServer((request, response) => {
@@ -133,11 +155,35 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
     });
   }, tls);
   const metrics = createServer((_request, response) => {
-    void observer.registry.metrics().then((text) => {
-      response.writeHead(200, { 'content-type': observer.registry.contentType }).end(text);
+    void telemetry.registry.metrics().then((text) => {
+      response.writeHead(200, { 'content-type': telemetry.registry.contentType }).end(text);
     });
   });
-  return { keys, manageKeys, callServer, lastUses, health, sweeper, grpc, http, metrics };
+  return { keys, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics };
+}
+
+/** What the settings bound a rotation's grace to. */
+export function graceBounds(config: Config) {
+  return {
+    minMs: config.ROTATION_MIN_GRACE_SECONDS * 1000,
+    maxMs: config.ROTATION_MAX_GRACE_SECONDS * 1000,
+  };
+}
+
+function watchSettings(config: Config) {
+  const orNever = (threshold: number) => (threshold === 0 ? Number.POSITIVE_INFINITY : threshold);
+  return {
+    thresholds: {
+      maxRequestsPerMinute: orNever(config.ANOMALY_MAX_REQUESTS_PER_MINUTE),
+      maxErrorRatio: orNever(config.ANOMALY_MAX_ERROR_RATIO),
+      minSamples: config.ANOMALY_MIN_SAMPLES,
+      maxIpsPerHour: orNever(config.ANOMALY_MAX_IPS_PER_HOUR),
+      quietHours: parseQuietHours(config.ANOMALY_QUIET_HOURS),
+    },
+    autoCleanup: config.ROTATION_AUTO_CLEANUP,
+    sweepIntervalMs: config.SWEEP_INTERVAL_SECONDS * 1000,
+    retentionDays: config.AUDIT_RETENTION_DAYS,
+  };
 }
 
 function cached(keys: KeyStore, config: Config, clock: Clock): KeyStore {

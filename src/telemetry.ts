@@ -1,8 +1,9 @@
 import { type DestinationStream, type Logger, pino } from 'pino';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { DECISIONS, type Decision } from './keys/check.ts';
-import type { Observer } from './keys/ports.ts';
+import type { AlertType } from './keys/notices.ts';
 import type { CallObserver } from './rpc/call-server.ts';
+import type { WatchLogger } from './watch/watch.ts';
 
 export type { Logger };
 
@@ -52,13 +53,32 @@ function prettyStream(to: DestinationStream): DestinationStream {
   };
 }
 
+/** What the watch says, at the levels that behaviour.md 4 gives. */
+export function watchLogger(logger: Logger, metrics: Metrics): WatchLogger {
+  return {
+    alert: ({ id, type, keyId, clientIp, text, detail }) => {
+      metrics.alerted(type);
+      logger.warn({ alert: id, type, key_id: keyId, client_ip: clientIp, ...detail }, text);
+    },
+    rotationBegun: (key, { id, mode, expireTime }) => {
+      const expire_time = new Date(expireTime).toISOString();
+      logger.info({ key_id: key.id, rotation: id, mode, expire_time }, 'rotation initiated');
+    },
+    graceEnded: (key) => logger.info({ key_id: key.id, rotation: key.rotation?.id }, 'rotation grace ended'),
+    oldUse: (key_id, client_ip) => logger.debug({ key_id, client_ip }, 'old secret used in its grace'),
+    oldRejected: (key_id, client_ip) => logger.warn({ key_id, client_ip }, 'old secret rejected'),
+    warn: (text, err) => logger.warn({ err }, text),
+  };
+}
+
 /** What Prometheus is told. */
-export class Metrics implements Observer, CallObserver {
+export class Metrics implements CallObserver {
   readonly registry = new Registry();
   readonly #decisions: Record<Decision, () => void>;
   readonly #calls: Counter<'method' | 'code'>;
   readonly #seconds: Histogram<'method'>;
   readonly #serving: Gauge;
+  readonly #alerts: Counter<'type'>;
   readonly #children = new Map<string, { calls: Counter.Internal; seconds: Histogram.Internal<'method'> }>();
   readonly #logger: Logger;
 
@@ -89,6 +109,12 @@ export class Metrics implements Observer, CallObserver {
       buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5],
       registers,
     });
+    this.#alerts = new Counter({
+      name: 'apikeyd_alerts_total',
+      help: 'Alerts delivered by this process, by type.',
+      labelNames: ['type'],
+      registers,
+    });
     this.#serving = new Gauge({ name: 'apikeyd_serving', help: '1 while decisions can be made.', registers });
   }
 
@@ -110,6 +136,10 @@ export class Metrics implements Observer, CallObserver {
 
   failed(method: string, error: unknown): void {
     this.#logger.error({ method, err: error }, 'unexpected failure');
+  }
+
+  alerted(type: AlertType): void {
+    this.#alerts.labels(type).inc();
   }
 
   serving(is: boolean): void {

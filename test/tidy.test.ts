@@ -10,7 +10,7 @@ const MAX_LINES = 400;
 const MAY_IMPORT: Record<string, { rooms: string[]; packages: RegExp }> = {
   keys: { rooms: ['keys'], packages: /^node:(crypto|net)$/ },
   audit: { rooms: ['audit', 'keys'], packages: /^node:/ },
-  watch: { rooms: ['watch', 'keys', 'audit'], packages: /^node:/ },
+  watch: { rooms: ['watch', 'keys', 'audit'], packages: /^(node:|lru-cache$|@redis\/client$)/ },
   rpc: {
     rooms: ['rpc', 'keys', 'audit', 'watch', 'gen'],
     packages: /^(node:|@grpc\/|@bufbuild\/protobuf|@connectrpc\/|grpc-health-check$|rate-limiter-flexible$)/,

@@ -1,4 +1,4 @@
-import type { Key, SecretSlot } from './key.ts';
+import type { FoundSlot, Key } from './key.ts';
 import { isExpired } from './key.ts';
 import { matchingGrant } from './scope.ts';
 
@@ -19,6 +19,13 @@ export const DECISIONS = [
 export type Decision = (typeof DECISIONS)[number];
 export type Denial = Exclude<Decision, 'VALID'>;
 
+const WORKING: ReadonlySet<Decision> = new Set([
+  'IP_NOT_ALLOWED',
+  'INSUFFICIENT_SCOPE',
+  'RATE_LIMITED',
+  'VALID',
+]);
+
 /** What a known key is checked against. */
 export interface Question {
   readonly requiredScope: string | undefined;
@@ -27,14 +34,14 @@ export interface Question {
   readonly now: number;
 }
 
-type Rule = (key: Key, slot: SecretSlot, question: Question) => boolean;
+type Rule = (key: Key, slot: FoundSlot, question: Question) => boolean;
 
 // In the order of precedence; the quota comes after all of them, since only it consumes something.
 const RULES: readonly (readonly [Denial, Rule])[] = [
   ['REVOKED', (key) => key.revokeTime !== undefined],
   ['DISABLED', (key) => key.disabled],
   ['EXPIRED', (key, _slot, { now }) => isExpired(key, now)],
-  ['ROTATED', (key, slot, { now }) => slot === 'PREVIOUS' && now >= (key.previousSecretExpireTime ?? 0)],
+  ['ROTATED', (key, slot, { now }) => slot === 'RETIRED' || (slot === 'PREVIOUS' && graceIsOver(key, now))],
   ['IP_NOT_ALLOWED', (key, _slot, { clientIp }) => !key.ipAllowlist.allows(clientIp)],
   [
     'INSUFFICIENT_SCOPE',
@@ -43,12 +50,21 @@ const RULES: readonly (readonly [Denial, Rule])[] = [
   ],
 ];
 
+/** What the decision says of the secret: it is one of the key's and works, whatever else is denied. */
+export function isWorkingSecret(decision: Decision): boolean {
+  return WORKING.has(decision);
+}
+
 /** The first reason to deny, or undefined. Pure. */
-export function firstDenial(key: Key, slot: SecretSlot, question: Question): Denial | undefined {
+export function firstDenial(key: Key, slot: FoundSlot, question: Question): Denial | undefined {
   return RULES.find(([, fails]) => fails(key, slot, question))?.[0];
 }
 
 /** Every reason to deny, in order. Pure. */
-export function allDenials(key: Key, slot: SecretSlot, question: Question): Denial[] {
+export function allDenials(key: Key, slot: FoundSlot, question: Question): Denial[] {
   return RULES.filter(([, fails]) => fails(key, slot, question)).map(([denial]) => denial);
+}
+
+function graceIsOver(key: Key, now: number): boolean {
+  return key.rotation === undefined || now >= key.rotation.expireTime;
 }

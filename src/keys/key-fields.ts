@@ -18,6 +18,8 @@ export const BOUNDS = {
   minWindowMs: 1000,
   maxWindowMs: 366 * 86_400_000,
   batchItems: 100,
+  minRotateEveryMs: 3_600_000,
+  maxRotateEveryMs: 3_650 * 86_400_000,
   maxPageSize: 1000,
   defaultPageSize: 50,
 } as const;
@@ -119,6 +121,14 @@ export function metadata(found: Violations, field: string, entries: Readonly<Rec
     }
   }
   return { ...entries };
+}
+
+/** 0 means never: undefined. */
+export function rotateEvery(found: Violations, field: string, ms: number): number | undefined {
+  if (ms === 0) return undefined;
+  if (!(ms >= BOUNDS.minRotateEveryMs && ms <= BOUNDS.maxRotateEveryMs))
+    found.add(field, '1 h to 10 years, or 0');
+  return ms;
 }
 
 /** 0 means the default, 50. */

@@ -17,6 +17,20 @@ export const REVOKE_REASONS = [
 export type RevokeReason = (typeof REVOKE_REASONS)[number];
 
 export type SecretSlot = 'CURRENT' | 'PREVIOUS';
+/** Also the secrets that are no longer the key's, but known to have been. */
+export type FoundSlot = SecretSlot | 'RETIRED';
+
+export const ROTATION_MODES = ['MANUAL', 'FORCED'] as const;
+export type RotationMode = (typeof ROTATION_MODES)[number];
+
+/** The rotation a key is in: its second secret is the previous one. */
+export interface KeyRotation {
+  readonly id: string;
+  readonly mode: RotationMode;
+  readonly startTime: number;
+  /** When the previous secret stops working. */
+  readonly expireTime: number;
+}
 
 /** One fixed-window limit: `limit` of cost in `windowMs` from the first call counted. */
 export interface RateLimit {
@@ -51,8 +65,9 @@ export interface Key {
   readonly expireTime: number | undefined;
   /** Expired as a state, so that ExpireKey(now) waits for nobody's clock. */
   readonly expired: boolean;
-  /** When the previous secret of a rotation stops working. */
-  readonly previousSecretExpireTime: number | undefined;
+  readonly rotation: KeyRotation | undefined;
+  /** How often its secret should be replaced. */
+  readonly rotateEveryMs: number | undefined;
   readonly revokeTime: number | undefined;
   readonly revokeReason: RevokeReason | undefined;
   readonly revokeNote: string;
@@ -76,9 +91,14 @@ export function isExpired(key: Key, now: number): boolean {
 }
 
 /** Which of the key's secrets has this hash, compared in constant time; undefined for none. */
-export function slotOf(key: Key, secretHash: string): SecretSlot | undefined {
+export function slotOf(
+  { key, retired }: { readonly key: Key | undefined; readonly retired?: true },
+  secretHash: string,
+): FoundSlot | undefined {
+  if (key === undefined) return undefined;
   const current = sameHash(secretHash, key.secrets[0]?.hash);
   const previous = key.secrets.length > 1 && sameHash(secretHash, key.secrets[1]?.hash);
   if (current) return 'CURRENT';
-  return previous ? 'PREVIOUS' : undefined;
+  if (previous) return 'PREVIOUS';
+  return retired === true ? 'RETIRED' : undefined;
 }

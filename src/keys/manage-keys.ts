@@ -2,7 +2,7 @@ import { auditEntry } from './audit-entry.ts';
 import { allDenials } from './check.ts';
 import { ApiError } from './errors.ts';
 import { IpAllowlist } from './ip.ts';
-import type { Key, KeyType, RateLimit, RevokeReason } from './key.ts';
+import type { Key, KeyType, RateLimit, RevokeReason, RotationMode } from './key.ts';
 import { isExpired, slotOf } from './key.ts';
 import type {
   AuditEntry,
@@ -12,11 +12,14 @@ import type {
   KeyChange,
   KeyFilter,
   KeyStore,
+  Observer,
   Page,
   Paged,
 } from './ports.ts';
+import type { GraceBounds, Rotated, RotationEffects } from './rotation.ts';
+import { completeRotation, graceOf, rotate, rotationStateOf } from './rotation.ts';
 import { isControlScope, matchingGrant } from './scope.ts';
-import { hashSecret, hintOf, isSecret, mintEtag, mintKeyId, mintSecret } from './secret.ts';
+import { hashSecret, hintOf, isSecret, mintEtag, mintKeyId, mintRotationId, mintSecret } from './secret.ts';
 
 /** How long a request_id stands for the key made with it. */
 export const REQUEST_ID_MS = 24 * 3_600_000;
@@ -34,26 +37,47 @@ export interface NewKey {
   readonly ipAllowlist: readonly string[];
   readonly metadata: Readonly<Record<string, string>>;
   readonly requestId: string;
+  readonly rotateEveryMs?: number | undefined;
 }
 
 /** The fields an UpdateKey may name, each with its new value. */
 export type KeyPatch = Partial<
   Pick<
     Key,
-    'name' | 'ownerId' | 'scopes' | 'rateLimits' | 'rateLimitBucket' | 'ipAllowlist' | 'metadata' | 'disabled'
+    | 'name'
+    | 'ownerId'
+    | 'scopes'
+    | 'rateLimits'
+    | 'rateLimitBucket'
+    | 'ipAllowlist'
+    | 'metadata'
+    | 'disabled'
+    | 'rotateEveryMs'
   >
 >;
+
+export interface ManageKeysParts {
+  readonly keys: KeyStore;
+  readonly audit: AuditLog;
+  readonly clock: Clock;
+  readonly graceBounds: GraceBounds;
+  readonly observer: Pick<Observer, 'rotated'>;
+}
 
 /** The life of keys. Every change goes to the store together with its audit event. */
 export class ManageKeys {
   readonly #keys: KeyStore;
   readonly #audit: AuditLog;
   readonly #clock: Clock;
+  readonly #graceBounds: GraceBounds;
+  readonly #observer: Pick<Observer, 'rotated'>;
 
-  constructor(keys: KeyStore, audit: AuditLog, clock: Clock) {
+  constructor({ keys, audit, clock, graceBounds, observer }: ManageKeysParts) {
     this.#keys = keys;
     this.#audit = audit;
     this.#clock = clock;
+    this.#graceBounds = graceBounds;
+    this.#observer = observer;
   }
 
   /** Makes a key. `secret` is given only for the bootstrap key. */
@@ -109,7 +133,7 @@ export class ManageKeys {
           origin,
         );
       const bucket = patch.rateLimitBucket === '' ? { rateLimitBucket: id } : {};
-      return { ...key, ...patch, ...bucket };
+      return { key: { ...key, ...patch, ...bucket } };
     });
   }
 
@@ -118,10 +142,12 @@ export class ManageKeys {
     const key = await this.get(id);
     if (key.revokeTime !== undefined) return this.#unchanged(key, origin);
     return this.#change(id, 'REVOKED', origin, (read) => ({
-      ...read,
-      revokeTime: read.revokeTime ?? this.#clock.now(),
-      revokeReason: read.revokeReason ?? reason,
-      revokeNote: read.revokeTime === undefined ? note : read.revokeNote,
+      key: {
+        ...read,
+        revokeTime: read.revokeTime ?? this.#clock.now(),
+        revokeReason: read.revokeReason ?? reason,
+        revokeNote: read.revokeTime === undefined ? note : read.revokeNote,
+      },
     }));
   }
 
@@ -136,8 +162,9 @@ export class ManageKeys {
   ): Promise<{ key?: Key; proven: boolean }> {
     if (!isSecret(secret)) return { proven: false };
     const secretHash = hashSecret(secret);
-    const { key } = await this.#keys.findByHash(secretHash);
-    const slot = key === undefined ? undefined : slotOf(key, secretHash);
+    const found = await this.#keys.findByHash(secretHash);
+    const { key } = found;
+    const slot = slotOf(found, secretHash);
     if (key === undefined || slot === undefined) return { proven: false };
     const question = { requiredScope: undefined, clientIp: undefined, now: this.#clock.now() };
     const denials = allDenials(key, slot, question).filter((denial) => denial !== 'IP_NOT_ALLOWED');
@@ -155,24 +182,83 @@ export class ManageKeys {
     return this.#change(id, 'EXPIRED', origin, (read) => {
       const limit = read.expireTime ?? Number.POSITIVE_INFINITY;
       if (time === undefined)
-        return { ...read, expired: true, expireTime: Math.min(limit, this.#clock.now()) };
+        return { key: { ...read, expired: true, expireTime: Math.min(limit, this.#clock.now()) } };
       if (time > limit) {
         throw new ApiError('INVALID_REQUEST', 'expire_time: later than the key expires already', {
           violations: [{ field: 'expire_time', description: 'later than the key expires already' }],
         });
       }
-      return { ...read, expireTime: time };
+      return { key: { ...read, expireTime: time } };
     });
   }
 
-  async #change(id: string, change: KeyChange, origin: CallOrigin, to: (key: Key) => Key): Promise<Key> {
+  /**
+   * Mints a new secret; the old one works on for the grace.
+   * @param askedGraceMs undefined means the default of the type and mode.
+   */
+  async rotate(
+    id: string,
+    mode: RotationMode,
+    askedGraceMs: number | undefined,
+    origin: CallOrigin,
+  ): Promise<{ key: Key; secret: string }> {
+    const secret = mintSecret();
+    const minted = { hash: hashSecret(secret), hint: hintOf(secret), rotationId: mintRotationId() };
+    let effects: RotationEffects | undefined;
+    const key = await this.#change(id, 'ROTATED', origin, (read) => {
+      // Whoever gets the secret gets what the key may do.
+      requireHeld(read.scopes, origin);
+      const graceMs = graceOf(read.type, mode, askedGraceMs, this.#graceBounds);
+      const rotated = rotate(read, mode, graceMs, minted, this.#clock.now());
+      effects = rotated.effects;
+      return rotated;
+    });
+    if (effects?.begun !== undefined) this.#observer.rotated(key, effects.begun);
+    return { key, secret };
+  }
+
+  /** Keeps the new secret only; before the grace is over it ends the old one at once. */
+  completeRotation(id: string, origin: CallOrigin): Promise<Key> {
+    return this.#change(id, 'ROTATED', origin, (read) => completeRotation(read, this.#clock.now()));
+  }
+
+  /** Completes this rotation if its grace is over; what somebody else did in between stands. */
+  async completeIfOver(key: Key, origin: CallOrigin): Promise<void> {
+    const now = this.#clock.now();
+    if (rotationStateOf(key, now) !== 'EXPIRED') return;
+    const { key: next, effects } = completeRotation(key, now);
+    await this.#keys.replace(
+      { ...next, etag: mintEtag() },
+      key.etag,
+      'ROTATED',
+      this.#entry(origin, key.id),
+      effects,
+    );
+  }
+
+  /** Switches a key off; false when it is off or ended already. */
+  async disable(id: string, origin: CallOrigin): Promise<boolean> {
+    const key = await this.get(id);
+    if (key.disabled || key.revokeTime !== undefined) return false;
+    await this.update(id, { disabled: true }, '', origin);
+    return true;
+  }
+
+  async #change(
+    id: string,
+    change: KeyChange,
+    origin: CallOrigin,
+    to: (key: Key) => { key: Key } | Rotated,
+  ): Promise<Key> {
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
       const key = await this.get(id);
       if (key.revokeTime !== undefined && change !== 'REVOKED') {
         throw new ApiError('KEY_REVOKED', 'a revoked key cannot be changed', { keyId: id });
       }
-      const next = { ...to(key), etag: mintEtag() };
-      const stored = await this.#keys.replace(next, key.etag, change, this.#entry(origin, id));
+      const changed = to(key);
+      const next = { ...changed.key, etag: mintEtag() };
+      const effects = 'effects' in changed ? changed.effects : undefined;
+      const stored = await this.#keys.replace(next, key.etag, change, this.#entry(origin, id), effects);
       if (stored !== undefined) return stored;
     }
     throw new ApiError('TOO_MUCH_CONTENTION', 'the key is being changed by others, try again', { keyId: id });
@@ -216,7 +302,8 @@ function newKey(input: NewKey, secret: string, now: number): Key {
     createTime: now,
     expireTime: input.ttlMs === undefined ? input.expireTime : now + input.ttlMs,
     expired: false,
-    previousSecretExpireTime: undefined,
+    rotation: undefined,
+    rotateEveryMs: input.rotateEveryMs,
     revokeTime: undefined,
     revokeReason: undefined,
     revokeNote: '',

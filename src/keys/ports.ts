@@ -1,6 +1,7 @@
 import type { Decision } from './check.ts';
-import type { Key, KeyStatus, KeyType, SecretSlot } from './key.ts';
+import type { FoundSlot, Key, KeyStatus, KeyType, SecretSlot } from './key.ts';
 import type { QuotaRequest, RateLimitState } from './quota.ts';
+import type { RotationEffects, RotationStart } from './rotation.ts';
 
 /** Time. Injected everywhere, so that tests own it. */
 export interface Clock {
@@ -102,6 +103,8 @@ export interface Found {
   readonly revision: number;
   /** How long ago the store was read, 0 for a read of its own. */
   readonly ageMs: number;
+  /** The hash is that of a retired secret of this key. */
+  readonly retired?: true;
 }
 
 export interface KeyFilter {
@@ -112,7 +115,10 @@ export interface KeyFilter {
 }
 
 /** What a revision says about a key. */
-export type KeyChange = 'CREATED' | 'UPDATED' | 'REVOKED' | 'EXPIRED';
+export type KeyChange = 'CREATED' | 'UPDATED' | 'REVOKED' | 'EXPIRED' | 'ROTATED';
+
+/** ROTATION_GRACE: the grace of a rotation ends. ROTATION: its rotate_every has come. EXPIRY: its expire_time. */
+export type DueTime = 'ROTATION_GRACE' | 'ROTATION' | 'EXPIRY';
 
 export type Inserted =
   | { readonly outcome: 'INSERTED'; readonly key: Key }
@@ -131,8 +137,19 @@ export interface KeyStore {
   list(filter: KeyFilter, page: Page): Promise<Paged<Key>>;
   /** Stores a new key and its event, both or neither. Sets the key's revision. */
   insert(key: Key, entry: AuditEntry): Promise<Inserted>;
-  /** Replaces the version that has this etag, with its event, both or neither. Undefined when it was another one. */
-  replace(key: Key, expectedEtag: string, change: KeyChange, entry: AuditEntry): Promise<Key | undefined>;
+  /**
+   * Replaces the version that has this etag, with its event and effects, all or none. Undefined when it was another
+   * one.
+   */
+  replace(
+    key: Key,
+    expectedEtag: string,
+    change: KeyChange,
+    entry: AuditEntry,
+    effects?: RotationEffects,
+  ): Promise<Key | undefined>;
+  /** Keys that are not revoked and whose time of this kind has come by `until`, earliest first. */
+  due(kind: DueTime, until: number, page: Page): Promise<Paged<Key>>;
   /** Lets the request_id of a key be used again. Not a change: no revision, no etag. */
   forgetRequestId(keyId: string, requestId: string): Promise<void>;
   /** Raises last_use_time. Not a change. */
@@ -159,16 +176,49 @@ export interface QuotaLimiter {
   peek(request: QuotaRequest): Promise<QuotaTaken>;
 }
 
+/** A rotation as it is remembered. */
+export interface RotationRecord extends RotationStart {
+  readonly oldUses: number;
+  readonly lastOldUseTime: number | undefined;
+  /** '' when not known. */
+  readonly lastOldUseIp: string;
+}
+
+/** Uses of one rotation's old secret. */
+export interface OldUses {
+  readonly uses: number;
+  readonly lastTime: number;
+  readonly lastIp: string;
+}
+
+export interface RotationLog {
+  /** Newest first. */
+  list(filter: { readonly keyId?: string }, page: Page): Promise<Paged<RotationRecord>>;
+  /** Uses of the old secrets of these rotations; those without any are left out. */
+  oldUses(rotationIds: readonly string[]): Promise<ReadonlyMap<string, number>>;
+  /** Adds uses. Not a change. */
+  addOldUses(uses: ReadonlyMap<string, OldUses>): Promise<void>;
+  /** True once for a rotation, on one process: its grace has ended. */
+  noteGraceEnded(rotationId: string): Promise<boolean>;
+}
+
 export interface LockedAddress {
   readonly clientIp: string;
   readonly expireTime: number;
 }
 
+export interface FailureCounted {
+  /** Above 0: it was locked already, so this one was not counted; come back after that long. */
+  readonly lockedForMs: number;
+  /** Set when this failure locked the address: for so long. */
+  readonly locksForMs?: number;
+}
+
 export interface Lockout {
   /** How long the address is still locked out, as far as this process knows; 0 for not at all. No I/O. */
   lockedForMs(ip: string): number;
-  /** Counts a failure. Above 0: it was locked already, so this one was not counted; come back after that long. */
-  fail(ip: string): Promise<number>;
+  /** Counts a failure, unless the address is locked already. */
+  fail(ip: string): Promise<FailureCounted>;
   /** By address. */
   list(page: Page): Promise<Paged<LockedAddress>>;
   count(): Promise<number>;
@@ -181,7 +231,22 @@ export interface LastUses {
   note(keyId: string, time: number): void;
 }
 
-/** What is told about every decision and every call, for metrics. */
+/** A decision that was made and recorded. */
+export interface Decided {
+  readonly decision: Decision;
+  readonly key: Key | undefined;
+  readonly slot: FoundSlot | undefined;
+  readonly clientIp: string | undefined;
+  readonly dryRun: boolean;
+  /** The time it was made at. */
+  readonly time: number;
+}
+
+/** What is told about what happened, for metrics, logs and alerts. Never slows a call: returns at once. */
 export interface Observer {
-  decided(decision: Decision): void;
+  decided(decided: Decided): void;
+  rotated(key: Key, rotation: RotationStart): void;
+  lockedOut(clientIp: string, forMs: number): void;
+  /** A calling key's secret that is not the current one was used as a credential. */
+  oldCredential(decided: Decided): void;
 }

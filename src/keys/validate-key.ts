@@ -1,7 +1,7 @@
 import { auditEntry } from './audit-entry.ts';
 import type { Decision, Denial, Question } from './check.ts';
 import { allDenials, firstDenial } from './check.ts';
-import type { Key, SecretSlot } from './key.ts';
+import type { FoundSlot, Key } from './key.ts';
 import { slotOf } from './key.ts';
 import type {
   AuditLog,
@@ -40,7 +40,7 @@ export interface Verdict {
   readonly keyFingerprint?: string;
   readonly found?: Found;
   readonly key?: Key;
-  readonly slot?: SecretSlot;
+  readonly slot?: FoundSlot;
   readonly matchedScope?: string | undefined;
   readonly quota?: QuotaTaken | undefined;
 }
@@ -113,7 +113,7 @@ export class ValidateKey {
   async #decideSecret(input: ValidateInput, secretHash: string): Promise<Verdict> {
     const found = await this.#parts.keys.findByHash(secretHash, input.minRevision);
     const key = found.key;
-    const slot = key === undefined ? undefined : slotOf(key, secretHash);
+    const slot = slotOf(found, secretHash);
     if (key === undefined || slot === undefined) {
       const miss = { keyFingerprint: fingerprint(secretHash), found };
       return this.#failed(input, denied('NOT_FOUND', miss));
@@ -142,7 +142,8 @@ export class ValidateKey {
   /** A failure that proves no possession: counts for the address, unless that is locked by now. */
   async #failed(input: ValidateInput, verdict: Verdict): Promise<Verdict> {
     if (input.clientIp === undefined || input.dryRun) return verdict;
-    const lockedForMs = await this.#parts.lockout.fail(input.clientIp);
+    const { lockedForMs, locksForMs } = await this.#parts.lockout.fail(input.clientIp);
+    if (locksForMs !== undefined) this.#parts.observer.lockedOut(input.clientIp, locksForMs);
     return lockedForMs > 0 ? denied('LOCKED_OUT', { retryAfterMs: lockedForMs }) : verdict;
   }
 
@@ -158,13 +159,20 @@ export class ValidateKey {
         requiredScope: input.requiredScope ?? '',
         clientIp: input.clientIp ?? '',
         userAgent: input.userAgent,
-        secretSlot: slot ?? '',
+        secretSlot: slot === undefined || slot === 'RETIRED' ? '' : slot,
         cost: input.cost,
         dryRun: input.dryRun,
         requestId: input.requestId,
       }),
     );
-    observer.decided(decision);
+    observer.decided({
+      decision,
+      key,
+      slot,
+      clientIp: input.clientIp,
+      dryRun: input.dryRun,
+      time: origin.arriveTime,
+    });
     if (decision === 'VALID' && key !== undefined && !input.dryRun) lastUses.note(key.id, origin.arriveTime);
   }
 }

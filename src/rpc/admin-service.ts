@@ -1,43 +1,45 @@
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { ApiKeyAdmin, CreateKeyRequest, ListAuditEventsRequest } from '../../gen/apikey/v1/admin_pb.ts';
 import type { Key as KeyMessage } from '../../gen/apikey/v1/key_pb.ts';
-import { ApiError, Violations } from '../keys/errors.ts';
+import { ApiError, type Violations } from '../keys/errors.ts';
 import { IpAllowlist } from '../keys/ip.ts';
+import type { Key } from '../keys/key.ts';
 import * as fields from '../keys/key-fields.ts';
-import type { KeyPatch, ManageKeys, NewKey } from '../keys/manage-keys.ts';
-import type { AuditFilter, AuditLog, Clock, KeyFilter, KeyStore, Lockout } from '../keys/ports.ts';
-import {
-  keyTypeOf,
-  millisOf,
-  rateLimitsOf,
-  revokeReasonOf,
-  secretSlotOf,
-  timeOf,
-  toEventMessage,
-  toKeyMessage,
-} from './convert.ts';
+import type { KeyPatch, NewKey } from '../keys/manage-keys.ts';
+import type { AuditFilter, AuditLog, KeyFilter, KeyStore, Lockout } from '../keys/ports.ts';
+import { millisOf, rateLimitsOf, rotateEveryOf, timeOf, toEventMessage, toKeyMessage } from './convert.ts';
+import { keyTypeOf, revokeReasonOf, secretSlotOf } from './enums.ts';
 import type { ServiceImplementation } from './method.ts';
+import { type NoticeMethodsParts, noticeMethods } from './notice-methods.ts';
 import { pageOf, tokenOf } from './page-token.ts';
+import { ADMIN, checked, READ } from './requests.ts';
+import { type RotationMethodsParts, rotationMethods } from './rotation-methods.ts';
 
-export interface AdminServiceParts {
-  readonly manageKeys: ManageKeys;
+export interface AdminServiceParts extends RotationMethodsParts, NoticeMethodsParts {
   readonly keys: KeyStore;
   readonly audit: AuditLog;
   readonly lockout: Lockout;
-  readonly clock: Clock;
 }
 
-const ADMIN = { anyOf: ['apikeys:admin'] };
-const READ = { anyOf: ['apikeys:audit', 'apikeys:admin'] };
 const DAY_MS = 86_400_000;
 
 /** ApiKeyAdmin: each method reads its request, calls one use case and writes its answer. */
 export function adminService(parts: AdminServiceParts): ServiceImplementation<typeof ApiKeyAdmin> {
-  return { ...keyMethods(parts), ...reportMethods(parts) };
+  return {
+    ...keyMethods(parts),
+    ...rotationMethods(parts),
+    ...noticeMethods(parts),
+    ...reportMethods(parts),
+  };
 }
 
-function keyMethods({ manageKeys, clock }: AdminServiceParts) {
-  const message = (key: Parameters<typeof toKeyMessage>[0]) => toKeyMessage(key, clock.now());
+function keyMethods({ manageKeys, rotations, clock }: AdminServiceParts) {
+  const message = (key: Key) => toKeyMessage(key, clock.now());
+  /** With the uses of old secrets, which are kept beside the keys. */
+  const withUses = async (keys: readonly Key[]) => {
+    const uses = await rotations.oldUses(keys.flatMap(({ rotation }) => rotation?.id ?? []));
+    return keys.map((key) => toKeyMessage(key, clock.now(), uses.get(key.rotation?.id ?? '') ?? 0));
+  };
   return {
     createKey: {
       access: ADMIN,
@@ -50,7 +52,8 @@ function keyMethods({ manageKeys, clock }: AdminServiceParts) {
       access: READ,
       async handle({ id }) {
         const key = await manageKeys.get(checked((found) => fields.keyId(found, 'id', id)));
-        return { message: { key: message(key) }, event: { keyId: key.id } };
+        const [found] = await withUses([key]);
+        return { message: { key: found }, event: { keyId: key.id } };
       },
     },
     listKeys: {
@@ -69,7 +72,7 @@ function keyMethods({ manageKeys, clock }: AdminServiceParts) {
         });
         const { items, next } = await manageKeys.list(filter, page);
         return {
-          message: { keys: items.map(message), nextPageToken: tokenOf(next, 'keys', mark) },
+          message: { keys: await withUses(items), nextPageToken: tokenOf(next, 'keys', mark) },
           event: {},
         };
       },
@@ -184,14 +187,6 @@ function reportMethods({ keys, audit, lockout, clock }: AdminServiceParts) {
   } satisfies Partial<ServiceImplementation<typeof ApiKeyAdmin>>;
 }
 
-/** Runs a reader of fields; throws all that it found wrong at once. */
-function checked<T>(read: (found: Violations) => T): T {
-  const found = new Violations();
-  const value = read(found);
-  found.throwIfAny();
-  return value;
-}
-
 function newKeyOf(request: CreateKeyRequest, now: number): NewKey {
   return checked((found) => {
     const type = keyTypeOf(found, 'key_type', request.keyType);
@@ -213,6 +208,7 @@ function newKeyOf(request: CreateKeyRequest, now: number): NewKey {
       ipAllowlist: fields.ipAllowlist(found, 'ip_allowlist', request.ipAllowlist),
       metadata: fields.metadata(found, 'metadata', request.metadata),
       requestId: fields.optionalText(found, 'request_id', request.requestId),
+      rotateEveryMs: rotateEveryOf(found, 'rotate_every', request.rotateEvery),
       expireTime,
       ttlMs,
     };
@@ -235,6 +231,7 @@ function patchOf(found: Violations, key: KeyMessage, paths: readonly string[]): 
     }),
     metadata: () => ({ metadata: fields.metadata(found, at('metadata'), key.metadata) }),
     disabled: () => ({ disabled: key.disabled }),
+    rotate_every: () => ({ rotateEveryMs: rotateEveryOf(found, at('rotate_every'), key.rotateEvery) }),
   };
   const patches = paths.map((path) => {
     const reader = Object.hasOwn(readers, path) ? readers[path] : undefined;

@@ -4,7 +4,8 @@ import { BOUNDS } from '../keys/key-fields.ts';
 import type { ManageKeys } from '../keys/manage-keys.ts';
 import type { ValidateKey } from '../keys/validate-key.ts';
 import type { Authenticator } from './authenticate.ts';
-import { revokeReasonOf, toValidateInput, toValidateResponse } from './convert.ts';
+import { toValidateInput, toValidateResponse } from './convert.ts';
+import { revokeReasonOf } from './enums.ts';
 import type { ServiceImplementation } from './method.ts';
 
 export interface AuthServiceParts {

@@ -3,7 +3,7 @@ import { firstDenial } from '../keys/check.ts';
 import { ApiError } from '../keys/errors.ts';
 import type { Key } from '../keys/key.ts';
 import { slotOf } from '../keys/key.ts';
-import type { Clock, Found, KeyStore, LastUses, Lockout, QuotaLimiter } from '../keys/ports.ts';
+import type { Clock, Found, KeyStore, LastUses, Lockout, Observer, QuotaLimiter } from '../keys/ports.ts';
 import { retryAfterMs } from '../keys/quota.ts';
 import { matchingGrant } from '../keys/scope.ts';
 import { hashSecret, isSecret } from '../keys/secret.ts';
@@ -18,6 +18,7 @@ export interface AuthenticatorParts {
   readonly lockout: Lockout;
   readonly lastUses: LastUses;
   readonly clock: Clock;
+  readonly observer: Pick<Observer, 'oldCredential' | 'lockedOut'>;
 }
 
 /** Who calls, and may they: an ordinary key with a scope that begins with `apikeys`. */
@@ -38,11 +39,17 @@ export class Authenticator {
     if (secret === undefined || !isSecret(secret)) throw await this.#wrong(call);
     const secretHash = hashSecret(secret);
     const known = this.#parts.keys.recall(secretHash);
-    const { key } = known?.key === undefined ? await this.#lookUp(call, secretHash) : known;
-    const slot = key === undefined ? undefined : slotOf(key, secretHash);
+    const found = known?.key === undefined ? await this.#lookUp(call, secretHash) : known;
+    const { key } = found;
+    const slot = slotOf(found, secretHash);
     if (key === undefined || slot === undefined) throw await this.#wrong(call);
     const now = this.#parts.clock.now();
     const denial = firstDenial(key, slot, { requiredScope: undefined, clientIp: call.peerIp, now });
+    if (slot !== 'CURRENT') {
+      const decision = denial ?? 'VALID';
+      const { observer } = this.#parts;
+      observer.oldCredential({ decision, key, slot, clientIp: call.peerIp, dryRun: false, time: now });
+    }
     if (denial === undefined) return key;
     // It proves possession, so it does not count for lockout and its holder may know why.
     throw new ApiError('CREDENTIAL_INVALID', `the calling key is ${denial}`, {
@@ -51,14 +58,14 @@ export class Authenticator {
     });
   }
 
+  /** The same of a caller that was let in before, without counting another call. */
+  async recheck(call: Call, anyOf: readonly string[]): Promise<void> {
+    requireScope(await this.identify(call), anyOf);
+  }
+
   /** PERMISSION_DENIED unless the key holds one of the scopes; then its own limits. */
   async authorize(key: Key, anyOf: readonly string[]): Promise<void> {
-    if (!anyOf.some((scope) => matchingGrant(key.scopes, scope) !== undefined)) {
-      const wanted = anyOf.join(' or ');
-      throw new ApiError('SCOPE_MISSING', `the calling key lacks the scope ${wanted}`, {
-        metadata: { required_scope: wanted },
-      });
-    }
+    requireScope(key, anyOf);
     if (key.rateLimits.length > 0) {
       const request = { bucket: key.rateLimitBucket, limits: key.rateLimits, cost: 1 };
       const { admitted, states } = await this.#parts.quota.take(request);
@@ -88,7 +95,9 @@ export class Authenticator {
 
   /** Counts a wrong secret for the calling address. */
   async countWrong(call: Call): Promise<void> {
-    if (this.#parts.lockout.lockedForMs(call.peerIp) === 0) await this.#parts.lockout.fail(call.peerIp);
+    if (this.#parts.lockout.lockedForMs(call.peerIp) > 0) return;
+    const { locksForMs } = await this.#parts.lockout.fail(call.peerIp);
+    if (locksForMs !== undefined) this.#parts.observer.lockedOut(call.peerIp, locksForMs);
   }
 
   async #lookUp(call: Call, secretHash: string): Promise<Found> {
@@ -100,4 +109,12 @@ export class Authenticator {
     await this.countWrong(call);
     return new ApiError('CREDENTIAL_INVALID', 'the calling key is not known here');
   }
+}
+
+function requireScope(key: Key, anyOf: readonly string[]): void {
+  if (anyOf.some((scope) => matchingGrant(key.scopes, scope) !== undefined)) return;
+  const wanted = anyOf.join(' or ');
+  throw new ApiError('SCOPE_MISSING', `the calling key lacks the scope ${wanted}`, {
+    metadata: { required_scope: wanted },
+  });
 }

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { DescMessage, DescMethodUnary, Message } from '@bufbuild/protobuf';
+import type { DescMessage, DescMethodServerStreaming, DescMethodUnary, Message } from '@bufbuild/protobuf';
 import { create } from '@bufbuild/protobuf';
 import type { ConnectError } from '@connectrpc/connect';
 import { auditEntry } from '../keys/audit-entry.ts';
@@ -8,10 +8,12 @@ import type { AuditLog, CallOrigin, Clock } from '../keys/ports.ts';
 import type { Authenticator } from './authenticate.ts';
 import { type Call, type Caller, NOBODY, originOf } from './call.ts';
 import { asApiError, codeName, rowOf, toConnectError } from './errors.ts';
-import type { Access, Implementation } from './method.ts';
+import type { Access, Implementation, MountedMethod, OpenStream } from './method.ts';
 
 /** An answer that is made leaves within this. */
 const LEAVE_MS = 200;
+/** How soon a stream ends after its caller's key. */
+const RECHECK_MS = 1_000;
 
 /** Told how each call ended. */
 export interface CallObserver {
@@ -106,6 +108,64 @@ export class CallSession {
       return create(method.output as DescMessage, message as never);
     } catch (error) {
       throw await this.refuse(asApiError(error));
+    }
+  }
+
+  /**
+   * Reads the message and opens the stream; resolves when its event is durable. The stream ends when the calling key
+   * no longer works. `end` must be called when nobody reads any more.
+   */
+  async open(
+    { method, implementation }: Extract<MountedMethod, { kind: 'server_streaming' }>,
+    read: () => Message,
+  ): Promise<{ messages: AsyncGenerator<Message, void>; end: () => void }> {
+    const { audit, clock } = this.#parts;
+    let opened: OpenStream<object> | undefined;
+    try {
+      const request = read();
+      const origin = this.#origin();
+      opened = await implementation.open(request as never, origin, this.#call);
+      await audit.record(auditEntry(origin, clock, { outcome: 'OK', ...opened.event }));
+    } catch (error) {
+      opened?.end();
+      throw await this.refuse(asApiError(error));
+    }
+    this.#finished('OK');
+    const stream = opened;
+    const watch = setInterval(() => void this.#recheck(implementation.access, stream), RECHECK_MS).unref();
+    const end = () => {
+      clearInterval(watch);
+      stream.end();
+    };
+    return { messages: this.#messages(method, stream, end), end };
+  }
+
+  async *#messages(
+    method: DescMethodServerStreaming,
+    stream: OpenStream<object>,
+    end: () => void,
+  ): AsyncGenerator<Message, void> {
+    try {
+      for await (const message of stream.messages)
+        yield create(method.output as DescMessage, message as never);
+    } catch (error) {
+      // The call has its event already.
+      const told = asApiError(error);
+      if (told.code === 'INTERNAL') this.#parts.observer.failed(this.#call.method, told.facts.cause);
+      throw toConnectError(told, this.#requestId);
+    } finally {
+      end();
+    }
+  }
+
+  /** A key that was revoked, or lost the scope, since the stream began ends it. A store that is away does not. */
+  async #recheck(access: Access, stream: OpenStream<object>): Promise<void> {
+    if (access === 'OPEN') return;
+    try {
+      await this.#parts.authenticator.recheck(this.#call, access.anyOf);
+    } catch (error) {
+      const told = asApiError(error);
+      if (told.code === 'CREDENTIAL_INVALID' || told.code === 'SCOPE_MISSING') stream.end(told);
     }
   }
 

@@ -1,4 +1,4 @@
-import type { DescMethodUnary, Message } from '@bufbuild/protobuf';
+import type { DescMethod, Message } from '@bufbuild/protobuf';
 import {
   Code,
   ConnectError,
@@ -23,7 +23,7 @@ import { newCall } from './call.ts';
 import { type CallServer, type CallSession, unreadable } from './call-server.ts';
 import type { NodeRequest, NodeResponse } from './http-server.ts';
 import { LIMITS } from './limits.ts';
-import type { Access, Mounted } from './method.ts';
+import type { Access, Mounted, MountedMethod } from './method.ts';
 import { peerIpOf } from './peer.ts';
 import { refuseUnknownFields, tooLarge } from './wire.ts';
 
@@ -55,20 +55,12 @@ export class ConnectMount {
     });
     const accessOf = new Map<string, Access>();
     for (const { service, methods } of services) {
-      const implementations: Record<string, (request: Message, context: HandlerContext) => Promise<Message>> =
-        {};
-      for (const method of service.methods) {
-        const implementation = methods.get(method.localName);
-        if (implementation === undefined || method.methodKind !== 'unary') continue;
-        accessOf.set(`/${service.typeName}/${method.name}`, implementation.access);
-        implementations[method.localName] = (request, context) => {
-          const state = stateOf(context.values);
-          state.recorded = true;
-          return state.session.serve(method as DescMethodUnary, implementation, () => {
-            refuseUnknownFields(method.input, request);
-            return request;
-          });
-        };
+      const implementations: Record<string, unknown> = {};
+      for (const mounted of methods) {
+        const { method } = mounted;
+        accessOf.set(`/${service.typeName}/${method.name}`, mounted.implementation.access);
+        implementations[method.localName] =
+          mounted.kind === 'unary' ? unaryHandler(mounted) : streamHandler(mounted);
       }
       router.service(service, implementations as never);
     }
@@ -115,6 +107,31 @@ export class ConnectMount {
     if (answer.status === 415 || answer.status === 405) return answer;
     return handler({ ...request, body: nothing() });
   }
+}
+
+function unaryHandler({ method, implementation }: Extract<MountedMethod, { kind: 'unary' }>) {
+  return (request: Message, context: HandlerContext): Promise<Message> => {
+    const state = stateOf(context.values);
+    state.recorded = true;
+    return state.session.serve(method, implementation, () => known(method, request));
+  };
+}
+
+function streamHandler(mounted: Extract<MountedMethod, { kind: 'server_streaming' }>) {
+  return async function* (request: Message, context: HandlerContext): AsyncGenerator<Message, void> {
+    const state = stateOf(context.values);
+    state.recorded = true;
+    const { messages, end } = await state.session.open(mounted, () => known(mounted.method, request));
+    context.signal.addEventListener('abort', end, { once: true });
+    if (context.signal.aborted) end();
+    yield* messages;
+  };
+}
+
+/** The request, if this program knows all of its fields. */
+function known(method: DescMethod, request: Message): Message {
+  refuseUnknownFields(method.input, request);
+  return request;
 }
 
 /** Runs before Connect reads the body: authenticates, or words the refusal of the second pass. */

@@ -1,93 +1,32 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Duration, Timestamp } from '@bufbuild/protobuf/wkt';
 import { durationFromMs, timestampFromMs } from '@bufbuild/protobuf/wkt';
+import type { RotationSchema } from '../../gen/apikey/v1/admin_pb.ts';
 import type { AuditEventSchema } from '../../gen/apikey/v1/audit_pb.ts';
-import {
-  Decision,
-  type ValidateKeyRequest,
-  type ValidateKeyResponseSchema,
-} from '../../gen/apikey/v1/auth_pb.ts';
-import { type KeySchema, KeyStatus, KeyType, RevokeReason, SecretSlot } from '../../gen/apikey/v1/key_pb.ts';
-import type { Decision as DecisionName } from '../keys/check.ts';
+import type { ValidateKeyRequest, ValidateKeyResponseSchema } from '../../gen/apikey/v1/auth_pb.ts';
+import { type KeySchema, RevokeReason, SecretSlot } from '../../gen/apikey/v1/key_pb.ts';
+import type { AlertSchema, AnomalySchema } from '../../gen/apikey/v1/watch_pb.ts';
 import type { Violations } from '../keys/errors.ts';
-import type {
-  Key,
-  RateLimit,
-  RevokeReason as RevokeReasonName,
-  SecretSlot as SlotName,
-  KeyStatus as StatusName,
-  KeyType as TypeName,
-} from '../keys/key.ts';
+import type { Key, RateLimit } from '../keys/key.ts';
 import { statusOf } from '../keys/key.ts';
 import * as fields from '../keys/key-fields.ts';
-import type { AuditRecord } from '../keys/ports.ts';
+import type { Alert, Anomaly } from '../keys/notices.ts';
+import type { AuditRecord, RotationRecord } from '../keys/ports.ts';
 import type { RateLimitState } from '../keys/quota.ts';
+import { rotationDueTime, rotationStateOf } from '../keys/rotation.ts';
 import type { ValidateInput, Verdict } from '../keys/validate-key.ts';
-
-// One row a word, in both directions; the compiler names the missing ones.
-const DECISIONS = {
-  LOCKED_OUT: Decision.LOCKED_OUT,
-  MALFORMED: Decision.MALFORMED,
-  NOT_FOUND: Decision.NOT_FOUND,
-  REVOKED: Decision.REVOKED,
-  DISABLED: Decision.DISABLED,
-  EXPIRED: Decision.EXPIRED,
-  ROTATED: Decision.ROTATED,
-  IP_NOT_ALLOWED: Decision.IP_NOT_ALLOWED,
-  INSUFFICIENT_SCOPE: Decision.INSUFFICIENT_SCOPE,
-  RATE_LIMITED: Decision.RATE_LIMITED,
-  VALID: Decision.VALID,
-} as const satisfies Record<DecisionName, Decision>;
-
-const TYPES = {
-  SYSTEM: KeyType.SYSTEM,
-  USER: KeyType.USER,
-  SERVICE: KeyType.SERVICE,
-  INTEGRATION: KeyType.INTEGRATION,
-  EMERGENCY: KeyType.EMERGENCY,
-} as const satisfies Record<TypeName, KeyType>;
-
-const STATUSES = {
-  ACTIVE: KeyStatus.ACTIVE,
-  DISABLED: KeyStatus.DISABLED,
-  EXPIRED: KeyStatus.EXPIRED,
-  REVOKED: KeyStatus.REVOKED,
-} as const satisfies Record<StatusName, KeyStatus>;
-
-const REASONS = {
-  KEY_COMPROMISE: RevokeReason.KEY_COMPROMISE,
-  SUPERSEDED: RevokeReason.SUPERSEDED,
-  AFFILIATION_CHANGED: RevokeReason.AFFILIATION_CHANGED,
-  CESSATION_OF_OPERATION: RevokeReason.CESSATION_OF_OPERATION,
-  PRIVILEGE_WITHDRAWN: RevokeReason.PRIVILEGE_WITHDRAWN,
-} as const satisfies Record<RevokeReasonName, RevokeReason>;
-
-const SLOTS = {
-  CURRENT: SecretSlot.CURRENT,
-  PREVIOUS: SecretSlot.PREVIOUS,
-} as const satisfies Record<SlotName, SecretSlot>;
-
-/** The word for an enum's number; UNSPECIFIED is undefined, a number nobody knows is a violation. */
-function wordOf<W extends string>(table: Record<W, number>, found: Violations, field: string, value: number) {
-  if (value === 0) return undefined;
-  const word = (Object.keys(table) as W[]).find((name) => table[name] === value);
-  if (word === undefined) found.add(field, `no value ${value}`);
-  return word;
-}
-
-export function keyTypeOf(found: Violations, field: string, value: KeyType): TypeName | undefined {
-  return wordOf(TYPES, found, field, value);
-}
-
-export function secretSlotOf(found: Violations, field: string, value: SecretSlot): SlotName | undefined {
-  return wordOf(SLOTS, found, field, value);
-}
-
-/** A required reason. */
-export function revokeReasonOf(found: Violations, field: string, value: RevokeReason): RevokeReasonName {
-  if (value === RevokeReason.UNSPECIFIED) found.add(field, 'required');
-  return wordOf(REASONS, found, field, value) ?? 'KEY_COMPROMISE';
-}
+import {
+  ALERT_TYPES,
+  ANOMALY_STATES,
+  ANOMALY_TYPES,
+  DECISIONS,
+  MODES,
+  REASONS,
+  ROTATION_STATES,
+  SLOTS,
+  STATUSES,
+  TYPES,
+} from './enums.ts';
 
 const MIN_SECONDS = -62_135_596_800n;
 const MAX_SECONDS = 253_402_300_799n;
@@ -111,6 +50,27 @@ export function millisOf(value: Duration | undefined): number {
   return sane && (nanos === 0 || seconds === 0n || nanos > 0 === seconds > 0n)
     ? Number(seconds) * 1000 + nanos / 1e6
     : Number.NaN;
+}
+
+/** A duration in whole milliseconds, parts dropped; undefined when it is absent. */
+export function wholeMillisOf(
+  found: Violations,
+  field: string,
+  value: Duration | undefined,
+): number | undefined {
+  if (value === undefined) return undefined;
+  const ms = Math.floor(millisOf(value));
+  if (!(ms >= 0)) found.add(field, 'a duration of 0 or more');
+  return ms;
+}
+
+/** rotate_every; 0 and absent mean never. */
+export function rotateEveryOf(
+  found: Violations,
+  field: string,
+  value: Duration | undefined,
+): number | undefined {
+  return fields.rotateEvery(found, field, wholeMillisOf(found, field, value) ?? 0);
 }
 
 export function rateLimitsOf(
@@ -157,11 +117,11 @@ export function toValidateResponse(verdict: Verdict): MessageInitShape<typeof Va
   response.keyType = TYPES[key.type];
   response.ownerId = key.ownerId;
   response.matchedScope = verdict.matchedScope ?? '';
-  response.secretSlot = SLOTS[slot];
   response.unlimited = key.rateLimits.length === 0;
   if (key.expireTime !== undefined) response.expireTime = timestampFromMs(key.expireTime);
-  if (slot === 'PREVIOUS' && key.previousSecretExpireTime !== undefined) {
-    response.previousSecretExpireTime = timestampFromMs(key.previousSecretExpireTime);
+  if (slot !== 'RETIRED') response.secretSlot = SLOTS[slot];
+  if (key.rotation !== undefined) {
+    response.previousSecretExpireTime = timestampFromMs(key.rotation.expireTime);
   }
   if (quota !== undefined) response.rateLimits = quota.states.map(toRateLimitState);
   return response;
@@ -182,12 +142,15 @@ function toRateLimitState(state: RateLimitState) {
   };
 }
 
-export function toKeyMessage(key: Key, now: number): MessageInitShape<typeof KeySchema> {
+/** @param oldUses of the rotation the key is in. */
+export function toKeyMessage(key: Key, now: number, oldUses = 0): MessageInitShape<typeof KeySchema> {
   const time = (ms: number | undefined) => (ms === undefined ? undefined : timestampFromMs(ms));
   const optional = {
     expireTime: time(key.expireTime),
     revokeTime: time(key.revokeTime),
     lastUseTime: time(key.lastUseTime),
+    rotationDueTime: time(rotationDueTime(key)),
+    rotateEvery: key.rotateEveryMs === undefined ? undefined : durationFromMs(key.rotateEveryMs),
   };
   return {
     id: key.id,
@@ -211,7 +174,59 @@ export function toKeyMessage(key: Key, now: number): MessageInitShape<typeof Key
     hint: key.hint,
     etag: key.etag,
     revision: BigInt(key.revision),
+    rotation: {
+      state: ROTATION_STATES[rotationStateOf(key, now)],
+      ...(key.rotation === undefined
+        ? {}
+        : {
+            mode: MODES[key.rotation.mode],
+            startTime: timestampFromMs(key.rotation.startTime),
+            expireTime: timestampFromMs(key.rotation.expireTime),
+            oldUses: BigInt(oldUses),
+          }),
+    },
     ...(Object.fromEntries(Object.entries(optional).filter(([, value]) => value !== undefined)) as object),
+  };
+}
+
+export function toRotationMessage(rotation: RotationRecord): MessageInitShape<typeof RotationSchema> {
+  const { completeTime, lastOldUseTime } = rotation;
+  return {
+    id: rotation.id,
+    keyId: rotation.keyId,
+    mode: MODES[rotation.mode],
+    startTime: timestampFromMs(rotation.startTime),
+    expireTime: timestampFromMs(rotation.expireTime),
+    oldUses: BigInt(rotation.oldUses),
+    lastOldUseIp: rotation.lastOldUseIp,
+    ...(completeTime === undefined ? {} : { completeTime: timestampFromMs(completeTime) }),
+    ...(lastOldUseTime === undefined ? {} : { lastOldUseTime: timestampFromMs(lastOldUseTime) }),
+  };
+}
+
+export function toAnomalyMessage(anomaly: Anomaly): MessageInitShape<typeof AnomalySchema> {
+  return {
+    id: anomaly.id,
+    keyId: anomaly.keyId,
+    type: ANOMALY_TYPES[anomaly.type],
+    state: ANOMALY_STATES[anomaly.state],
+    count: BigInt(anomaly.count),
+    firstTime: timestampFromMs(anomaly.firstTime),
+    lastTime: timestampFromMs(anomaly.lastTime),
+    ...(anomaly.resolveTime === undefined ? {} : { resolveTime: timestampFromMs(anomaly.resolveTime) }),
+  };
+}
+
+export function toAlertMessage(alert: Alert): MessageInitShape<typeof AlertSchema> {
+  const { id, keyId, clientIp, text } = alert;
+  return {
+    id,
+    type: ALERT_TYPES[alert.type],
+    time: timestampFromMs(alert.time),
+    keyId,
+    clientIp,
+    text,
+    detail: { ...alert.detail },
   };
 }
 

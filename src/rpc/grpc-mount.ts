@@ -1,4 +1,4 @@
-import { type DescMethodUnary, toBinary } from '@bufbuild/protobuf';
+import { type DescMethod, type DescMethodUnary, toBinary } from '@bufbuild/protobuf';
 import { ConnectError } from '@connectrpc/connect';
 import * as grpc from '@grpc/grpc-js';
 import { newCall } from './call.ts';
@@ -6,7 +6,7 @@ import type { CallServer } from './call-server.ts';
 import { toGrpcStatus } from './grpc-status.ts';
 import type { Health } from './health.ts';
 import { LIMITS } from './limits.ts';
-import type { Implementation, Mounted } from './method.ts';
+import type { Implementation, Mounted, MountedMethod } from './method.ts';
 import { peerIpOfGrpc } from './peer.ts';
 import { reflection } from './reflection.ts';
 import { UnservedCalls } from './unserved-calls.ts';
@@ -37,16 +37,13 @@ export class GrpcMount {
     for (const { service, methods } of services) {
       const definition: Record<string, grpc.MethodDefinition<Buffer, Buffer>> = {};
       const handlers: grpc.UntypedServiceImplementation = {};
-      for (const method of service.methods) {
-        const implementation = methods.get(method.localName);
-        if (implementation === undefined || method.methodKind !== 'unary') continue;
-        definition[method.localName] = passThrough(`/${service.typeName}/${method.name}`);
-        handlers[method.localName] = unaryHandler(
-          callServer,
-          method as DescMethodUnary,
-          implementation,
-          unserved,
-        );
+      for (const mounted of methods) {
+        const { method, kind } = mounted;
+        definition[method.localName] = passThrough(`/${service.typeName}/${method.name}`, kind !== 'unary');
+        handlers[method.localName] =
+          mounted.kind === 'unary'
+            ? unaryHandler(callServer, mounted.method, mounted.implementation, unserved)
+            : streamHandler(callServer, mounted, unserved);
       }
       this.#server.addService(definition, handlers);
     }
@@ -80,12 +77,12 @@ export class GrpcMount {
 }
 
 /** Bytes in, bytes out: messages are read inside the call, so that one that cannot be read is audited too. */
-function passThrough(path: string): grpc.MethodDefinition<Buffer, Buffer> {
+function passThrough(path: string, responseStream: boolean): grpc.MethodDefinition<Buffer, Buffer> {
   const same = (bytes: Buffer) => bytes;
   return {
     path,
     requestStream: false,
-    responseStream: false,
+    responseStream,
     requestSerialize: same,
     requestDeserialize: same,
     responseSerialize: same,
@@ -99,12 +96,10 @@ function unaryHandler(
   implementation: Implementation<DescMethodUnary>,
   unserved: UnservedCalls,
 ): grpc.handleUnaryCall<Buffer, Buffer> {
-  const name = `${method.parent.typeName}/${method.name}`;
+  const name = nameOf(method);
   return (grpcCall, callback) => {
-    const { metadata } = grpcCall;
-    const authorization = metadata.get('authorization')[0]?.toString();
-    const call = newCall(callServer.clock, name, peerIpOfGrpc(grpcCall.getPeer()), authorization);
-    unserved.served(metadata);
+    const call = callOf(callServer, name, grpcCall);
+    unserved.served(grpcCall.metadata);
     const answer = async () => {
       const session = callServer.begin(call);
       await session.authenticate(implementation.access);
@@ -115,6 +110,53 @@ function unaryHandler(
       (error: unknown) => callback(toGrpcStatus(ConnectError.from(error))),
     );
   };
+}
+
+/** Waits for the client to read: what it does not read in time is bounded by the subscription, not by memory. */
+function streamHandler(
+  callServer: CallServer,
+  mounted: Extract<MountedMethod, { kind: 'server_streaming' }>,
+  unserved: UnservedCalls,
+): grpc.handleServerStreamingCall<Buffer, Buffer> {
+  const { method, implementation } = mounted;
+  const name = nameOf(method);
+  return (grpcCall) => {
+    const call = callOf(callServer, name, grpcCall);
+    unserved.served(grpcCall.metadata);
+    const answer = async () => {
+      const session = callServer.begin(call);
+      await session.authenticate(implementation.access);
+      const { messages, end } = await session.open(mounted, () =>
+        readMessage(method.input, grpcCall.request),
+      );
+      grpcCall.once('cancelled', end);
+      if (grpcCall.cancelled) end();
+      for await (const message of messages) {
+        if (grpcCall.write(asBuffer(toBinary(method.output, message)))) continue;
+        await new Promise<void>((resolve) => {
+          grpcCall.once('drain', resolve);
+          grpcCall.once('cancelled', () => resolve());
+        });
+      }
+    };
+    answer().then(
+      () => grpcCall.end(),
+      (error: unknown) => grpcCall.emit('error', toGrpcStatus(ConnectError.from(error))),
+    );
+  };
+}
+
+function nameOf(method: DescMethod): string {
+  return `${method.parent.typeName}/${method.name}`;
+}
+
+function callOf(
+  callServer: CallServer,
+  name: string,
+  grpcCall: grpc.ServerUnaryCall<Buffer, Buffer> | grpc.ServerWritableStream<Buffer, Buffer>,
+) {
+  const authorization = grpcCall.metadata.get('authorization')[0]?.toString();
+  return newCall(callServer.clock, name, peerIpOfGrpc(grpcCall.getPeer()), authorization);
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {

@@ -1,5 +1,12 @@
-import type { DescMethodUnary, DescService, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import type {
+  DescMethodServerStreaming,
+  DescMethodUnary,
+  DescService,
+  MessageInitShape,
+  MessageShape,
+} from '@bufbuild/protobuf';
 import type { EventFacts } from '../keys/audit-entry.ts';
+import type { ApiError } from '../keys/errors.ts';
 import type { CallOrigin } from '../keys/ports.ts';
 import type { Call } from './call.ts';
 
@@ -21,17 +28,49 @@ export interface Implementation<M extends DescMethodUnary> {
   ): Promise<Answer<MessageInitShape<M['output']>>>;
 }
 
+/** A stream that is open. Its event is recorded before the first message leaves. */
+export interface OpenStream<T> {
+  readonly messages: AsyncIterable<T>;
+  /** Ends it at once; safe to call again. */
+  end(failure?: ApiError): void;
+  readonly event: Partial<EventFacts>;
+}
+
+export interface StreamImplementation<M extends DescMethodServerStreaming> {
+  readonly access: Access;
+  open(
+    request: MessageShape<M['input']>,
+    origin: CallOrigin,
+    call: Call,
+  ): Promise<OpenStream<MessageInitShape<M['output']>>>;
+}
+
 /** An implementation for every RPC of a service: the compiler proves that none is missing. */
 export type ServiceImplementation<S extends DescService> = {
   readonly [K in keyof S['method']]: S['method'][K] extends DescMethodUnary
     ? Implementation<S['method'][K]>
-    : never;
+    : S['method'][K] extends DescMethodServerStreaming
+      ? StreamImplementation<S['method'][K]>
+      : never;
 };
+
+/** A method with its implementation, unary or streaming its answers. */
+export type MountedMethod =
+  | {
+      readonly kind: 'unary';
+      readonly method: DescMethodUnary;
+      readonly implementation: Implementation<DescMethodUnary>;
+    }
+  | {
+      readonly kind: 'server_streaming';
+      readonly method: DescMethodServerStreaming;
+      readonly implementation: StreamImplementation<DescMethodServerStreaming>;
+    };
 
 /** A service with its implementations, as the mounts take it. */
 export interface Mounted {
   readonly service: DescService;
-  readonly methods: ReadonlyMap<string, Implementation<DescMethodUnary>>;
+  readonly methods: readonly MountedMethod[];
 }
 
 /** Binds a generated service to its implementation. */
@@ -39,6 +78,10 @@ export function mounted<S extends DescService>(
   service: S,
   implementation: ServiceImplementation<S>,
 ): Mounted {
-  const entries = Object.entries(implementation) as [string, Implementation<DescMethodUnary>][];
-  return { service, methods: new Map(entries) };
+  const implementations = implementation as Record<string, MountedMethod['implementation']>;
+  const methods = service.methods.map((method) => {
+    const own = implementations[method.localName];
+    return { kind: method.methodKind, method, implementation: own } as MountedMethod;
+  });
+  return { service, methods };
 }

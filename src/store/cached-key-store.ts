@@ -1,6 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import type { Key } from '../keys/key.ts';
 import type { AuditEntry, Clock, Found, Inserted, KeyChange, KeyStore } from '../keys/ports.ts';
+import type { RotationEffects } from '../keys/rotation.ts';
 
 /** Negative entries live at most this long, and no longer than the next creation. */
 const MISS_TTL_MS = 5_000;
@@ -34,7 +35,8 @@ export class CachedKeyStore implements KeyStore {
   /** By key id, so that a key of two secrets has one record. */
   readonly #records: LRUCache<string, Entry>;
   readonly #idOfHash = new Map<string, string>();
-  readonly #misses: LRUCache<string, { readonly readAt: number; readonly revision: number }>;
+  /** Hashes of no key, and of secrets that are retired. */
+  readonly #misses: LRUCache<string, { readonly found: Found; readonly readAt: number }>;
   readonly #flights = new Map<string, Flight>();
   #generation = 0;
 
@@ -76,9 +78,7 @@ export class CachedKeyStore implements KeyStore {
     }
     const miss = this.#misses.get(secretHash);
     const ageMs = miss === undefined ? Number.POSITIVE_INFINITY : now - miss.readAt;
-    return miss !== undefined && ageMs < MISS_TTL_MS
-      ? { key: undefined, revision: miss.revision, ageMs }
-      : undefined;
+    return miss !== undefined && ageMs < MISS_TTL_MS ? { ...miss.found, ageMs } : undefined;
   }
 
   async #read(secretHash: string, minRevision: number): Promise<Found> {
@@ -89,9 +89,10 @@ export class CachedKeyStore implements KeyStore {
     return found;
   }
 
-  #keep(secretHash: string, { key, revision }: Found, readAt: number): void {
-    if (key === undefined) {
-      this.#misses.set(secretHash, { readAt, revision });
+  #keep(secretHash: string, found: Found, readAt: number): void {
+    const { key, revision } = found;
+    if (key === undefined || found.retired === true) {
+      this.#misses.set(secretHash, { found, readAt });
       return;
     }
     this.#misses.delete(secretHash);
@@ -119,14 +120,16 @@ export class CachedKeyStore implements KeyStore {
     expectedEtag: string,
     change: KeyChange,
     entry: AuditEntry,
+    effects?: RotationEffects,
   ): Promise<Key | undefined> {
     try {
-      return await this.#inner.replace(key, expectedEtag, change, entry);
+      return await this.#inner.replace(key, expectedEtag, change, entry, effects);
     } finally {
       this.#forget(key.id);
     }
   }
 
+  due: KeyStore['due'] = (kind, until, page) => this.#inner.due(kind, until, page);
   get: KeyStore['get'] = (id) => this.#inner.get(id);
   list: KeyStore['list'] = (filter, page) => this.#inner.list(filter, page);
   forgetRequestId: KeyStore['forgetRequestId'] = (id, requestId) =>

@@ -1,4 +1,5 @@
 import { RateLimiterRes } from 'rate-limiter-flexible';
+import type { FailureCounted } from '../keys/ports.ts';
 import type { LockedAddresses } from './locked-addresses.ts';
 import type { LockoutSettings } from './store.ts';
 
@@ -15,20 +16,23 @@ export function limiterOptions({ maxAttempts, windowSeconds }: LockoutSettings) 
   };
 }
 
-/** Counts a failure. Above 0 when the address was locked before this one: the milliseconds still to wait. */
+/** Counts a failure. */
 export async function countFailure(
   limiter: { consume(key: string): Promise<RateLimiterRes> },
   locked: LockedAddresses,
   ip: string,
   { maxAttempts }: LockoutSettings,
-): Promise<number> {
+): Promise<FailureCounted> {
   try {
     await limiter.consume(ip);
-    return 0;
+    return { lockedForMs: 0 };
   } catch (refused) {
     // The library rejects with its result when the count is above its points, with an Error when the store fails.
     if (!(refused instanceof RateLimiterRes)) throw refused;
     locked.lock(ip, refused.msBeforeNext);
-    return refused.consumedPoints > maxAttempts ? refused.msBeforeNext : 0;
+    const waitMs = refused.msBeforeNext;
+    return refused.consumedPoints > maxAttempts
+      ? { lockedForMs: waitMs }
+      : { lockedForMs: 0, locksForMs: waitMs };
   }
 }

@@ -1,4 +1,5 @@
-import type { AuditLog, Clock, KeyStore, Lockout, QuotaLimiter } from '../keys/ports.ts';
+import type { AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
+import type { AuditLog, Clock, KeyStore, Lockout, QuotaLimiter, RotationLog } from '../keys/ports.ts';
 
 /** Everything a database gives; both adapters fill it, one contract suite judges them. */
 export interface Store {
@@ -6,6 +7,10 @@ export interface Store {
   readonly quota: QuotaLimiter;
   readonly lockout: Lockout;
   readonly audit: AuditLog;
+  readonly rotations: RotationLog;
+  readonly anomalies: AnomalyLog;
+  readonly alerts: AlertLog;
+  readonly sweepLease: SweepLease;
   /** Rejects with STORE_UNAVAILABLE when the store cannot be read and written now. */
   ping(): Promise<void>;
   /** Finishes what crashes left behind and drops counters that are over. Safe from several processes at once. */

@@ -1,13 +1,23 @@
+import type { AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
 import type { AuditLog, Clock } from '../keys/ports.ts';
+import type { AlertRaiser } from './alert-raiser.ts';
+import type { AnomalyWatch } from './anomaly-watch.ts';
+import type { DueKeys } from './due-keys.ts';
 
 const DAY_MS = 86_400_000;
 /** Retention deletes in small steps, so that it never holds up a call for long. */
-const STEP_EVENTS = 500;
+const STEP_ROWS = 500;
 const MAX_STEPS = 200;
 
 export interface SweeperParts {
   readonly store: { sweep(): Promise<void> };
-  readonly audit: AuditLog;
+  readonly lease: SweepLease;
+  readonly audit: Pick<AuditLog, 'deleteBefore'>;
+  readonly alertLog: Pick<AlertLog, 'deleteBefore'>;
+  readonly anomalies: Pick<AnomalyLog, 'deleteResolvedBefore'>;
+  readonly anomalyWatch: Pick<AnomalyWatch, 'finishAbandoned'>;
+  readonly alerts: Pick<AlertRaiser, 'redeliver'>;
+  readonly dueKeys: Pick<DueKeys, 'sweep'>;
   readonly clock: Clock;
   readonly intervalMs: number;
   /** 0 keeps everything. */
@@ -15,7 +25,10 @@ export interface SweeperParts {
   readonly warn: (text: string, error: unknown) => void;
 }
 
-/** Tidies up now and then: what crashes left, counters that are over, events past their retention. */
+/**
+ * Tidies up now and then, on one process of a deployment: what crashes left, counters that are over, notices whose
+ * time has come, rows past their retention. Every step may be done twice.
+ */
 export class Sweeper {
   readonly #parts: SweeperParts;
   #timer: NodeJS.Timeout | undefined;
@@ -32,29 +45,47 @@ export class Sweeper {
     });
   }
 
-  /** Waits for the sweep that is under way. */
-  stop(): Promise<void> {
+  /** Waits for the sweep that is under way, and lets another process go on. */
+  async stop(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#timer);
-    return this.#sweeping;
+    await this.#sweeping;
+    await this.#told(() => this.#parts.lease.release());
   }
 
-  /** One sweep. What fails is told and left for the next one. */
+  /** One sweep, if it is this process's turn. What fails is told and left for the next one; the rest goes on. */
   async sweep(): Promise<void> {
-    try {
-      await this.#parts.store.sweep();
-      await this.#deleteOldEvents();
-    } catch (error) {
-      this.#parts.warn('sweep failed, the next one tries again', error);
+    const { lease, store, dueKeys, anomalyWatch, alerts, clock, intervalMs } = this.#parts;
+    // Its holder has missed a sweep and a half when another takes it over.
+    const ours = await this.#told(() => lease.take(2.5 * intervalMs));
+    if (ours !== true) return;
+    await this.#told(() => store.sweep());
+    await this.#told(() => dueKeys.sweep());
+    await this.#told(() => anomalyWatch.finishAbandoned(clock.now()));
+    await this.#told(() => alerts.redeliver(clock.now()));
+    await this.#told(() => this.#deleteOld());
+  }
+
+  async #deleteOld(): Promise<void> {
+    const { audit, alertLog, anomalies, clock, retentionDays } = this.#parts;
+    if (retentionDays === 0) return;
+    const before = clock.now() - retentionDays * DAY_MS;
+    const steps = [
+      () => audit.deleteBefore(before, STEP_ROWS),
+      () => alertLog.deleteBefore(before, STEP_ROWS),
+      () => anomalies.deleteResolvedBefore(before, STEP_ROWS),
+    ];
+    for (const step of steps) {
+      for (let n = 0; n < MAX_STEPS && !this.#stopped; n++) if ((await step()) < STEP_ROWS) break;
     }
   }
 
-  async #deleteOldEvents(): Promise<void> {
-    const { audit, clock, retentionDays } = this.#parts;
-    if (retentionDays === 0) return;
-    const before = clock.now() - retentionDays * DAY_MS;
-    for (let step = 0; step < MAX_STEPS && !this.#stopped; step++) {
-      if ((await audit.deleteBefore(before, STEP_EVENTS)) < STEP_EVENTS) return;
+  async #told<T>(step: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await step();
+    } catch (error) {
+      this.#parts.warn('sweep failed, the next one tries again', error);
+      return undefined;
     }
   }
 }

@@ -1,12 +1,8 @@
 import { Code, ConnectError } from '@connectrpc/connect';
-import { adminKey, localOrigin } from '../../src/bootstrap.ts';
-import { IpAllowlist } from '../../src/keys/ip.ts';
-import { ManageKeys } from '../../src/keys/manage-keys.ts';
-import { hashSecret, mintSecret } from '../../src/keys/secret.ts';
-import { systemClock } from '../../src/serve.ts';
-import { openStore } from '../../src/store/open-store.ts';
-import { decide, makeKey, nameOf } from '../rpc/cases.ts';
-import { entryWith, keyWith } from '../support/keys.ts';
+import { expect } from 'vitest';
+import { RotationMode } from '../../gen/apikey/v1/key_pb.ts';
+import { mintSecret } from '../../src/keys/secret.ts';
+import { decide, decisionOf, makeKey, nameOf } from '../rpc/cases.ts';
 import type { Clients } from '../support/server.ts';
 
 /** Runs `count` jobs, `lanes` at a time. */
@@ -22,42 +18,10 @@ export async function inLanes(
   await Promise.all(Array.from({ length: lanes }, lane));
 }
 
-/** Puts into an empty store what no RPC of this release can make: a known admin, and a key after its rotation. */
-export async function seed(url: string): Promise<{ admin: string; rotated: string }> {
-  const store = await openStore({
-    url,
-    clock: systemClock,
-    lockout: { maxAttempts: 5, windowSeconds: 900 },
-    warn: () => {},
-  });
-  const admin = mintSecret();
-  const rotated = mintSecret();
-  try {
-    const manage = new ManageKeys(store.keys, store.audit, systemClock);
-    await manage.create(adminKey('test admin', ''), localOrigin('test/seed', systemClock), admin);
-    const { key } = keyWith({
-      createTime: Date.now(),
-      previousSecretExpireTime: Date.now() - 1,
-      ipAllowlist: new IpAllowlist([]),
-    });
-    await store.keys.insert(
-      { ...key, secrets: [...key.secrets, { hash: hashSecret(rotated), createTime: 0 }] },
-      entryWith(),
-    );
-  } finally {
-    await store.close();
-  }
-  return { admin, rotated };
-}
-
 type Call = (i: number) => Promise<string>;
 
 /** Each decision and each error code that is recorded, as a call that brings it about. */
-export async function mixedCalls(
-  clients: Clients,
-  as: (key: string) => Clients,
-  rotated: string,
-): Promise<Map<string, Call>> {
+export async function mixedCalls(clients: Clients, as: (key: string) => Clients): Promise<Map<string, Call>> {
   const good = await makeKey(clients, { scopes: ['traces:read'] });
   const narrow = await makeKey(clients, { ipAllowlist: ['192.0.2.1'] });
   const full = await makeKey(clients, { rateLimits: [{ name: 'm', limit: 1n, window: { seconds: 3600n } }] });
@@ -74,6 +38,13 @@ export async function mixedCalls(
     ).secret,
   );
   const stranger = as('');
+  const rotated = await makeKey(clients);
+  const { secret: successor } = await clients.admin.rotateKey({
+    id: rotated.id,
+    mode: RotationMode.FORCED,
+    grace: { seconds: 0n },
+  });
+  expect(await decisionOf(clients, successor)).toBe('VALID');
   await clients.admin.revokeKey({ id: revoked.id, reason: 1 });
   await clients.admin.updateKey({
     key: { id: disabled.id, disabled: true },
@@ -106,7 +77,7 @@ export async function mixedCalls(
     ['DECISION_REVOKED', ask(revoked.secret)],
     ['DECISION_DISABLED', ask(disabled.secret)],
     ['DECISION_EXPIRED', ask(expired.secret)],
-    ['DECISION_ROTATED', ask(rotated)],
+    ['DECISION_ROTATED', ask(rotated.secret)],
     ['DECISION_IP_NOT_ALLOWED', ask(narrow.secret, { clientIp: '192.0.2.2' })],
     ['DECISION_INSUFFICIENT_SCOPE', ask(good.secret, { requiredScope: 'traces:write' })],
     ['DECISION_RATE_LIMITED', ask(full.secret)],

@@ -108,7 +108,7 @@ describe('the order of denials', () => {
     revokeTime: 1,
     disabled: true,
     expireTime: 5_000,
-    previousSecretExpireTime: 5_000,
+    rotation: { id: 'r', mode: 'MANUAL', startTime: 0, expireTime: 5_000 },
     ipAllowlist: new IpAllowlist(['10.0.0.0/8']),
     scopes: ['x'],
   };
@@ -116,7 +116,7 @@ describe('the order of denials', () => {
     { revokeTime: undefined },
     { disabled: false },
     { expireTime: 5_001 },
-    { previousSecretExpireTime: 5_001 },
+    { rotation: { id: 'r', mode: 'MANUAL', startTime: 0, expireTime: 5_001 } },
     { ipAllowlist: new IpAllowlist([]) },
     { scopes: ['a:*'] },
   ];
@@ -146,10 +146,11 @@ describe('the order of denials', () => {
     const { key, secret } = keyWith();
     const old = mintSecret();
     const rotated = { ...key, secrets: [...key.secrets, { hash: hashSecret(old), createTime: 0 }] };
-    expect(slotOf(rotated, hashSecret(secret))).toBe('CURRENT');
-    expect(slotOf(rotated, hashSecret(old))).toBe('PREVIOUS');
-    expect(slotOf(rotated, hashSecret(mintSecret()))).toBeUndefined();
-    expect(slotOf({ ...key, secrets: [] }, hashSecret(secret))).toBeUndefined();
+    expect(slotOf({ key: rotated }, hashSecret(secret))).toBe('CURRENT');
+    expect(slotOf({ key: rotated }, hashSecret(old))).toBe('PREVIOUS');
+    expect(slotOf({ key: rotated }, hashSecret(mintSecret()))).toBeUndefined();
+    expect(slotOf({ key: { ...key, secrets: [] } }, hashSecret(secret))).toBeUndefined();
+    expect(slotOf({ key, retired: true }, hashSecret(old))).toBe('RETIRED');
   });
 });
 

@@ -14,6 +14,7 @@ import { auditContract } from './contract/audit.ts';
 import { type Adapter, LOCKOUT } from './contract/harness.ts';
 import { keyStoreContract } from './contract/keys.ts';
 import { limitsContract } from './contract/limits.ts';
+import { noticesContract } from './contract/notices.ts';
 
 const uri = inject('mongoUri');
 const names: string[] = [];
@@ -41,6 +42,7 @@ describe.skipIf(uri === '' && process.env.CI !== 'true')('mongo', () => {
   keyStoreContract(adapter);
   auditContract(adapter);
   limitsContract(adapter);
+  noticesContract(adapter);
 
   it('lets several processes start on an empty database at once', async () => {
     const url = adapter.freshUrl();

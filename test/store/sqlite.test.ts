@@ -9,6 +9,7 @@ import { auditContract } from './contract/audit.ts';
 import { type Adapter, LOCKOUT } from './contract/harness.ts';
 import { keyStoreContract } from './contract/keys.ts';
 import { limitsContract } from './contract/limits.ts';
+import { noticesContract } from './contract/notices.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'apikeyd-sqlite-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -25,6 +26,7 @@ const adapter: Adapter = {
 keyStoreContract(adapter);
 auditContract(adapter);
 limitsContract(adapter);
+noticesContract(adapter);
 
 describe('sqlite: one process', () => {
   it('refuses a second one on its file, and lets the next have it', async () => {

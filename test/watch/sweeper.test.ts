@@ -30,7 +30,13 @@ describe('sweeper', () => {
   const sweeper = (retentionDays: number, over: Partial<Store> = {}) =>
     new Sweeper({
       store: { ...store, ...over },
+      lease: store.sweepLease,
       audit: store.audit,
+      alertLog: store.alerts,
+      anomalies: store.anomalies,
+      anomalyWatch: { finishAbandoned: async () => {} },
+      alerts: { redeliver: async () => {} },
+      dueKeys: { sweep: async () => {} },
       clock,
       intervalMs: 1_000,
       retentionDays,

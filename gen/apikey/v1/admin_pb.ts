@@ -8,8 +8,10 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { AuditEvent } from "./audit_pb.ts";
 import { file_apikey_v1_audit } from "./audit_pb.ts";
-import type { Key, KeyType, RateLimit, RevokeReason, SecretSlot } from "./key_pb.ts";
+import type { Key, KeyType, RateLimit, RevokeReason, RotationMode, SecretSlot } from "./key_pb.ts";
 import { file_apikey_v1_key } from "./key_pb.ts";
+import type { Alert, Anomaly, AnomalyState, AnomalyType } from "./watch_pb.ts";
+import { file_apikey_v1_watch } from "./watch_pb.ts";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
@@ -18,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file apikey/v1/admin.proto.
  */
 export const file_apikey_v1_admin: GenFile = /*@__PURE__*/
-  fileDesc("ChVhcGlrZXkvdjEvYWRtaW4ucHJvdG8SCWFwaWtleS52MSKtAwoQQ3JlYXRlS2V5UmVxdWVzdBIMCgRuYW1lGAEgASgJEhAKCG93bmVyX2lkGAIgASgJEiQKCGtleV90eXBlGAMgASgOMhIuYXBpa2V5LnYxLktleVR5cGUSDgoGc2NvcGVzGAQgAygJEikKC3JhdGVfbGltaXRzGAUgAygLMhQuYXBpa2V5LnYxLlJhdGVMaW1pdBIZChFyYXRlX2xpbWl0X2J1Y2tldBgGIAEoCRIxCgtleHBpcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIABIoCgN0dGwYCCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25IABIUCgxpcF9hbGxvd2xpc3QYCSADKAkSOwoIbWV0YWRhdGEYCiADKAsyKS5hcGlrZXkudjEuQ3JlYXRlS2V5UmVxdWVzdC5NZXRhZGF0YUVudHJ5EhIKCnJlcXVlc3RfaWQYCyABKAkaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQggKBmV4cGlyeSJAChFDcmVhdGVLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5Eg4KBnNlY3JldBgCIAEoCSIbCg1HZXRLZXlSZXF1ZXN0EgoKAmlkGAEgASgJIi0KDkdldEtleVJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkihQEKD0xpc3RLZXlzUmVxdWVzdBIQCghvd25lcl9pZBgBIAEoCRIkCghrZXlfdHlwZRgCIAEoDjISLmFwaWtleS52MS5LZXlUeXBlEhMKC2FjdGl2ZV9vbmx5GAMgASgIEhEKCXBhZ2Vfc2l6ZRgEIAEoBRISCgpwYWdlX3Rva2VuGAUgASgJIkkKEExpc3RLZXlzUmVzcG9uc2USHAoEa2V5cxgBIAMoCzIOLmFwaWtleS52MS5LZXkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJImAKEFVwZGF0ZUtleVJlcXVlc3QSGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siMAoRVXBkYXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleSJVChBSZXZva2VLZXlSZXF1ZXN0EgoKAmlkGAEgASgJEicKBnJlYXNvbhgCIAEoDjIXLmFwaWtleS52MS5SZXZva2VSZWFzb24SDAoEbm90ZRgDIAEoCSJCChFSZXZva2VLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5EhAKCHJldmlzaW9uGAIgASgDIk8KEEV4cGlyZUtleVJlcXVlc3QSCgoCaWQYASABKAkSLwoLZXhwaXJlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIjAKEUV4cGlyZUtleVJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkiEQoPR2V0U3RhdHNSZXF1ZXN0IsMDChBHZXRTdGF0c1Jlc3BvbnNlEkUKDmtleXNfYnlfc3RhdHVzGAEgAygLMi0uYXBpa2V5LnYxLkdldFN0YXRzUmVzcG9uc2UuS2V5c0J5U3RhdHVzRW50cnkSQQoMa2V5c19ieV90eXBlGAIgAygLMisuYXBpa2V5LnYxLkdldFN0YXRzUmVzcG9uc2UuS2V5c0J5VHlwZUVudHJ5EksKEWV2ZW50c19ieV9vdXRjb21lGAMgAygLMjAuYXBpa2V5LnYxLkdldFN0YXRzUmVzcG9uc2UuRXZlbnRzQnlPdXRjb21lRW50cnkSFAoMYXVkaXRfZXZlbnRzGAQgASgDEhAKCGxvY2tvdXRzGAUgASgDEhAKCHJldmlzaW9uGAYgASgDGjMKEUtleXNCeVN0YXR1c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAzoCOAEaMQoPS2V5c0J5VHlwZUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAzoCOAEaNgoURXZlbnRzQnlPdXRjb21lRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ASKkAgoWTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBIOCgZrZXlfaWQYASABKAkSFQoNY2FsbGVyX2tleV9pZBgCIAEoCRIOCgZtZXRob2QYAyABKAkSDwoHb3V0Y29tZRgEIAEoCRIRCgljbGllbnRfaXAYBSABKAkSKgoLc2VjcmV0X3Nsb3QYBiABKA4yFS5hcGlrZXkudjEuU2VjcmV0U2xvdBIuCgpzdGFydF90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJcGFnZV9zaXplGAkgASgFEhIKCnBhZ2VfdG9rZW4YCiABKAkiWQoXTGlzdEF1ZGl0RXZlbnRzUmVzcG9uc2USJQoGZXZlbnRzGAEgAygLMhUuYXBpa2V5LnYxLkF1ZGl0RXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjwKE0xpc3RMb2Nrb3V0c1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiTQoHTG9ja291dBIRCgljbGllbnRfaXAYASABKAkSLwoLZXhwaXJlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlUKFExpc3RMb2Nrb3V0c1Jlc3BvbnNlEiQKCGxvY2tvdXRzGAEgAygLMhIuYXBpa2V5LnYxLkxvY2tvdXQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIigKE0NsZWFyTG9ja291dFJlcXVlc3QSEQoJY2xpZW50X2lwGAEgASgJIhYKFENsZWFyTG9ja291dFJlc3BvbnNlMvIFCgtBcGlLZXlBZG1pbhJGCglDcmVhdGVLZXkSGy5hcGlrZXkudjEuQ3JlYXRlS2V5UmVxdWVzdBocLmFwaWtleS52MS5DcmVhdGVLZXlSZXNwb25zZRI9CgZHZXRLZXkSGC5hcGlrZXkudjEuR2V0S2V5UmVxdWVzdBoZLmFwaWtleS52MS5HZXRLZXlSZXNwb25zZRJDCghMaXN0S2V5cxIaLmFwaWtleS52MS5MaXN0S2V5c1JlcXVlc3QaGy5hcGlrZXkudjEuTGlzdEtleXNSZXNwb25zZRJGCglVcGRhdGVLZXkSGy5hcGlrZXkudjEuVXBkYXRlS2V5UmVxdWVzdBocLmFwaWtleS52MS5VcGRhdGVLZXlSZXNwb25zZRJGCglSZXZva2VLZXkSGy5hcGlrZXkudjEuUmV2b2tlS2V5UmVxdWVzdBocLmFwaWtleS52MS5SZXZva2VLZXlSZXNwb25zZRJGCglFeHBpcmVLZXkSGy5hcGlrZXkudjEuRXhwaXJlS2V5UmVxdWVzdBocLmFwaWtleS52MS5FeHBpcmVLZXlSZXNwb25zZRJDCghHZXRTdGF0cxIaLmFwaWtleS52MS5HZXRTdGF0c1JlcXVlc3QaGy5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZRJYCg9MaXN0QXVkaXRFdmVudHMSIS5hcGlrZXkudjEuTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBoiLmFwaWtleS52MS5MaXN0QXVkaXRFdmVudHNSZXNwb25zZRJPCgxMaXN0TG9ja291dHMSHi5hcGlrZXkudjEuTGlzdExvY2tvdXRzUmVxdWVzdBofLmFwaWtleS52MS5MaXN0TG9ja291dHNSZXNwb25zZRJPCgxDbGVhckxvY2tvdXQSHi5hcGlrZXkudjEuQ2xlYXJMb2Nrb3V0UmVxdWVzdBofLmFwaWtleS52MS5DbGVhckxvY2tvdXRSZXNwb25zZWIGcHJvdG8z", [file_apikey_v1_audit, file_apikey_v1_key, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
+  fileDesc("ChVhcGlrZXkvdjEvYWRtaW4ucHJvdG8SCWFwaWtleS52MSLeAwoQQ3JlYXRlS2V5UmVxdWVzdBIMCgRuYW1lGAEgASgJEhAKCG93bmVyX2lkGAIgASgJEiQKCGtleV90eXBlGAMgASgOMhIuYXBpa2V5LnYxLktleVR5cGUSDgoGc2NvcGVzGAQgAygJEikKC3JhdGVfbGltaXRzGAUgAygLMhQuYXBpa2V5LnYxLlJhdGVMaW1pdBIZChFyYXRlX2xpbWl0X2J1Y2tldBgGIAEoCRIxCgtleHBpcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIABIoCgN0dGwYCCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25IABIUCgxpcF9hbGxvd2xpc3QYCSADKAkSOwoIbWV0YWRhdGEYCiADKAsyKS5hcGlrZXkudjEuQ3JlYXRlS2V5UmVxdWVzdC5NZXRhZGF0YUVudHJ5EhIKCnJlcXVlc3RfaWQYCyABKAkSLwoMcm90YXRlX2V2ZXJ5GAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZleHBpcnkiQAoRQ3JlYXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIOCgZzZWNyZXQYAiABKAkiGwoNR2V0S2V5UmVxdWVzdBIKCgJpZBgBIAEoCSItCg5HZXRLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5IoUBCg9MaXN0S2V5c1JlcXVlc3QSEAoIb3duZXJfaWQYASABKAkSJAoIa2V5X3R5cGUYAiABKA4yEi5hcGlrZXkudjEuS2V5VHlwZRITCgthY3RpdmVfb25seRgDIAEoCBIRCglwYWdlX3NpemUYBCABKAUSEgoKcGFnZV90b2tlbhgFIAEoCSJJChBMaXN0S2V5c1Jlc3BvbnNlEhwKBGtleXMYASADKAsyDi5hcGlrZXkudjEuS2V5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJgChBVcGRhdGVLZXlSZXF1ZXN0EhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkSLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIjAKEVVwZGF0ZUtleVJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkiVQoQUmV2b2tlS2V5UmVxdWVzdBIKCgJpZBgBIAEoCRInCgZyZWFzb24YAiABKA4yFy5hcGlrZXkudjEuUmV2b2tlUmVhc29uEgwKBG5vdGUYAyABKAkiQgoRUmV2b2tlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIQCghyZXZpc2lvbhgCIAEoAyJPChBFeHBpcmVLZXlSZXF1ZXN0EgoKAmlkGAEgASgJEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIwChFFeHBpcmVLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5Im8KEFJvdGF0ZUtleVJlcXVlc3QSCgoCaWQYASABKAkSJQoEbW9kZRgCIAEoDjIXLmFwaWtleS52MS5Sb3RhdGlvbk1vZGUSKAoFZ3JhY2UYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iQAoRUm90YXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIOCgZzZWNyZXQYAiABKAkiJQoXQ29tcGxldGVSb3RhdGlvblJlcXVlc3QSCgoCaWQYASABKAkiNwoYQ29tcGxldGVSb3RhdGlvblJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkiTQoUTGlzdFJvdGF0aW9uc1JlcXVlc3QSDgoGa2V5X2lkGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIsMCCghSb3RhdGlvbhIKCgJpZBgBIAEoCRIOCgZrZXlfaWQYAiABKAkSJQoEbW9kZRgDIAEoDjIXLmFwaWtleS52MS5Sb3RhdGlvbk1vZGUSLgoKc3RhcnRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDWNvbXBsZXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCG9sZF91c2VzGAcgASgDEjUKEWxhc3Rfb2xkX3VzZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9sYXN0X29sZF91c2VfaXAYCSABKAkiWAoVTGlzdFJvdGF0aW9uc1Jlc3BvbnNlEiYKCXJvdGF0aW9ucxgBIAMoCzITLmFwaWtleS52MS5Sb3RhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkimwEKFExpc3RBbm9tYWxpZXNSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIkCgR0eXBlGAIgASgOMhYuYXBpa2V5LnYxLkFub21hbHlUeXBlEiYKBXN0YXRlGAMgASgOMhcuYXBpa2V5LnYxLkFub21hbHlTdGF0ZRIRCglwYWdlX3NpemUYBCABKAUSEgoKcGFnZV90b2tlbhgFIAEoCSJXChVMaXN0QW5vbWFsaWVzUmVzcG9uc2USJQoJYW5vbWFsaWVzGAEgAygLMhIuYXBpa2V5LnYxLkFub21hbHkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiMKFVJlc29sdmVBbm9tYWx5UmVxdWVzdBIKCgJpZBgBIAEoCSI9ChZSZXNvbHZlQW5vbWFseVJlc3BvbnNlEiMKB2Fub21hbHkYASABKAsyEi5hcGlrZXkudjEuQW5vbWFseSJEChJXYXRjaEFsZXJ0c1JlcXVlc3QSLgoKc2luY2VfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiNgoTV2F0Y2hBbGVydHNSZXNwb25zZRIfCgVhbGVydBgBIAEoCzIQLmFwaWtleS52MS5BbGVydCIRCg9HZXRTdGF0c1JlcXVlc3QiwwMKEEdldFN0YXRzUmVzcG9uc2USRQoOa2V5c19ieV9zdGF0dXMYASADKAsyLS5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5LZXlzQnlTdGF0dXNFbnRyeRJBCgxrZXlzX2J5X3R5cGUYAiADKAsyKy5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5LZXlzQnlUeXBlRW50cnkSSwoRZXZlbnRzX2J5X291dGNvbWUYAyADKAsyMC5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5FdmVudHNCeU91dGNvbWVFbnRyeRIUCgxhdWRpdF9ldmVudHMYBCABKAMSEAoIbG9ja291dHMYBSABKAMSEAoIcmV2aXNpb24YBiABKAMaMwoRS2V5c0J5U3RhdHVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ARoxCg9LZXlzQnlUeXBlRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ARo2ChRFdmVudHNCeU91dGNvbWVFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBIqQCChZMaXN0QXVkaXRFdmVudHNSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIVCg1jYWxsZXJfa2V5X2lkGAIgASgJEg4KBm1ldGhvZBgDIAEoCRIPCgdvdXRjb21lGAQgASgJEhEKCWNsaWVudF9pcBgFIAEoCRIqCgtzZWNyZXRfc2xvdBgGIAEoDjIVLmFwaWtleS52MS5TZWNyZXRTbG90Ei4KCnN0YXJ0X3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglwYWdlX3NpemUYCSABKAUSEgoKcGFnZV90b2tlbhgKIAEoCSJZChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIlCgZldmVudHMYASADKAsyFS5hcGlrZXkudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiPAoTTGlzdExvY2tvdXRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJNCgdMb2Nrb3V0EhEKCWNsaWVudF9pcBgBIAEoCRIvCgtleHBpcmVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVQoUTGlzdExvY2tvdXRzUmVzcG9uc2USJAoIbG9ja291dHMYASADKAsyEi5hcGlrZXkudjEuTG9ja291dBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiKAoTQ2xlYXJMb2Nrb3V0UmVxdWVzdBIRCgljbGllbnRfaXAYASABKAkiFgoUQ2xlYXJMb2Nrb3V0UmVzcG9uc2Uy5gkKC0FwaUtleUFkbWluEkYKCUNyZWF0ZUtleRIbLmFwaWtleS52MS5DcmVhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLkNyZWF0ZUtleVJlc3BvbnNlEj0KBkdldEtleRIYLmFwaWtleS52MS5HZXRLZXlSZXF1ZXN0GhkuYXBpa2V5LnYxLkdldEtleVJlc3BvbnNlEkMKCExpc3RLZXlzEhouYXBpa2V5LnYxLkxpc3RLZXlzUmVxdWVzdBobLmFwaWtleS52MS5MaXN0S2V5c1Jlc3BvbnNlEkYKCVVwZGF0ZUtleRIbLmFwaWtleS52MS5VcGRhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlVwZGF0ZUtleVJlc3BvbnNlEkYKCVJldm9rZUtleRIbLmFwaWtleS52MS5SZXZva2VLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlJldm9rZUtleVJlc3BvbnNlEkYKCUV4cGlyZUtleRIbLmFwaWtleS52MS5FeHBpcmVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLkV4cGlyZUtleVJlc3BvbnNlEkYKCVJvdGF0ZUtleRIbLmFwaWtleS52MS5Sb3RhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlJvdGF0ZUtleVJlc3BvbnNlElsKEENvbXBsZXRlUm90YXRpb24SIi5hcGlrZXkudjEuQ29tcGxldGVSb3RhdGlvblJlcXVlc3QaIy5hcGlrZXkudjEuQ29tcGxldGVSb3RhdGlvblJlc3BvbnNlElIKDUxpc3RSb3RhdGlvbnMSHy5hcGlrZXkudjEuTGlzdFJvdGF0aW9uc1JlcXVlc3QaIC5hcGlrZXkudjEuTGlzdFJvdGF0aW9uc1Jlc3BvbnNlEkMKCEdldFN0YXRzEhouYXBpa2V5LnYxLkdldFN0YXRzUmVxdWVzdBobLmFwaWtleS52MS5HZXRTdGF0c1Jlc3BvbnNlElgKD0xpc3RBdWRpdEV2ZW50cxIhLmFwaWtleS52MS5MaXN0QXVkaXRFdmVudHNSZXF1ZXN0GiIuYXBpa2V5LnYxLkxpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlElIKDUxpc3RBbm9tYWxpZXMSHy5hcGlrZXkudjEuTGlzdEFub21hbGllc1JlcXVlc3QaIC5hcGlrZXkudjEuTGlzdEFub21hbGllc1Jlc3BvbnNlElUKDlJlc29sdmVBbm9tYWx5EiAuYXBpa2V5LnYxLlJlc29sdmVBbm9tYWx5UmVxdWVzdBohLmFwaWtleS52MS5SZXNvbHZlQW5vbWFseVJlc3BvbnNlEk4KC1dhdGNoQWxlcnRzEh0uYXBpa2V5LnYxLldhdGNoQWxlcnRzUmVxdWVzdBoeLmFwaWtleS52MS5XYXRjaEFsZXJ0c1Jlc3BvbnNlMAESTwoMTGlzdExvY2tvdXRzEh4uYXBpa2V5LnYxLkxpc3RMb2Nrb3V0c1JlcXVlc3QaHy5hcGlrZXkudjEuTGlzdExvY2tvdXRzUmVzcG9uc2USTwoMQ2xlYXJMb2Nrb3V0Eh4uYXBpa2V5LnYxLkNsZWFyTG9ja291dFJlcXVlc3QaHy5hcGlrZXkudjEuQ2xlYXJMb2Nrb3V0UmVzcG9uc2ViBnByb3RvMw", [file_apikey_v1_audit, file_apikey_v1_key, file_apikey_v1_watch, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * A new key.
@@ -111,6 +113,13 @@ export type CreateKeyRequest = Message<"apikey.v1.CreateKeyRequest"> & {
    * @generated from field: string request_id = 11;
    */
   requestId: string;
+
+  /**
+   * See Key.rotate_every.
+   *
+   * @generated from field: google.protobuf.Duration rotate_every = 12;
+   */
+  rotateEvery?: Duration | undefined;
 };
 
 /**
@@ -282,7 +291,7 @@ export type UpdateKeyRequest = Message<"apikey.v1.UpdateKeyRequest"> & {
 
   /**
    * What to change, at least one of: name, owner_id, scopes, rate_limits, rate_limit_bucket, metadata,
-   * ip_allowlist, disabled.
+   * ip_allowlist, disabled, rotate_every.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
@@ -430,6 +439,414 @@ export const ExpireKeyResponseSchema: GenMessage<ExpireKeyResponse> = /*@__PURE_
   messageDesc(file_apikey_v1_admin, 11);
 
 /**
+ * Which key to rotate, and how.
+ *
+ * @generated from message apikey.v1.RotateKeyRequest
+ */
+export type RotateKeyRequest = Message<"apikey.v1.RotateKeyRequest"> & {
+  /**
+   * The key's id.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Unspecified: MANUAL.
+   *
+   * @generated from field: apikey.v1.RotationMode mode = 2;
+   */
+  mode: RotationMode;
+
+  /**
+   * How long the old secret works on, from ROTATION_MIN_GRACE_SECONDS to ROTATION_MAX_GRACE_SECONDS (1 h to 7 days);
+   * 0 only for FORCED, or for a key of type EMERGENCY. Absent: SYSTEM 72 h, USER 24 h, SERVICE 48 h,
+   * INTEGRATION 24 h, EMERGENCY 0; FORCED 1 h, for EMERGENCY 0.
+   *
+   * @generated from field: google.protobuf.Duration grace = 3;
+   */
+  grace?: Duration | undefined;
+};
+
+/**
+ * Describes the message apikey.v1.RotateKeyRequest.
+ * Use `create(RotateKeyRequestSchema)` to create a new message.
+ */
+export const RotateKeyRequestSchema: GenMessage<RotateKeyRequest> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 12);
+
+/**
+ * The rotated key.
+ *
+ * @generated from message apikey.v1.RotateKeyResponse
+ */
+export type RotateKeyResponse = Message<"apikey.v1.RotateKeyResponse"> & {
+  /**
+   * The key.
+   *
+   * @generated from field: apikey.v1.Key key = 1;
+   */
+  key?: Key | undefined;
+
+  /**
+   * Its new secret. It cannot be had again.
+   *
+   * @generated from field: string secret = 2;
+   */
+  secret: string;
+};
+
+/**
+ * Describes the message apikey.v1.RotateKeyResponse.
+ * Use `create(RotateKeyResponseSchema)` to create a new message.
+ */
+export const RotateKeyResponseSchema: GenMessage<RotateKeyResponse> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 13);
+
+/**
+ * Whose rotation to end.
+ *
+ * @generated from message apikey.v1.CompleteRotationRequest
+ */
+export type CompleteRotationRequest = Message<"apikey.v1.CompleteRotationRequest"> & {
+  /**
+   * The key's id.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message apikey.v1.CompleteRotationRequest.
+ * Use `create(CompleteRotationRequestSchema)` to create a new message.
+ */
+export const CompleteRotationRequestSchema: GenMessage<CompleteRotationRequest> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 14);
+
+/**
+ * The key, with its new secret only.
+ *
+ * @generated from message apikey.v1.CompleteRotationResponse
+ */
+export type CompleteRotationResponse = Message<"apikey.v1.CompleteRotationResponse"> & {
+  /**
+   * The key.
+   *
+   * @generated from field: apikey.v1.Key key = 1;
+   */
+  key?: Key | undefined;
+};
+
+/**
+ * Describes the message apikey.v1.CompleteRotationResponse.
+ * Use `create(CompleteRotationResponseSchema)` to create a new message.
+ */
+export const CompleteRotationResponseSchema: GenMessage<CompleteRotationResponse> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 15);
+
+/**
+ * Which rotations.
+ *
+ * @generated from message apikey.v1.ListRotationsRequest
+ */
+export type ListRotationsRequest = Message<"apikey.v1.ListRotationsRequest"> & {
+  /**
+   * Of this key, when set.
+   *
+   * @generated from field: string key_id = 1;
+   */
+  keyId: string;
+
+  /**
+   * 1 to 1 000; 0 means 50.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * next_page_token of the answer before, with the same filters.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message apikey.v1.ListRotationsRequest.
+ * Use `create(ListRotationsRequestSchema)` to create a new message.
+ */
+export const ListRotationsRequestSchema: GenMessage<ListRotationsRequest> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 16);
+
+/**
+ * One rotation of a key.
+ *
+ * @generated from message apikey.v1.Rotation
+ */
+export type Rotation = Message<"apikey.v1.Rotation"> & {
+  /**
+   * Set by the server.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * The key.
+   *
+   * @generated from field: string key_id = 2;
+   */
+  keyId: string;
+
+  /**
+   * How it was begun.
+   *
+   * @generated from field: apikey.v1.RotationMode mode = 3;
+   */
+  mode: RotationMode;
+
+  /**
+   * When the new secret was minted.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 4;
+   */
+  startTime?: Timestamp | undefined;
+
+  /**
+   * When the grace of the old one ends.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 5;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * When it was completed; absent while it is not.
+   *
+   * @generated from field: google.protobuf.Timestamp complete_time = 6;
+   */
+  completeTime?: Timestamp | undefined;
+
+  /**
+   * Uses of the old secret inside the grace, at most 2 s late.
+   *
+   * @generated from field: int64 old_uses = 7;
+   */
+  oldUses: bigint;
+
+  /**
+   * The last of them.
+   *
+   * @generated from field: google.protobuf.Timestamp last_old_use_time = 8;
+   */
+  lastOldUseTime?: Timestamp | undefined;
+
+  /**
+   * Where it came from, when known.
+   *
+   * @generated from field: string last_old_use_ip = 9;
+   */
+  lastOldUseIp: string;
+};
+
+/**
+ * Describes the message apikey.v1.Rotation.
+ * Use `create(RotationSchema)` to create a new message.
+ */
+export const RotationSchema: GenMessage<Rotation> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 17);
+
+/**
+ * One page of rotations.
+ *
+ * @generated from message apikey.v1.ListRotationsResponse
+ */
+export type ListRotationsResponse = Message<"apikey.v1.ListRotationsResponse"> & {
+  /**
+   * Newest first.
+   *
+   * @generated from field: repeated apikey.v1.Rotation rotations = 1;
+   */
+  rotations: Rotation[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message apikey.v1.ListRotationsResponse.
+ * Use `create(ListRotationsResponseSchema)` to create a new message.
+ */
+export const ListRotationsResponseSchema: GenMessage<ListRotationsResponse> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 18);
+
+/**
+ * Which anomalies. Filters combine with AND.
+ *
+ * @generated from message apikey.v1.ListAnomaliesRequest
+ */
+export type ListAnomaliesRequest = Message<"apikey.v1.ListAnomaliesRequest"> & {
+  /**
+   * Of this key.
+   *
+   * @generated from field: string key_id = 1;
+   */
+  keyId: string;
+
+  /**
+   * Of this type.
+   *
+   * @generated from field: apikey.v1.AnomalyType type = 2;
+   */
+  type: AnomalyType;
+
+  /**
+   * In this state.
+   *
+   * @generated from field: apikey.v1.AnomalyState state = 3;
+   */
+  state: AnomalyState;
+
+  /**
+   * 1 to 1 000; 0 means 50.
+   *
+   * @generated from field: int32 page_size = 4;
+   */
+  pageSize: number;
+
+  /**
+   * next_page_token of the answer before, with the same filters.
+   *
+   * @generated from field: string page_token = 5;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message apikey.v1.ListAnomaliesRequest.
+ * Use `create(ListAnomaliesRequestSchema)` to create a new message.
+ */
+export const ListAnomaliesRequestSchema: GenMessage<ListAnomaliesRequest> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 19);
+
+/**
+ * One page of anomalies.
+ *
+ * @generated from message apikey.v1.ListAnomaliesResponse
+ */
+export type ListAnomaliesResponse = Message<"apikey.v1.ListAnomaliesResponse"> & {
+  /**
+   * Newest first.
+   *
+   * @generated from field: repeated apikey.v1.Anomaly anomalies = 1;
+   */
+  anomalies: Anomaly[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message apikey.v1.ListAnomaliesResponse.
+ * Use `create(ListAnomaliesResponseSchema)` to create a new message.
+ */
+export const ListAnomaliesResponseSchema: GenMessage<ListAnomaliesResponse> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 20);
+
+/**
+ * Which anomaly is dealt with.
+ *
+ * @generated from message apikey.v1.ResolveAnomalyRequest
+ */
+export type ResolveAnomalyRequest = Message<"apikey.v1.ResolveAnomalyRequest"> & {
+  /**
+   * The anomaly's id.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message apikey.v1.ResolveAnomalyRequest.
+ * Use `create(ResolveAnomalyRequestSchema)` to create a new message.
+ */
+export const ResolveAnomalyRequestSchema: GenMessage<ResolveAnomalyRequest> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 21);
+
+/**
+ * The anomaly, RESOLVED.
+ *
+ * @generated from message apikey.v1.ResolveAnomalyResponse
+ */
+export type ResolveAnomalyResponse = Message<"apikey.v1.ResolveAnomalyResponse"> & {
+  /**
+   * The anomaly.
+   *
+   * @generated from field: apikey.v1.Anomaly anomaly = 1;
+   */
+  anomaly?: Anomaly | undefined;
+};
+
+/**
+ * Describes the message apikey.v1.ResolveAnomalyResponse.
+ * Use `create(ResolveAnomalyResponseSchema)` to create a new message.
+ */
+export const ResolveAnomalyResponseSchema: GenMessage<ResolveAnomalyResponse> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 22);
+
+/**
+ * From when on.
+ *
+ * @generated from message apikey.v1.WatchAlertsRequest
+ */
+export type WatchAlertsRequest = Message<"apikey.v1.WatchAlertsRequest"> & {
+  /**
+   * Also alerts raised at or after this time. Absent: only from now on.
+   *
+   * @generated from field: google.protobuf.Timestamp since_time = 1;
+   */
+  sinceTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message apikey.v1.WatchAlertsRequest.
+ * Use `create(WatchAlertsRequestSchema)` to create a new message.
+ */
+export const WatchAlertsRequestSchema: GenMessage<WatchAlertsRequest> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 23);
+
+/**
+ * One alert.
+ *
+ * @generated from message apikey.v1.WatchAlertsResponse
+ */
+export type WatchAlertsResponse = Message<"apikey.v1.WatchAlertsResponse"> & {
+  /**
+   * The alert; the same one may come twice.
+   *
+   * @generated from field: apikey.v1.Alert alert = 1;
+   */
+  alert?: Alert | undefined;
+};
+
+/**
+ * Describes the message apikey.v1.WatchAlertsResponse.
+ * Use `create(WatchAlertsResponseSchema)` to create a new message.
+ */
+export const WatchAlertsResponseSchema: GenMessage<WatchAlertsResponse> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 24);
+
+/**
  * Nothing to say.
  *
  * @generated from message apikey.v1.GetStatsRequest
@@ -442,7 +859,7 @@ export type GetStatsRequest = Message<"apikey.v1.GetStatsRequest"> & {
  * Use `create(GetStatsRequestSchema)` to create a new message.
  */
 export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 12);
+  messageDesc(file_apikey_v1_admin, 25);
 
 /**
  * Counts, as of now.
@@ -498,7 +915,7 @@ export type GetStatsResponse = Message<"apikey.v1.GetStatsResponse"> & {
  * Use `create(GetStatsResponseSchema)` to create a new message.
  */
 export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 13);
+  messageDesc(file_apikey_v1_admin, 26);
 
 /**
  * Which events. Filters combine with AND.
@@ -582,7 +999,7 @@ export type ListAuditEventsRequest = Message<"apikey.v1.ListAuditEventsRequest">
  * Use `create(ListAuditEventsRequestSchema)` to create a new message.
  */
 export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 14);
+  messageDesc(file_apikey_v1_admin, 27);
 
 /**
  * One page of the log.
@@ -610,7 +1027,7 @@ export type ListAuditEventsResponse = Message<"apikey.v1.ListAuditEventsResponse
  * Use `create(ListAuditEventsResponseSchema)` to create a new message.
  */
 export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 15);
+  messageDesc(file_apikey_v1_admin, 28);
 
 /**
  * Which page.
@@ -638,7 +1055,7 @@ export type ListLockoutsRequest = Message<"apikey.v1.ListLockoutsRequest"> & {
  * Use `create(ListLockoutsRequestSchema)` to create a new message.
  */
 export const ListLockoutsRequestSchema: GenMessage<ListLockoutsRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 16);
+  messageDesc(file_apikey_v1_admin, 29);
 
 /**
  * An address that is locked out.
@@ -666,7 +1083,7 @@ export type Lockout = Message<"apikey.v1.Lockout"> & {
  * Use `create(LockoutSchema)` to create a new message.
  */
 export const LockoutSchema: GenMessage<Lockout> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 17);
+  messageDesc(file_apikey_v1_admin, 30);
 
 /**
  * One page of lockouts.
@@ -694,7 +1111,7 @@ export type ListLockoutsResponse = Message<"apikey.v1.ListLockoutsResponse"> & {
  * Use `create(ListLockoutsResponseSchema)` to create a new message.
  */
 export const ListLockoutsResponseSchema: GenMessage<ListLockoutsResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 18);
+  messageDesc(file_apikey_v1_admin, 31);
 
 /**
  * Which address.
@@ -715,7 +1132,7 @@ export type ClearLockoutRequest = Message<"apikey.v1.ClearLockoutRequest"> & {
  * Use `create(ClearLockoutRequestSchema)` to create a new message.
  */
 export const ClearLockoutRequestSchema: GenMessage<ClearLockoutRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 19);
+  messageDesc(file_apikey_v1_admin, 32);
 
 /**
  * Cleared.
@@ -730,7 +1147,7 @@ export type ClearLockoutResponse = Message<"apikey.v1.ClearLockoutResponse"> & {
  * Use `create(ClearLockoutResponseSchema)` to create a new message.
  */
 export const ClearLockoutResponseSchema: GenMessage<ClearLockoutResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 20);
+  messageDesc(file_apikey_v1_admin, 33);
 
 /**
  * Administration. Needs `authorization: Bearer <key>` with the scope `apikeys:admin`; the calls that only read also
@@ -801,6 +1218,38 @@ export const ApiKeyAdmin: GenService<{
     output: typeof ExpireKeyResponseSchema;
   },
   /**
+   * Mints a new secret and answers it, once. The old one works on for the grace; the key's id, scopes, limits and
+   * expire_time stay. FAILED_PRECONDITION on a revoked or expired key, and for MANUAL while a rotation is ACTIVE. A
+   * key that holds `apikeys` scopes can be rotated only by a caller that holds them.
+   *
+   * @generated from rpc apikey.v1.ApiKeyAdmin.RotateKey
+   */
+  rotateKey: {
+    methodKind: "unary";
+    input: typeof RotateKeyRequestSchema;
+    output: typeof RotateKeyResponseSchema;
+  },
+  /**
+   * Ends the rotation a key is in: its old secret, if it still works, ends at once. FAILED_PRECONDITION without one.
+   *
+   * @generated from rpc apikey.v1.ApiKeyAdmin.CompleteRotation
+   */
+  completeRotation: {
+    methodKind: "unary";
+    input: typeof CompleteRotationRequestSchema;
+    output: typeof CompleteRotationResponseSchema;
+  },
+  /**
+   * Rotations with the uses of their old secrets, newest first. Also with `apikeys:audit`.
+   *
+   * @generated from rpc apikey.v1.ApiKeyAdmin.ListRotations
+   */
+  listRotations: {
+    methodKind: "unary";
+    input: typeof ListRotationsRequestSchema;
+    output: typeof ListRotationsResponseSchema;
+  },
+  /**
    * Counts of keys, events and lockouts. Also with `apikeys:audit`.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.GetStats
@@ -819,6 +1268,38 @@ export const ApiKeyAdmin: GenService<{
     methodKind: "unary";
     input: typeof ListAuditEventsRequestSchema;
     output: typeof ListAuditEventsResponseSchema;
+  },
+  /**
+   * Anomalies, newest first. Also with `apikeys:audit`.
+   *
+   * @generated from rpc apikey.v1.ApiKeyAdmin.ListAnomalies
+   */
+  listAnomalies: {
+    methodKind: "unary";
+    input: typeof ListAnomaliesRequestSchema;
+    output: typeof ListAnomaliesResponseSchema;
+  },
+  /**
+   * Marks an anomaly as dealt with. Repeating it changes nothing.
+   *
+   * @generated from rpc apikey.v1.ApiKeyAdmin.ResolveAnomaly
+   */
+  resolveAnomaly: {
+    methodKind: "unary";
+    input: typeof ResolveAnomalyRequestSchema;
+    output: typeof ResolveAnomalyResponseSchema;
+  },
+  /**
+   * Alerts as they are raised, on any process, within 2 s; with since_time also those before. Every subscriber gets
+   * each. One that reads too slowly is dropped with RESOURCE_EXHAUSTED: come back with since_time. Ends when the
+   * caller's key no longer works. Also with `apikeys:audit`.
+   *
+   * @generated from rpc apikey.v1.ApiKeyAdmin.WatchAlerts
+   */
+  watchAlerts: {
+    methodKind: "server_streaming";
+    input: typeof WatchAlertsRequestSchema;
+    output: typeof WatchAlertsResponseSchema;
   },
   /**
    * The client addresses that are locked out now. Also with `apikeys:audit`.

@@ -14,7 +14,56 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file apikey/v1/key.proto.
  */
 export const file_apikey_v1_key: GenFile = /*@__PURE__*/
-  fileDesc("ChNhcGlrZXkvdjEva2V5LnByb3RvEglhcGlrZXkudjEiUwoJUmF0ZUxpbWl0EgwKBG5hbWUYASABKAkSDQoFbGltaXQYAiABKAQSKQoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIpUFCgNLZXkSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRIQCghvd25lcl9pZBgDIAEoCRIkCghrZXlfdHlwZRgEIAEoDjISLmFwaWtleS52MS5LZXlUeXBlEiQKBnN0YXR1cxgFIAEoDjIULmFwaWtleS52MS5LZXlTdGF0dXMSDgoGc2NvcGVzGAYgAygJEikKC3JhdGVfbGltaXRzGAcgAygLMhQuYXBpa2V5LnYxLlJhdGVMaW1pdBIZChFyYXRlX2xpbWl0X2J1Y2tldBgIIAEoCRIUCgxpcF9hbGxvd2xpc3QYCSADKAkSLgoIbWV0YWRhdGEYCiADKAsyHC5hcGlrZXkudjEuS2V5Lk1ldGFkYXRhRW50cnkSEAoIZGlzYWJsZWQYCyABKAgSLwoLY3JlYXRlX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtyZXZva2VfdGltZRgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoNcmV2b2tlX3JlYXNvbhgPIAEoDjIXLmFwaWtleS52MS5SZXZva2VSZWFzb24SEwoLcmV2b2tlX25vdGUYECABKAkSMQoNbGFzdF91c2VfdGltZRgRIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEaGludBgSIAEoCRIMCgRldGFnGBMgASgJEhAKCHJldmlzaW9uGBQgASgDGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASqTAQoHS2V5VHlwZRIYChRLRVlfVFlQRV9VTlNQRUNJRklFRBAAEhMKD0tFWV9UWVBFX1NZU1RFTRABEhEKDUtFWV9UWVBFX1VTRVIQAhIUChBLRVlfVFlQRV9TRVJWSUNFEAMSGAoUS0VZX1RZUEVfSU5URUdSQVRJT04QBBIWChJLRVlfVFlQRV9FTUVSR0VOQ1kQBSqHAQoJS2V5U3RhdHVzEhoKFktFWV9TVEFUVVNfVU5TUEVDSUZJRUQQABIVChFLRVlfU1RBVFVTX0FDVElWRRABEhcKE0tFWV9TVEFUVVNfRElTQUJMRUQQAhIWChJLRVlfU1RBVFVTX0VYUElSRUQQAxIWChJLRVlfU1RBVFVTX1JFVk9LRUQQBCpcCgpTZWNyZXRTbG90EhsKF1NFQ1JFVF9TTE9UX1VOU1BFQ0lGSUVEEAASFwoTU0VDUkVUX1NMT1RfQ1VSUkVOVBABEhgKFFNFQ1JFVF9TTE9UX1BSRVZJT1VTEAIq5QEKDFJldm9rZVJlYXNvbhIdChlSRVZPS0VfUkVBU09OX1VOU1BFQ0lGSUVEEAASIAocUkVWT0tFX1JFQVNPTl9LRVlfQ09NUFJPTUlTRRABEhwKGFJFVk9LRV9SRUFTT05fU1VQRVJTRURFRBACEiUKIVJFVk9LRV9SRUFTT05fQUZGSUxJQVRJT05fQ0hBTkdFRBADEigKJFJFVk9LRV9SRUFTT05fQ0VTU0FUSU9OX09GX09QRVJBVElPThAEEiUKIVJFVk9LRV9SRUFTT05fUFJJVklMRUdFX1dJVEhEUkFXThAFYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChNhcGlrZXkvdjEva2V5LnByb3RvEglhcGlrZXkudjEi0AEKC0tleVJvdGF0aW9uEicKBXN0YXRlGAEgASgOMhguYXBpa2V5LnYxLlJvdGF0aW9uU3RhdGUSJQoEbW9kZRgCIAEoDjIXLmFwaWtleS52MS5Sb3RhdGlvbk1vZGUSLgoKc3RhcnRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCG9sZF91c2VzGAUgASgDIlMKCVJhdGVMaW1pdBIMCgRuYW1lGAEgASgJEg0KBWxpbWl0GAIgASgEEikKBndpbmRvdxgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKnBgoDS2V5EgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSEAoIb3duZXJfaWQYAyABKAkSJAoIa2V5X3R5cGUYBCABKA4yEi5hcGlrZXkudjEuS2V5VHlwZRIkCgZzdGF0dXMYBSABKA4yFC5hcGlrZXkudjEuS2V5U3RhdHVzEg4KBnNjb3BlcxgGIAMoCRIpCgtyYXRlX2xpbWl0cxgHIAMoCzIULmFwaWtleS52MS5SYXRlTGltaXQSGQoRcmF0ZV9saW1pdF9idWNrZXQYCCABKAkSFAoMaXBfYWxsb3dsaXN0GAkgAygJEi4KCG1ldGFkYXRhGAogAygLMhwuYXBpa2V5LnYxLktleS5NZXRhZGF0YUVudHJ5EhAKCGRpc2FibGVkGAsgASgIEi8KC2NyZWF0ZV90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLcmV2b2tlX3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KDXJldm9rZV9yZWFzb24YDyABKA4yFy5hcGlrZXkudjEuUmV2b2tlUmVhc29uEhMKC3Jldm9rZV9ub3RlGBAgASgJEjEKDWxhc3RfdXNlX3RpbWUYESABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGhpbnQYEiABKAkSDAoEZXRhZxgTIAEoCRIQCghyZXZpc2lvbhgUIAEoAxIvCgxyb3RhdGVfZXZlcnkYFSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SNQoRcm90YXRpb25fZHVlX3RpbWUYFiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEigKCHJvdGF0aW9uGBcgASgLMhYuYXBpa2V5LnYxLktleVJvdGF0aW9uGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASqTAQoHS2V5VHlwZRIYChRLRVlfVFlQRV9VTlNQRUNJRklFRBAAEhMKD0tFWV9UWVBFX1NZU1RFTRABEhEKDUtFWV9UWVBFX1VTRVIQAhIUChBLRVlfVFlQRV9TRVJWSUNFEAMSGAoUS0VZX1RZUEVfSU5URUdSQVRJT04QBBIWChJLRVlfVFlQRV9FTUVSR0VOQ1kQBSqHAQoJS2V5U3RhdHVzEhoKFktFWV9TVEFUVVNfVU5TUEVDSUZJRUQQABIVChFLRVlfU1RBVFVTX0FDVElWRRABEhcKE0tFWV9TVEFUVVNfRElTQUJMRUQQAhIWChJLRVlfU1RBVFVTX0VYUElSRUQQAxIWChJLRVlfU1RBVFVTX1JFVk9LRUQQBCpcCgpTZWNyZXRTbG90EhsKF1NFQ1JFVF9TTE9UX1VOU1BFQ0lGSUVEEAASFwoTU0VDUkVUX1NMT1RfQ1VSUkVOVBABEhgKFFNFQ1JFVF9TTE9UX1BSRVZJT1VTEAIq5QEKDFJldm9rZVJlYXNvbhIdChlSRVZPS0VfUkVBU09OX1VOU1BFQ0lGSUVEEAASIAocUkVWT0tFX1JFQVNPTl9LRVlfQ09NUFJPTUlTRRABEhwKGFJFVk9LRV9SRUFTT05fU1VQRVJTRURFRBACEiUKIVJFVk9LRV9SRUFTT05fQUZGSUxJQVRJT05fQ0hBTkdFRBADEigKJFJFVk9LRV9SRUFTT05fQ0VTU0FUSU9OX09GX09QRVJBVElPThAEEiUKIVJFVk9LRV9SRUFTT05fUFJJVklMRUdFX1dJVEhEUkFXThAFKmEKDFJvdGF0aW9uTW9kZRIdChlST1RBVElPTl9NT0RFX1VOU1BFQ0lGSUVEEAASGAoUUk9UQVRJT05fTU9ERV9NQU5VQUwQARIYChRST1RBVElPTl9NT0RFX0ZPUkNFRBACKn8KDVJvdGF0aW9uU3RhdGUSHgoaUk9UQVRJT05fU1RBVEVfVU5TUEVDSUZJRUQQABIXChNST1RBVElPTl9TVEFURV9OT05FEAESGQoVUk9UQVRJT05fU1RBVEVfQUNUSVZFEAISGgoWUk9UQVRJT05fU1RBVEVfRVhQSVJFRBADYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+
+/**
+ * The rotation that a key is in.
+ *
+ * @generated from message apikey.v1.KeyRotation
+ */
+export type KeyRotation = Message<"apikey.v1.KeyRotation"> & {
+  /**
+   * NONE when the key is in no rotation; the other fields are then not set.
+   *
+   * @generated from field: apikey.v1.RotationState state = 1;
+   */
+  state: RotationState;
+
+  /**
+   * How it was begun.
+   *
+   * @generated from field: apikey.v1.RotationMode mode = 2;
+   */
+  mode: RotationMode;
+
+  /**
+   * When the new secret was minted.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 3;
+   */
+  startTime?: Timestamp | undefined;
+
+  /**
+   * From this instant on the old secret is ROTATED.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 4;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * Uses of the old secret since start_time, at most 2 s late. In GetKey and ListKeys only.
+   *
+   * @generated from field: int64 old_uses = 5;
+   */
+  oldUses: bigint;
+};
+
+/**
+ * Describes the message apikey.v1.KeyRotation.
+ * Use `create(KeyRotationSchema)` to create a new message.
+ */
+export const KeyRotationSchema: GenMessage<KeyRotation> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_key, 0);
 
 /**
  * One fixed-window limit. A window starts with the first call counted in it.
@@ -49,7 +98,7 @@ export type RateLimit = Message<"apikey.v1.RateLimit"> & {
  * Use `create(RateLimitSchema)` to create a new message.
  */
 export const RateLimitSchema: GenMessage<RateLimit> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_key, 0);
+  messageDesc(file_apikey_v1_key, 1);
 
 /**
  * An API key as admins see it. Never holds the secret nor its hash.
@@ -196,6 +245,28 @@ export type Key = Message<"apikey.v1.Key"> & {
    * @generated from field: int64 revision = 20;
    */
   revision: bigint;
+
+  /**
+   * When due, a ROTATION_DUE alert is raised; the secret itself is minted only by RotateKey. 1 h to 10 years; absent
+   * or 0: never due.
+   *
+   * @generated from field: google.protobuf.Duration rotate_every = 21;
+   */
+  rotateEvery?: Duration | undefined;
+
+  /**
+   * Output only. The newest secret's birth plus rotate_every.
+   *
+   * @generated from field: google.protobuf.Timestamp rotation_due_time = 22;
+   */
+  rotationDueTime?: Timestamp | undefined;
+
+  /**
+   * Output only.
+   *
+   * @generated from field: apikey.v1.KeyRotation rotation = 23;
+   */
+  rotation?: KeyRotation | undefined;
 };
 
 /**
@@ -203,7 +274,7 @@ export type Key = Message<"apikey.v1.Key"> & {
  * Use `create(KeySchema)` to create a new message.
  */
 export const KeySchema: GenMessage<Key> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_key, 1);
+  messageDesc(file_apikey_v1_key, 2);
 
 /**
  * What a key is used for. A stored field, never part of the secret.
@@ -424,4 +495,93 @@ export type RevokeReason = (typeof RevokeReason)[keyof typeof RevokeReason] | Un
  */
 export const RevokeReasonSchema: GenEnum<RevokeReason> = /*@__PURE__*/
   enumDesc(file_apikey_v1_key, 3);
+
+/**
+ * How a rotation was begun.
+ *
+ * @generated from enum apikey.v1.RotationMode
+ */
+export const RotationMode = {
+  /**
+   * In a request: MANUAL.
+   *
+   * @generated from enum value: ROTATION_MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Planned: refused while another rotation is ACTIVE.
+   *
+   * @generated from enum value: ROTATION_MODE_MANUAL = 1;
+   */
+  MANUAL: 1,
+
+  /**
+   * Ends every older secret at once; completes itself when its grace is over.
+   *
+   * @generated from enum value: ROTATION_MODE_FORCED = 2;
+   */
+  FORCED: 2,
+} as const;
+
+/**
+ * How a rotation was begun.
+ *
+ * @generated from enum apikey.v1.RotationMode
+ */
+export type RotationMode = (typeof RotationMode)[keyof typeof RotationMode] | UnknownEnum;
+
+/**
+ * Describes the enum apikey.v1.RotationMode.
+ */
+export const RotationModeSchema: GenEnum<RotationMode> = /*@__PURE__*/
+  enumDesc(file_apikey_v1_key, 4);
+
+/**
+ * Where a rotation stands, derived when it is read.
+ *
+ * @generated from enum apikey.v1.RotationState
+ */
+export const RotationState = {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: ROTATION_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * One secret, no rotation.
+   *
+   * @generated from enum value: ROTATION_STATE_NONE = 1;
+   */
+  NONE: 1,
+
+  /**
+   * Two secrets, both work.
+   *
+   * @generated from enum value: ROTATION_STATE_ACTIVE = 2;
+   */
+  ACTIVE: 2,
+
+  /**
+   * The grace is over: only the new secret works, the old one is ROTATED.
+   *
+   * @generated from enum value: ROTATION_STATE_EXPIRED = 3;
+   */
+  EXPIRED: 3,
+} as const;
+
+/**
+ * Where a rotation stands, derived when it is read.
+ *
+ * @generated from enum apikey.v1.RotationState
+ */
+export type RotationState = (typeof RotationState)[keyof typeof RotationState] | UnknownEnum;
+
+/**
+ * Describes the enum apikey.v1.RotationState.
+ */
+export const RotationStateSchema: GenEnum<RotationState> = /*@__PURE__*/
+  enumDesc(file_apikey_v1_key, 5);
 

@@ -1,7 +1,16 @@
 import { type Collection, type Db, MongoClient } from 'mongodb';
 import { StartError } from '../store.ts';
 import { inTime } from './errors.ts';
-import type { AuditDoc, KeyDoc, LimitDoc, MetaDoc } from './rows.ts';
+import type {
+  AlertDoc,
+  AnomalyDoc,
+  AuditDoc,
+  KeyDoc,
+  LimitDoc,
+  MetaDoc,
+  RetiredDoc,
+  RotationDoc,
+} from './rows.ts';
 
 const SERVER_SELECTION_MS = 3_000;
 const SOCKET_MS = 5_000;
@@ -53,6 +62,22 @@ export class MongoDatabase {
 
   get meta(): Collection<MetaDoc> {
     return this.#db.collection('api_key_meta');
+  }
+
+  get retired(): Collection<RetiredDoc> {
+    return this.#db.collection('api_key_retired_secrets');
+  }
+
+  get rotations(): Collection<RotationDoc> {
+    return this.#db.collection('api_key_rotations');
+  }
+
+  get anomalies(): Collection<AnomalyDoc> {
+    return this.#db.collection('api_key_anomalies');
+  }
+
+  get alerts(): Collection<AlertDoc> {
+    return this.#db.collection('api_key_alerts');
   }
 
   /** Takes a new client if the server answers that. For when the present one has found no server for long. */

@@ -1,11 +1,11 @@
 import type { Filter, OptionalUnlessRequiredId, UpdateFilter } from 'mongodb';
-import type { AuditEvent } from '../../audit/event.ts';
 import { ApiError } from '../../keys/errors.ts';
 import type { Key } from '../../keys/key.ts';
 import { KEY_TYPES } from '../../keys/key.ts';
 import type {
   AuditEntry,
   Clock,
+  DueTime,
   Found,
   Inserted,
   KeyChange,
@@ -15,12 +15,13 @@ import type {
   Page,
   Paged,
 } from '../../keys/ports.ts';
+import type { RotationEffects } from '../../keys/rotation.ts';
 import { revisionNotReached } from '../errors.ts';
-import { pagedBy, wrongToken } from '../paging.ts';
+import { pagedBy } from '../paging.ts';
 import type { MongoAuditLog } from './audit-log.ts';
 import type { MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, toApiError } from './errors.ts';
-import { type KeyDoc, keyFields, toEvent, toEventDoc, toKey } from './rows.ts';
+import { afterTime, type KeyDoc, keyFields, toEvent, toKey, toWaitingDoc, type WaitingDoc } from './rows.ts';
 
 const KEPT_CHANGES = 1_000;
 const KEPT_OPS = 16;
@@ -29,6 +30,12 @@ const MAX_OUTBOX = 32;
 /** An event this old was left behind by a crash. */
 const ABANDONED_MS = 15_000;
 const SWEEP_KEYS = 100;
+
+const DUE_FIELDS: Readonly<Record<DueTime, string>> = {
+  ROTATION_GRACE: 'rotation.expire_time',
+  ROTATION: 'rotation_due_time',
+  EXPIRY: 'expire_time',
+};
 
 /**
  * Keys on MongoDB. A change is one guarded single-document write that carries its event in `outbox`; then the
@@ -56,7 +63,9 @@ export class MongoKeyStore implements KeyStore {
     const doc = await guarded((limits) =>
       this.#database.keys.findOne({ 'secrets.hash': secretHash }, limits),
     );
-    return { key: doc === null ? undefined : toKey(doc), revision, ageMs: 0 };
+    if (doc !== null) return { key: toKey(doc), revision, ageMs: 0 };
+    const former = await this.#findRetired(secretHash);
+    return { key: former, revision, ageMs: 0, ...(former === undefined ? {} : { retired: true }) };
   }
 
   recall(): undefined {
@@ -73,7 +82,7 @@ export class MongoKeyStore implements KeyStore {
     if (filter.ownerId !== undefined) where.push({ owner_id: filter.ownerId });
     if (filter.type !== undefined) where.push({ key_type: filter.type });
     if (filter.activeAt !== undefined) where.push(activeAt(filter.activeAt));
-    if (page.after !== undefined) where.push(after(page.after));
+    if (page.after !== undefined) where.push(afterTime('create_time', page.after));
     return guarded(async (limits) => {
       const found = this.#database.keys.find(where.length === 0 ? {} : { $and: where }, limits);
       const docs = await found
@@ -84,14 +93,29 @@ export class MongoKeyStore implements KeyStore {
     });
   }
 
+  due(kind: DueTime, until: number, page: Page): Promise<Paged<Key>> {
+    return guarded(async (limits) => {
+      const field = DUE_FIELDS[kind];
+      const where: Filter<KeyDoc>[] = [
+        { [field]: { $lte: new Date(until) }, revoke_time: { $exists: false } },
+      ];
+      if (page.after !== undefined) where.push(afterTime(field, page.after));
+      const docs = await this.#database.keys
+        .find({ $and: where }, limits)
+        .sort({ [field]: 1, _id: 1 })
+        .limit(page.size + 1)
+        .toArray();
+      const paged = pagedBy(docs, page.size, (doc) => [dueTime(doc, kind), doc._id]);
+      return { items: paged.items.map(toKey), next: paged.next };
+    });
+  }
+
   async insert(key: Key, entry: AuditEntry): Promise<Inserted> {
     const event = this.#audit.events.create(entry);
+    const waiting = toWaitingDoc(event, 'CREATED');
     try {
-      await this.#database.keys.insertOne({
-        ...documentOf(key),
-        outbox: [waiting(event, 'CREATED')],
-        ops: [event.id],
-      });
+      const doc = { ...documentOf(key), outbox: [waiting], ops: [event.id] };
+      await inTime((limits) => this.#database.keys.insertOne(doc, { ...limits }));
     } catch (error) {
       const failure = failureOf(error);
       if (failure === 'OTHER') throw toApiError(error);
@@ -99,7 +123,7 @@ export class MongoKeyStore implements KeyStore {
         return failure === 'DUPLICATE' ? this.#collision(key) : fail(error);
       }
     }
-    return { outcome: 'INSERTED', key: await this.#finish(key, 'CREATED', event) };
+    return { outcome: 'INSERTED', key: await this.#finish(key, waiting) };
   }
 
   async replace(
@@ -107,15 +131,19 @@ export class MongoKeyStore implements KeyStore {
     expectedEtag: string,
     change: KeyChange,
     entry: AuditEntry,
+    effects?: RotationEffects,
   ): Promise<Key | undefined> {
     const event = this.#audit.events.create(entry);
+    const waiting = toWaitingDoc(event, change, effects);
+    // Before the key lets go of them, so that they are never unknown. A secret that still works is found with its key.
+    if (effects !== undefined && effects.retired.length > 0) await this.#retire(key.id, effects.retired);
     const exempt = change === 'REVOKED' || change === 'EXPIRED';
     const room: Filter<KeyDoc> = exempt ? {} : { [`outbox.${MAX_OUTBOX - 1}`]: { $exists: false } };
     const { set, unset } = keyFields(key);
     const update: UpdateFilter<KeyDoc> = {
       $set: set,
       ...(unset.length === 0 ? {} : { $unset: Object.fromEntries(unset.map((name) => [name, ''])) }),
-      $push: { outbox: waiting(event, change), ops: { $each: [event.id], $slice: -KEPT_OPS } },
+      $push: { outbox: waiting, ops: { $each: [event.id], $slice: -KEPT_OPS } },
     };
     try {
       const filter = { _id: key.id, etag: expectedEtag, ...room };
@@ -128,7 +156,7 @@ export class MongoKeyStore implements KeyStore {
       // Unknown outcome: the document says whether it took place. If not, a late arrival fails on the etag.
       if (!(await this.#tookPlace(key.id, event.id))) fail(error);
     }
-    return this.#finish(key, change, event);
+    return this.#finish(key, waiting);
   }
 
   async forgetRequestId(keyId: string, requestId: string): Promise<void> {
@@ -178,7 +206,7 @@ export class MongoKeyStore implements KeyStore {
     let moved = 0;
     for (const doc of docs) {
       for (const left of doc.outbox.filter(({ time }) => time < before)) {
-        await this.#finish(toKey(doc), left.change as KeyChange, toEvent(left));
+        await this.#finish(toKey(doc), left);
         moved++;
       }
     }
@@ -186,13 +214,14 @@ export class MongoKeyStore implements KeyStore {
   }
 
   /** After the write: publish, move the event, take it out of the document. Each step may be done twice. */
-  async #finish(key: Key, change: KeyChange, event: AuditEvent): Promise<Key> {
-    const revision = await this.#publish(key.id, change);
-    await this.#audit.append(event);
+  async #finish(key: Key, waiting: WaitingDoc): Promise<Key> {
+    const revision = await this.#publish(key.id, waiting.change);
+    await this.#remember(key.id, waiting);
+    await this.#audit.append(toEvent(waiting));
     await guarded((limits) =>
       this.#database.keys.updateOne(
         { _id: key.id },
-        { $pull: { outbox: { id: event.id } }, $max: { revision } },
+        { $pull: { outbox: { id: waiting.id } }, $max: { revision } },
         { ...limits },
       ),
     );
@@ -200,7 +229,7 @@ export class MongoKeyStore implements KeyStore {
   }
 
   /** The number and the key become visible together, in one update of one document. */
-  async #publish(keyId: string, change: KeyChange): Promise<number> {
+  async #publish(keyId: string, change: string): Promise<number> {
     const next = { $add: ['$revision', 1] };
     const entry = { revision: next, key_id: keyId, change };
     const pipeline = [
@@ -221,6 +250,38 @@ export class MongoKeyStore implements KeyStore {
   #see(revision: number): number {
     this.#seen = Math.max(this.#seen, revision);
     return revision;
+  }
+
+  /** The records of rotations that the change began or completed. */
+  async #remember(keyId: string, { begun, completed }: WaitingDoc): Promise<void> {
+    const { rotations } = this.#database;
+    if (completed !== undefined) {
+      const update = { $set: { complete_time: completed.time } };
+      await guarded((limits) =>
+        rotations.updateOne({ _id: completed.id }, update, { upsert: true, ...limits }),
+      );
+    }
+    if (begun === undefined) return;
+    const { id, ...fields } = begun;
+    // A sweeper may come late: these never change, and what was completed since stays so.
+    const update = { $set: { key_id: keyId, ...fields } };
+    await guarded((limits) => rotations.updateOne({ _id: id }, update, { upsert: true, ...limits }));
+  }
+
+  async #retire(keyId: string, hashes: readonly string[]): Promise<void> {
+    const writes = hashes.map((hash) => ({
+      updateOne: {
+        filter: { _id: hash },
+        update: { $set: { key_id: keyId, retire_time: new Date(this.#clock.now()) } },
+        upsert: true,
+      },
+    }));
+    await guarded((limits) => this.#database.retired.bulkWrite(writes, { ordered: false, ...limits }));
+  }
+
+  async #findRetired(secretHash: string): Promise<Key | undefined> {
+    const row = await guarded((limits) => this.#database.retired.findOne({ _id: secretHash }, limits));
+    return row === null ? undefined : this.get(row.key_id);
   }
 
   async #tookPlace(id: string, op: string): Promise<boolean> {
@@ -253,12 +314,17 @@ function documentOf(key: Key): OptionalUnlessRequiredId<KeyDoc> {
   return { _id: key.id, ...keyFields(key).set, revision: 0, outbox: [], ops: [] };
 }
 
-function waiting(event: AuditEvent, change: KeyChange): KeyDoc['outbox'][number] {
-  return { ...toEventDoc(event), change };
-}
-
 function fail(error: unknown): never {
   throw toApiError(error);
+}
+
+function dueTime(doc: KeyDoc, kind: DueTime): number {
+  const times = {
+    ROTATION_GRACE: doc.rotation?.expire_time,
+    ROTATION: doc.rotation_due_time,
+    EXPIRY: doc.expire_time,
+  };
+  return times[kind]?.getTime() ?? 0;
 }
 
 function activeAt(now: number): Filter<KeyDoc> {
@@ -268,10 +334,4 @@ function activeAt(now: number): Filter<KeyDoc> {
     expired: false,
     $or: [{ expire_time: { $exists: false } }, { expire_time: { $gt: new Date(now) } }],
   };
-}
-
-function after([time, id]: readonly (string | number)[]): Filter<KeyDoc> {
-  if (typeof time !== 'number' || typeof id !== 'string') throw wrongToken();
-  const at = new Date(time);
-  return { $or: [{ create_time: { $gt: at } }, { create_time: at, _id: { $gt: id } }] };
 }

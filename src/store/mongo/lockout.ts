@@ -1,6 +1,6 @@
 import type { MongoClient } from 'mongodb';
 import { RateLimiterMongo, type RateLimiterRes } from 'rate-limiter-flexible';
-import type { Clock, LockedAddress, Lockout, Page, Paged } from '../../keys/ports.ts';
+import type { Clock, FailureCounted, LockedAddress, Lockout, Page, Paged } from '../../keys/ports.ts';
 import { LockedAddresses } from '../locked-addresses.ts';
 import { countFailure, limiterOptions } from '../lockout-limiter.ts';
 import { pagedBy } from '../paging.ts';
@@ -51,7 +51,7 @@ export class MongoLockout implements Lockout {
     return this.#locked.forMs(ip);
   }
 
-  fail(ip: string): Promise<number> {
+  fail(ip: string): Promise<FailureCounted> {
     this.#changes++;
     return guarded(() =>
       countFailure({ consume: (key) => this.#consume(key) }, this.#locked, ip, this.#settings),

@@ -1,3 +1,4 @@
+import { RETIRED_MS } from '../../keys/rotation.ts';
 import type { MongoDatabase } from './database.ts';
 import { failureOf } from './errors.ts';
 
@@ -6,7 +7,7 @@ import { failureOf } from './errors.ts';
  * stands is nothing, and the version is only raised.
  */
 const MIGRATIONS: readonly ((db: MongoDatabase) => Promise<unknown>)[] = [
-  async ({ keys, audit, limits, meta }) => {
+  async ({ keys, audit, limits, meta, retired, rotations, anomalies, alerts }) => {
     // Each index serves one query; docs/storage.md lists them.
     await keys.createIndexes([
       { key: { 'secrets.hash': 1 }, name: 'secret_hash', unique: true },
@@ -14,6 +15,26 @@ const MIGRATIONS: readonly ((db: MongoDatabase) => Promise<unknown>)[] = [
       { key: { owner_id: 1, create_time: 1, _id: 1 }, name: 'by_owner' },
       { key: { request_id: 1 }, name: 'request_id', unique: true, sparse: true },
       { key: { 'outbox.id': 1 }, name: 'outbox' },
+      { key: { 'rotation.expire_time': 1, _id: 1 }, name: 'by_rotation_expire', sparse: true },
+      { key: { rotation_due_time: 1, _id: 1 }, name: 'by_rotation_due', sparse: true },
+      { key: { expire_time: 1, _id: 1 }, name: 'by_expire', sparse: true },
+    ]);
+    await retired.createIndexes([
+      { key: { retire_time: 1 }, name: 'retire_time', expireAfterSeconds: RETIRED_MS / 1000 },
+    ]);
+    await rotations.createIndexes([
+      { key: { start_time: -1, _id: -1 }, name: 'by_start' },
+      { key: { key_id: 1, start_time: -1, _id: -1 }, name: 'by_key' },
+    ]);
+    await anomalies.createIndexes([
+      { key: { open_for: 1 }, name: 'open_for', unique: true, sparse: true },
+      { key: { first_time: -1, _id: -1 }, name: 'by_time' },
+      { key: { key_id: 1, first_time: -1, _id: -1 }, name: 'by_key' },
+      { key: { 'outbox.id': 1 }, name: 'outbox', sparse: true },
+    ]);
+    await alerts.createIndexes([
+      { key: { time: 1, _id: 1 }, name: 'by_time' },
+      { key: { pending: 1, time: 1 }, name: 'pending', sparse: true },
     ]);
     await audit.createIndexes([
       { key: { process_id: 1, sequence: 1 }, name: 'process_sequence', unique: true },
@@ -27,6 +48,7 @@ const MIGRATIONS: readonly ((db: MongoDatabase) => Promise<unknown>)[] = [
       { key: { expire: 1 }, name: 'expire', expireAfterSeconds: 0 },
     ]);
     await insertOnce(() => meta.insertOne({ _id: 'revision', revision: 0, recent: [] }));
+    await insertOnce(() => meta.insertOne({ _id: 'sweeper', holder: '', until: new Date(0) }));
   },
 ];
 

@@ -2,12 +2,16 @@ import { randomBytes } from 'node:crypto';
 import { EventFactory } from '../../audit/event.ts';
 import type { Store, StoreOptions } from '../store.ts';
 import { StartError } from '../store.ts';
+import { MongoAlertLog } from './alerts.ts';
+import { MongoAnomalyLog } from './anomalies.ts';
 import { MongoAuditLog } from './audit-log.ts';
 import { MongoDatabase } from './database.ts';
 import { MongoKeyStore } from './key-store.ts';
 import { MongoLockout } from './lockout.ts';
 import { migrate } from './migrations.ts';
 import { MongoQuota } from './quota.ts';
+import { MongoRotationLog } from './rotations.ts';
+import { MongoSweepLease } from './sweep-lease.ts';
 
 const CLOSE_WAIT_MS = 3_000;
 
@@ -19,15 +23,23 @@ export async function openMongoStore({ url, clock, lockout, warn }: StoreOptions
     const processId = randomBytes(8).toString('hex');
     const audit = new MongoAuditLog(database, new EventFactory(processId), clock, warn);
     const keys = new MongoKeyStore(database, audit, clock);
+    const anomalies = new MongoAnomalyLog(database, audit);
     const locks = await MongoLockout.open(database, lockout, clock, warn);
     return {
       keys,
       quota: new MongoQuota(database, processId),
       lockout: locks,
       audit,
+      rotations: new MongoRotationLog(database),
+      anomalies,
+      alerts: new MongoAlertLog(database),
+      sweepLease: new MongoSweepLease(database, processId),
       ping: async () => void (await keys.revision()),
       // TTL indexes drop the counters; what is left is what crashes left.
-      sweep: async () => void (await keys.finishAbandoned()),
+      sweep: async () => {
+        await keys.finishAbandoned();
+        await anomalies.finishAbandoned(clock.now());
+      },
       close: async () => {
         await locks.close();
         await audit.close(CLOSE_WAIT_MS);

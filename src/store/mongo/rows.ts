@@ -2,6 +2,8 @@ import type { AuditEvent } from '../../audit/event.ts';
 import { IpAllowlist } from '../../keys/ip.ts';
 import type { Key, RateLimit } from '../../keys/key.ts';
 import type { AuditEntry, AuditRecord } from '../../keys/ports.ts';
+import { type RotationEffects, rotationDueTime } from '../../keys/rotation.ts';
+import { wrongToken } from '../paging.ts';
 
 export interface EventDoc {
   id: string;
@@ -27,6 +29,59 @@ export interface EventDoc {
 
 export type AuditDoc = Omit<EventDoc, 'id'> & { _id: string; process_id: string; sequence: number };
 
+/** An event that rides in a key document, with what else the change must leave. */
+export type WaitingDoc = EventDoc & {
+  change: string;
+  begun?: { id: string; mode: string; start_time: Date; expire_time: Date; complete_time?: Date };
+  completed?: { id: string; time: Date };
+};
+
+export interface RetiredDoc {
+  _id: string;
+  key_id: string;
+  /** TTL. */
+  retire_time: Date;
+}
+
+export interface RotationDoc {
+  _id: string;
+  key_id: string;
+  mode: string;
+  start_time: Date;
+  expire_time: Date;
+  complete_time?: Date;
+  grace_end_noted?: boolean;
+  old_uses?: number;
+  last_old_use_time?: Date;
+  last_old_use_ip?: string;
+}
+
+export interface AnomalyDoc {
+  _id: string;
+  /** `key:type` while it is open, unique. */
+  open_for?: string;
+  key_id: string;
+  type: string;
+  state: string;
+  count: number;
+  first_time: Date;
+  last_time: Date;
+  resolve_time?: Date;
+  outbox?: EventDoc[];
+}
+
+export interface AlertDoc {
+  _id: string;
+  type: string;
+  time: Date;
+  key_id?: string;
+  client_ip?: string;
+  text: string;
+  detail: Record<string, string>;
+  /** While it is not delivered. */
+  pending?: boolean;
+}
+
 export interface KeyDoc {
   _id: string;
   name: string;
@@ -44,7 +99,9 @@ export interface KeyDoc {
   create_time: Date;
   expire_time?: Date;
   expired: boolean;
-  previous_secret_expire_time?: Date;
+  rotation?: { id: string; mode: string; start_time: Date; expire_time: Date };
+  rotate_every_ms?: number;
+  rotation_due_time?: Date;
   revoke_time?: Date;
   revoke_reason?: string;
   revoke_note: string;
@@ -53,7 +110,7 @@ export interface KeyDoc {
   etag: string;
   revision: number;
   /** Events of changes that are not in the log yet, with what to publish. */
-  outbox: (EventDoc & { change: string })[];
+  outbox: WaitingDoc[];
   /** The last 16 changes, by their event's id: tells whether an unanswered write took place. */
   ops: string[];
 }
@@ -76,6 +133,9 @@ export interface MetaDoc {
   revision?: number;
   recent?: { revision: number; key_id: string; change: string }[];
   version?: number;
+  /** The right to sweep. */
+  holder?: string;
+  until?: Date;
 }
 
 type KeyFields = Omit<KeyDoc, '_id' | 'revision' | 'outbox' | 'ops' | 'last_use_time'>;
@@ -98,7 +158,14 @@ export function keyFields(key: Key): { set: KeyFields; unset: string[] } {
     create_time: new Date(key.createTime),
     expire_time: date(key.expireTime),
     expired: key.expired,
-    previous_secret_expire_time: date(key.previousSecretExpireTime),
+    rotation: key.rotation && {
+      id: key.rotation.id,
+      mode: key.rotation.mode,
+      start_time: new Date(key.rotation.startTime),
+      expire_time: new Date(key.rotation.expireTime),
+    },
+    rotate_every_ms: key.rotateEveryMs,
+    rotation_due_time: date(rotationDueTime(key)),
     revoke_time: date(key.revokeTime),
     revoke_reason: key.revokeReason,
     revoke_note: key.revokeNote,
@@ -129,7 +196,13 @@ export function toKey(doc: KeyDoc): Key {
     createTime: doc.create_time.getTime(),
     expireTime: doc.expire_time?.getTime(),
     expired: doc.expired,
-    previousSecretExpireTime: doc.previous_secret_expire_time?.getTime(),
+    rotation: doc.rotation && {
+      id: doc.rotation.id,
+      mode: doc.rotation.mode as 'MANUAL' | 'FORCED',
+      startTime: doc.rotation.start_time.getTime(),
+      expireTime: doc.rotation.expire_time.getTime(),
+    },
+    rotateEveryMs: doc.rotate_every_ms,
     revokeTime: doc.revoke_time?.getTime(),
     revokeReason: doc.revoke_reason as Key['revokeReason'],
     revokeNote: doc.revoke_note,
@@ -138,6 +211,20 @@ export function toKey(doc: KeyDoc): Key {
     etag: doc.etag,
     revision: doc.revision,
   };
+}
+
+/** What comes after `[time, id]` where the newest come first. */
+export function beforeTime(field: string, [time, id]: readonly (string | number)[]) {
+  if (typeof time !== 'number' || typeof id !== 'string') throw wrongToken();
+  const at = new Date(time);
+  return { $or: [{ [field]: { $lt: at } }, { [field]: at, _id: { $lt: id } }] };
+}
+
+/** What comes after `[time, id]` where the oldest come first. */
+export function afterTime(field: string, [time, id]: readonly (string | number)[]) {
+  if (typeof time !== 'number' || typeof id !== 'string') throw wrongToken();
+  const at = new Date(time);
+  return { $or: [{ [field]: { $gt: at } }, { [field]: at, _id: { $gt: id } }] };
 }
 
 /** An event as it lies in a key document or in the log; empty values are left out. */
@@ -163,6 +250,26 @@ export function toEventDoc({ id, entry, servedBy }: AuditEvent): EventDoc {
   if (entry.dryRun) doc.dry_run = true;
   if (entry.requestId !== '') doc.request_id = entry.requestId;
   if (entry.refusedCalls > 0) doc.refused_calls = entry.refusedCalls;
+  return doc;
+}
+
+/** An event on its way, with what else its change must leave. */
+export function toWaitingDoc(
+  event: AuditEvent,
+  change: string,
+  { begun, completed }: Partial<RotationEffects> = {},
+): WaitingDoc {
+  const doc: WaitingDoc = { ...toEventDoc(event), change };
+  if (begun !== undefined) {
+    doc.begun = {
+      id: begun.id,
+      mode: begun.mode,
+      start_time: new Date(begun.startTime),
+      expire_time: new Date(begun.expireTime),
+    };
+    if (begun.completeTime !== undefined) doc.begun.complete_time = new Date(begun.completeTime);
+  }
+  if (completed !== undefined) doc.completed = { id: completed.id, time: new Date(completed.time) };
   return doc;
 }
 

@@ -67,11 +67,9 @@ export class SqliteAuditLog implements AuditLog {
     return new Map(rows.map((row) => [String(row.outcome), Number(row.n)]));
   }
 
-  async deleteBefore(time: number, limit: number): Promise<number> {
+  deleteBefore(time: number, limit: number): Promise<number> {
     const sql = `WITH gone AS (SELECT row FROM api_key_audit_log WHERE time < ? ORDER BY time, row LIMIT ?)
       DELETE FROM api_key_audit_log WHERE row IN gone`;
-    const counted = { sql: 'SELECT changes() AS n', params: [] };
-    const result = await this.#committer.write([{ sql, params: [time, limit] }, counted]);
-    return result.outcome === 'DONE' ? Number(result.rows[1]?.n) : 0;
+    return this.#committer.delete(sql, [time, limit]);
   }
 }

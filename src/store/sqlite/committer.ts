@@ -53,6 +53,15 @@ export class Committer {
     return pending.result;
   }
 
+  /** Runs a DELETE; answers how many rows went. */
+  async delete(sql: string, params: readonly Value[]): Promise<number> {
+    const result = await this.write([
+      { sql, params },
+      { sql: 'SELECT changes() AS n', params: [] },
+    ]);
+    return result.outcome === 'DONE' ? Number(result.rows[1]?.n) : 0;
+  }
+
   drained(): Promise<void> {
     return this.#group.drained();
   }

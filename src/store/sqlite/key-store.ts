@@ -2,6 +2,7 @@ import type { Key } from '../../keys/key.ts';
 import { KEY_STATUSES, KEY_TYPES } from '../../keys/key.ts';
 import type {
   AuditEntry,
+  DueTime,
   Found,
   Inserted,
   KeyChange,
@@ -11,6 +12,7 @@ import type {
   Page,
   Paged,
 } from '../../keys/ports.ts';
+import type { RotationEffects } from '../../keys/rotation.ts';
 import { revisionNotReached } from '../errors.ts';
 import { pagedBy } from '../paging.ts';
 import type { Committer } from './committer.ts';
@@ -33,10 +35,17 @@ const REPLACE = `UPDATE api_keys SET ${REPLACED.map((column) => `${column} = ?`)
 const LIVE =
   'revoke_time IS NULL AND disabled = 0 AND expired = 0 AND (expire_time IS NULL OR expire_time > ?)';
 
+const DUE_COLUMNS: Readonly<Record<DueTime, string>> = {
+  ROTATION_GRACE: 'rotation_expire_time',
+  ROTATION: 'rotation_due_time',
+  EXPIRY: 'expire_time',
+};
+
 export class SqliteKeyStore implements KeyStore {
   readonly #database: SqliteDatabase;
   readonly #committer: Committer;
   readonly #byHash: ReturnType<SqliteDatabase['pointRead']>;
+  readonly #byRetiredHash: ReturnType<SqliteDatabase['pointRead']>;
   readonly #byId: ReturnType<SqliteDatabase['pointRead']>;
   readonly #byRequestId: ReturnType<SqliteDatabase['pointRead']>;
   readonly #revision: ReturnType<SqliteDatabase['pointRead']>;
@@ -47,6 +56,9 @@ export class SqliteKeyStore implements KeyStore {
     this.#byHash = database.pointRead(
       'SELECT k.* FROM api_key_secrets s JOIN api_keys k ON k.id = s.key_id WHERE s.hash = ?',
     );
+    this.#byRetiredHash = database.pointRead(
+      'SELECT k.* FROM api_key_retired_secrets s JOIN api_keys k ON k.id = s.key_id WHERE s.hash = ?',
+    );
     this.#byId = database.pointRead('SELECT * FROM api_keys WHERE id = ?');
     this.#byRequestId = database.pointRead('SELECT * FROM api_keys WHERE request_id = ?');
     this.#revision = database.pointRead("SELECT value FROM api_key_meta WHERE id = 'revision'");
@@ -56,7 +68,11 @@ export class SqliteKeyStore implements KeyStore {
     const revision = await this.revision();
     if (revision < minRevision) throw revisionNotReached(minRevision, revision);
     const row = this.#byHash(secretHash);
-    return { key: row === undefined ? undefined : toKey(row), revision, ageMs: 0 };
+    if (row !== undefined) return { key: toKey(row), revision, ageMs: 0 };
+    const former = this.#byRetiredHash(secretHash);
+    return former === undefined
+      ? { key: undefined, revision, ageMs: 0 }
+      : { key: toKey(former), revision, ageMs: 0, retired: true };
   }
 
   recall(): undefined {
@@ -106,6 +122,7 @@ export class SqliteKeyStore implements KeyStore {
     expectedEtag: string,
     _change: KeyChange,
     entry: AuditEntry,
+    effects?: RotationEffects,
   ): Promise<Key | undefined> {
     const values = keyValues(key).filter((_, i) => KEY_COLUMNS[i] !== 'last_use_time');
     const result = await this.#committer.write(
@@ -114,10 +131,22 @@ export class SqliteKeyStore implements KeyStore {
         { sql: REPLACE, params: [...values, key.id, expectedEtag], mustReturn: true },
         { sql: 'DELETE FROM api_key_secrets WHERE key_id = ?', params: [key.id] },
         ...secretRows(key),
+        ...effectRows(key.id, effects, entry.time),
       ],
       entry,
     );
     return result.outcome === 'DONE' ? { ...key, revision: revisionOf(result) } : undefined;
+  }
+
+  async due(kind: DueTime, until: number, page: Page): Promise<Paged<Key>> {
+    const column = DUE_COLUMNS[kind];
+    const rows = await this.#database.query(
+      `SELECT * FROM api_keys WHERE ${column} <= ? AND (${column}, id) > (?, ?) AND revoke_time IS NULL
+       ORDER BY ${column}, id LIMIT ?`,
+      [until, ...(page.after ?? [Number.MIN_SAFE_INTEGER, '']), page.size + 1],
+    );
+    const time = (key: Key) => Number(rows.find((row) => row.id === key.id)?.[column]);
+    return pagedBy(rows.map(toKey), page.size, (key) => [time(key), key.id]);
   }
 
   async forgetRequestId(keyId: string, requestId: string): Promise<void> {
@@ -157,6 +186,25 @@ export class SqliteKeyStore implements KeyStore {
 function secretRows(key: Key): Statement[] {
   const sql = 'INSERT INTO api_key_secrets (hash, key_id) VALUES (?, ?)';
   return key.secrets.map(({ hash }) => ({ sql, params: [hash, key.id] }));
+}
+
+/** What a change of secrets writes beside the key. */
+function effectRows(keyId: string, effects: RotationEffects | undefined, time: number): Statement[] {
+  if (effects === undefined) return [];
+  const retire = 'INSERT OR IGNORE INTO api_key_retired_secrets (hash, key_id, retire_time) VALUES (?, ?, ?)';
+  const rows: Statement[] = effects.retired.map((hash) => ({ sql: retire, params: [hash, keyId, time] }));
+  const { begun, completed } = effects;
+  if (completed !== undefined) {
+    const sql = 'UPDATE api_key_rotations SET complete_time = ? WHERE id = ?';
+    rows.push({ sql, params: [completed.time, completed.id] });
+  }
+  if (begun !== undefined) {
+    const sql = `INSERT INTO api_key_rotations (id, key_id, mode, start_time, expire_time, complete_time)
+      VALUES (?, ?, ?, ?, ?, ?)`;
+    const { id, mode, startTime, expireTime, completeTime } = begun;
+    rows.push({ sql, params: [id, keyId, mode, startTime, expireTime, completeTime ?? null] });
+  }
+  return rows;
 }
 
 function revisionOf(result: GuardedResult): number {

@@ -1,6 +1,6 @@
 import { RateLimiterRes } from 'rate-limiter-flexible';
 import RateLimiterStoreAbstract from 'rate-limiter-flexible/lib/RateLimiterStoreAbstract.js';
-import type { Clock, LockedAddress, Lockout, Page, Paged } from '../../keys/ports.ts';
+import type { Clock, FailureCounted, LockedAddress, Lockout, Page, Paged } from '../../keys/ports.ts';
 import { LockedAddresses } from '../locked-addresses.ts';
 import { countFailure, limiterOptions } from '../lockout-limiter.ts';
 import { pagedBy } from '../paging.ts';
@@ -85,7 +85,7 @@ export class SqliteLockout implements Lockout {
     return this.#locked.forMs(ip);
   }
 
-  fail(ip: string): Promise<number> {
+  fail(ip: string): Promise<FailureCounted> {
     return countFailure(this.#limiter, this.#locked, ip, this.#settings);
   }
 

@@ -20,7 +20,10 @@ export const MIGRATIONS: readonly string[] = [
     create_time INTEGER NOT NULL,
     expire_time INTEGER,
     expired INTEGER NOT NULL,
-    previous_secret_expire_time INTEGER,
+    rotation TEXT,
+    rotation_expire_time INTEGER,
+    rotate_every_ms INTEGER,
+    rotation_due_time INTEGER,
     revoke_time INTEGER,
     revoke_reason TEXT,
     revoke_note TEXT NOT NULL,
@@ -32,10 +35,63 @@ export const MIGRATIONS: readonly string[] = [
   CREATE INDEX api_keys_by_create ON api_keys (create_time, id);
   CREATE INDEX api_keys_by_owner ON api_keys (owner_id, create_time, id);
 
+  CREATE INDEX api_keys_by_rotation_expire ON api_keys (rotation_expire_time, id) WHERE rotation_expire_time NOT NULL;
+  CREATE INDEX api_keys_by_rotation_due ON api_keys (rotation_due_time, id) WHERE rotation_due_time NOT NULL;
+  CREATE INDEX api_keys_by_expire ON api_keys (expire_time, id) WHERE expire_time NOT NULL;
+
   CREATE TABLE api_key_secrets (
     hash TEXT PRIMARY KEY,
     key_id TEXT NOT NULL REFERENCES api_keys (id)
   ) STRICT, WITHOUT ROWID;
+
+  CREATE TABLE api_key_retired_secrets (
+    hash TEXT PRIMARY KEY,
+    key_id TEXT NOT NULL REFERENCES api_keys (id),
+    retire_time INTEGER NOT NULL
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX api_key_retired_secrets_by_time ON api_key_retired_secrets (retire_time);
+
+  CREATE TABLE api_key_rotations (
+    id TEXT PRIMARY KEY,
+    key_id TEXT NOT NULL REFERENCES api_keys (id),
+    mode TEXT NOT NULL,
+    start_time INTEGER NOT NULL,
+    expire_time INTEGER NOT NULL,
+    complete_time INTEGER,
+    grace_end_noted INTEGER NOT NULL DEFAULT 0,
+    old_uses INTEGER NOT NULL DEFAULT 0,
+    last_old_use_time INTEGER,
+    last_old_use_ip TEXT NOT NULL DEFAULT ''
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX api_key_rotations_by_start ON api_key_rotations (start_time, id);
+  CREATE INDEX api_key_rotations_by_key ON api_key_rotations (key_id, start_time, id);
+
+  CREATE TABLE api_key_anomalies (
+    id TEXT PRIMARY KEY,
+    open_for TEXT UNIQUE,
+    key_id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    state TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    first_time INTEGER NOT NULL,
+    last_time INTEGER NOT NULL,
+    resolve_time INTEGER
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX api_key_anomalies_by_time ON api_key_anomalies (first_time, id);
+  CREATE INDEX api_key_anomalies_by_key ON api_key_anomalies (key_id, first_time, id);
+
+  CREATE TABLE api_key_alerts (
+    id TEXT PRIMARY KEY,
+    type TEXT NOT NULL,
+    time INTEGER NOT NULL,
+    key_id TEXT NOT NULL,
+    client_ip TEXT NOT NULL,
+    text TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    pending INTEGER
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX api_key_alerts_by_time ON api_key_alerts (time, id);
+  CREATE INDEX api_key_alerts_pending ON api_key_alerts (pending) WHERE pending NOT NULL;
 
   CREATE TABLE api_key_audit_log (
     row INTEGER PRIMARY KEY,

@@ -1,5 +1,8 @@
 import { randomBytes } from 'node:crypto';
+import { RETIRED_MS } from '../../keys/rotation.ts';
 import type { Store, StoreOptions } from '../store.ts';
+import { SqliteAlertLog } from './alerts.ts';
+import { SqliteAnomalyLog } from './anomalies.ts';
 import { SqliteAuditLog } from './audit-log.ts';
 import { Committer } from './committer.ts';
 import { SqliteDatabase } from './database.ts';
@@ -7,6 +10,7 @@ import { SqliteKeyStore } from './key-store.ts';
 import { LimitRows } from './limit-rows.ts';
 import { SqliteLockout } from './lockout.ts';
 import { SqliteQuota } from './quota.ts';
+import { SqliteRotationLog } from './rotations.ts';
 
 /** Opens `sqlite:PATH`, making the file and its folder when they are not there. One process a file. */
 export async function openSqliteStore({ url, clock, lockout }: StoreOptions): Promise<Store> {
@@ -16,14 +20,25 @@ export async function openSqliteStore({ url, clock, lockout }: StoreOptions): Pr
   const committer = new Committer(database, rows, clock);
   const audit = new SqliteAuditLog(database, committer, clock);
   const dropOver = 'DELETE FROM api_key_limits WHERE expire_time < ?';
+  const dropRetired = 'DELETE FROM api_key_retired_secrets WHERE retire_time < ?';
   return {
     keys: new SqliteKeyStore(database, committer),
     quota: new SqliteQuota(rows, clock),
     lockout: await SqliteLockout.open(lockout, rows, database, clock),
     audit,
+    rotations: new SqliteRotationLog(database, committer),
+    anomalies: new SqliteAnomalyLog(database, committer),
+    alerts: new SqliteAlertLog(database, committer),
+    // The file serves one process.
+    sweepLease: { take: async () => true, release: async () => {} },
     // An empty transaction: shows that the writer thread lives and can write.
     ping: async () => void (await committer.write([{ sql: 'SELECT 1', params: [] }])),
-    sweep: async () => void (await committer.write([{ sql: dropOver, params: [clock.now()] }])),
+    sweep: async () => {
+      await committer.write([
+        { sql: dropOver, params: [clock.now()] },
+        { sql: dropRetired, params: [clock.now() - RETIRED_MS] },
+      ]);
+    },
     close: async () => {
       await audit.flushGaps();
       await committer.drained();

@@ -1,5 +1,6 @@
 import { IpAllowlist } from '../../keys/ip.ts';
 import type { Key } from '../../keys/key.ts';
+import { rotationDueTime } from '../../keys/rotation.ts';
 import type { Value } from './thread.ts';
 
 /** Every column of api_keys but revision, which the transaction gives, in the order of keyValues. */
@@ -19,7 +20,10 @@ export const KEY_COLUMNS = [
   'create_time',
   'expire_time',
   'expired',
-  'previous_secret_expire_time',
+  'rotation',
+  'rotation_expire_time',
+  'rotate_every_ms',
+  'rotation_due_time',
   'revoke_time',
   'revoke_reason',
   'revoke_note',
@@ -45,7 +49,10 @@ export function keyValues(key: Key): Value[] {
     key.createTime,
     key.expireTime ?? null,
     key.expired ? 1 : 0,
-    key.previousSecretExpireTime ?? null,
+    key.rotation === undefined ? null : JSON.stringify(key.rotation),
+    key.rotation?.expireTime ?? null,
+    key.rotateEveryMs ?? null,
+    rotationDueTime(key) ?? null,
     key.revokeTime ?? null,
     key.revokeReason ?? null,
     key.revokeNote,
@@ -74,7 +81,8 @@ export function toKey(row: Record<string, Value>): Key {
     createTime: Number(row.create_time),
     expireTime: time('expire_time'),
     expired: row.expired === 1,
-    previousSecretExpireTime: time('previous_secret_expire_time'),
+    rotation: row.rotation === null ? undefined : JSON.parse(text('rotation')),
+    rotateEveryMs: time('rotate_every_ms'),
     revokeTime: time('revoke_time'),
     revokeReason: (row.revoke_reason ?? undefined) as Key['revokeReason'],
     revokeNote: text('revoke_note'),

@@ -1,0 +1,93 @@
+import type { AuditEntry, Page, Paged } from './ports.ts';
+
+export const ANOMALY_TYPES = [
+  'HIGH_REQUEST_RATE',
+  'HIGH_ERROR_RATE',
+  'MULTIPLE_IPS',
+  'UNUSUAL_TIME',
+] as const;
+export type AnomalyType = (typeof ANOMALY_TYPES)[number];
+export type AnomalyState = 'OPEN' | 'RESOLVED';
+
+/** Something unusual about a key; at most one is OPEN for a key and a type. Times are milliseconds since 1970. */
+export interface Anomaly {
+  readonly id: string;
+  readonly keyId: string;
+  readonly type: AnomalyType;
+  readonly state: AnomalyState;
+  /** Calls beyond the threshold. */
+  readonly count: number;
+  readonly firstTime: number;
+  readonly lastTime: number;
+  readonly resolveTime: number | undefined;
+}
+
+export interface AnomalyFilter {
+  readonly keyId?: string;
+  readonly type?: AnomalyType;
+  readonly state?: AnomalyState;
+}
+
+/** Calls beyond a threshold, to be counted on the open record. */
+export interface Trip {
+  readonly keyId: string;
+  readonly type: AnomalyType;
+  readonly count: number;
+  readonly firstTime: number;
+  readonly lastTime: number;
+}
+
+export interface AnomalyLog {
+  /** Counts on the open record of the key and type, or opens one. */
+  trip(trip: Trip): Promise<Anomaly>;
+  /** Newest first. */
+  list(filter: AnomalyFilter, page: Page): Promise<Paged<Anomaly>>;
+  /** With its event, both or neither; undefined when there is none. A resolved one stays as it is. */
+  resolve(id: string, time: number, entry: AuditEntry): Promise<Anomaly | undefined>;
+  /** Deletes up to `limit` of those that were resolved before `time`; answers how many. */
+  deleteResolvedBefore(time: number, limit: number): Promise<number>;
+}
+
+export const ALERT_TYPES = [
+  'ANOMALY',
+  'OLD_KEY_LATE_USE',
+  'OLD_KEY_REJECTED',
+  'ROTATION_NOT_CLEANED_UP',
+  'ROTATION_DUE',
+  'KEY_EXPIRING',
+  'LOCKOUT',
+] as const;
+export type AlertType = (typeof ALERT_TYPES)[number];
+
+/** What people should know. Its id is made of what it is about, so that it has one record however often it is raised. */
+export interface Alert {
+  readonly id: string;
+  readonly type: AlertType;
+  readonly time: number;
+  /** '' when it is about an address. */
+  readonly keyId: string;
+  readonly clientIp: string;
+  readonly text: string;
+  readonly detail: Readonly<Record<string, string>>;
+}
+
+export interface AlertLog {
+  /** False when it is there already, which changes nothing. A new one waits to be delivered. */
+  insert(alert: Alert): Promise<boolean>;
+  get(id: string): Promise<Alert | undefined>;
+  /** Those at or after `since`, oldest first. */
+  list(since: number, page: Page): Promise<Paged<Alert>>;
+  /** Those from before `time` that are not delivered, at most `limit`. */
+  undelivered(time: number, limit: number): Promise<readonly Alert[]>;
+  markDelivered(id: string): Promise<void>;
+  /** Deletes up to `limit` of the delivered ones before `time`; answers how many. */
+  deleteBefore(time: number, limit: number): Promise<number>;
+}
+
+/** The right to sweep: one process of a deployment at a time has it. */
+export interface SweepLease {
+  /** Takes or renews it for so long, by the store's clock; false while another process has it. */
+  take(forMs: number): Promise<boolean>;
+  /** Gives it back, so that the next one need not wait. */
+  release(): Promise<void>;
+}

@@ -1,0 +1,138 @@
+import { randomBytes } from 'node:crypto';
+import type { Filter } from 'mongodb';
+import type { Anomaly, AnomalyFilter, AnomalyLog, Trip } from '../../keys/notices.ts';
+import type { AuditEntry, Page, Paged } from '../../keys/ports.ts';
+import { pagedBy } from '../paging.ts';
+import { backoff } from '../retry.ts';
+import type { MongoAuditLog } from './audit-log.ts';
+import type { MongoDatabase } from './database.ts';
+import { failureOf, guarded, inTime, toApiError } from './errors.ts';
+import { type AnomalyDoc, beforeTime, type EventDoc, toEvent, toEventDoc } from './rows.ts';
+
+const MAX_ATTEMPTS = 8;
+const ABANDONED_MS = 15_000;
+const SWEEP_ANOMALIES = 100;
+
+export class MongoAnomalyLog implements AnomalyLog {
+  readonly #database: MongoDatabase;
+  readonly #audit: MongoAuditLog;
+
+  constructor(database: MongoDatabase, audit: MongoAuditLog) {
+    this.#database = database;
+    this.#audit = audit;
+  }
+
+  async trip({ keyId, type, count, firstTime, lastTime }: Trip): Promise<Anomaly> {
+    const open_for = `${keyId}:${type}`;
+    const update = {
+      $inc: { count },
+      $max: { last_time: new Date(lastTime) },
+      $setOnInsert: {
+        _id: `anomaly-${randomBytes(8).toString('hex')}`,
+        key_id: keyId,
+        type,
+        state: 'OPEN',
+        first_time: new Date(firstTime),
+      },
+    };
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const doc = await inTime((limits) =>
+          this.#database.anomalies.findOneAndUpdate({ open_for }, update, {
+            upsert: true,
+            returnDocument: 'after',
+            ...limits,
+          }),
+        );
+        if (doc !== null) return toAnomaly(doc);
+      } catch (error) {
+        // Two processes opened it at once: the unique index let one in, the other counts on it.
+        if (attempt >= MAX_ATTEMPTS || failureOf(error) !== 'DUPLICATE') throw toApiError(error);
+        await backoff(attempt, 5, 100);
+      }
+    }
+  }
+
+  list(filter: AnomalyFilter, page: Page): Promise<Paged<Anomaly>> {
+    return guarded(async (limits) => {
+      const where: Filter<AnomalyDoc>[] = [{}];
+      if (filter.keyId !== undefined) where.push({ key_id: filter.keyId });
+      if (filter.type !== undefined) where.push({ type: filter.type });
+      if (filter.state !== undefined) where.push({ state: filter.state });
+      if (page.after !== undefined) where.push(beforeTime('first_time', page.after));
+      const docs = await this.#database.anomalies
+        .find({ $and: where }, limits)
+        .sort({ first_time: -1, _id: -1 })
+        .limit(page.size + 1)
+        .toArray();
+      return pagedBy(docs.map(toAnomaly), page.size, ({ firstTime, id }) => [firstTime, id]);
+    });
+  }
+
+  /** The event rides in the document, as with keys (protocols.md A). */
+  async resolve(id: string, time: number, entry: AuditEntry): Promise<Anomaly | undefined> {
+    const event = toEventDoc(this.#audit.events.create(entry));
+    const resolved = await guarded((limits) =>
+      this.#database.anomalies.updateOne(
+        { _id: id, state: 'OPEN' },
+        {
+          $set: { state: 'RESOLVED', resolve_time: new Date(time) },
+          $unset: { open_for: '' },
+          $push: { outbox: event },
+        },
+        { ...limits },
+      ),
+    );
+    const doc = await guarded((limits) => this.#database.anomalies.findOne({ _id: id }, limits));
+    if (doc === null) return undefined;
+    if (resolved.matchedCount === 1) await this.#finish(id, event);
+    else await this.#audit.append(toEvent(event));
+    return toAnomaly(doc);
+  }
+
+  deleteResolvedBefore(time: number, limit: number): Promise<number> {
+    return guarded(async (limits) => {
+      const old = { state: 'RESOLVED', resolve_time: { $lt: new Date(time) } };
+      const docs = await this.#database.anomalies
+        .find(old, { projection: { _id: 1 }, ...limits })
+        .limit(limit)
+        .toArray();
+      if (docs.length === 0) return 0;
+      const filter = { _id: { $in: docs.map(({ _id }) => _id) } };
+      return (await this.#database.anomalies.deleteMany(filter, { ...limits })).deletedCount;
+    });
+  }
+
+  /** Moves the events that crashed processes left behind. */
+  async finishAbandoned(now: number): Promise<void> {
+    const docs = await guarded((limits) =>
+      this.#database.anomalies
+        .find({ 'outbox.id': { $gt: '' } }, limits)
+        .limit(SWEEP_ANOMALIES)
+        .toArray(),
+    );
+    for (const doc of docs) {
+      for (const event of doc.outbox ?? [])
+        if (event.time.getTime() < now - ABANDONED_MS) await this.#finish(doc._id, event);
+    }
+  }
+
+  async #finish(id: string, event: EventDoc): Promise<void> {
+    await this.#audit.append(toEvent(event));
+    const update = { $pull: { outbox: { id: event.id } } };
+    await guarded((limits) => this.#database.anomalies.updateOne({ _id: id }, update, { ...limits }));
+  }
+}
+
+function toAnomaly(doc: AnomalyDoc): Anomaly {
+  return {
+    id: doc._id,
+    keyId: doc.key_id,
+    type: doc.type as Anomaly['type'],
+    state: doc.state as Anomaly['state'],
+    count: doc.count,
+    firstTime: doc.first_time.getTime(),
+    lastTime: doc.last_time.getTime(),
+    resolveTime: doc.resolve_time?.getTime(),
+  };
+}

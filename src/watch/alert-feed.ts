@@ -1,0 +1,104 @@
+import type { Alert, AlertLog } from '../keys/notices.ts';
+import type { Clock } from '../keys/ports.ts';
+import { Subscribers, type Subscription } from './subscription.ts';
+
+const POLL_MS = 1_000;
+const PAGE = 500;
+/** An alert may be written so late after its time, and by a clock that much off: it is looked for as far back. */
+const OVERLAP_MS = 15_000;
+
+/** Alerts to subscribers, live: those of this process at once, those of others by a look into the store each second. */
+export class AlertFeed {
+  readonly #alerts: AlertLog;
+  readonly #clock: Clock;
+  readonly #warn: (text: string, error: unknown) => void;
+  readonly #subscribers = new Subscribers<Alert>();
+  /** Alerts already pushed, by id, with their times. */
+  readonly #pushed = new Map<string, number>();
+  #timer: NodeJS.Timeout | undefined;
+  #looking: Promise<void> | undefined;
+  #failing = false;
+  /** When the last look that succeeded began: what came before is pushed. */
+  #through = 0;
+
+  constructor(alerts: AlertLog, clock: Clock, warn: (text: string, error: unknown) => void) {
+    this.#alerts = alerts;
+    this.#clock = clock;
+    this.#warn = warn;
+  }
+
+  /** @param since also those from then on; undefined: only from now on. */
+  subscribe(since: number | undefined): { alerts: AsyncIterable<Alert>; subscription: Subscription<Alert> } {
+    if (this.#subscribers.size === 0) this.#through = this.#clock.now();
+    const subscription = this.#subscribers.add();
+    const from = since ?? this.#clock.now();
+    this.#look();
+    return { alerts: this.#read(subscription, from, since !== undefined), subscription };
+  }
+
+  /** Looks into the store now: something was written. */
+  wake(): void {
+    if (this.#subscribers.size > 0) this.#look();
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#subscribers.close();
+  }
+
+  async *#read(
+    subscription: Subscription<Alert>,
+    from: number,
+    replay: boolean,
+  ): AsyncGenerator<Alert, void> {
+    const live = subscription[Symbol.asyncIterator]();
+    const replayed = new Set<string>();
+    try {
+      // What is pushed meanwhile waits in the subscription, so nothing falls between the two.
+      for (let after: readonly (string | number)[] | undefined; replay; ) {
+        const page = await this.#alerts.list(from, { size: PAGE, after });
+        for (const alert of page.items) {
+          if (alert.time >= this.#clock.now() - 2 * OVERLAP_MS) replayed.add(alert.id);
+          yield alert;
+        }
+        if (page.next === undefined) break;
+        after = page.next;
+      }
+      for await (const alert of live) if (alert.time >= from && !replayed.delete(alert.id)) yield alert;
+    } finally {
+      subscription.end();
+    }
+  }
+
+  #look(): void {
+    if (this.#looking !== undefined) return;
+    clearTimeout(this.#timer);
+    this.#looking = this.#push().finally(() => {
+      this.#looking = undefined;
+      if (this.#subscribers.size > 0) this.#timer = setTimeout(() => this.#look(), POLL_MS).unref();
+    });
+  }
+
+  async #push(): Promise<void> {
+    const begun = this.#clock.now();
+    const since = this.#through - OVERLAP_MS;
+    try {
+      let after: readonly (string | number)[] | undefined;
+      do {
+        const page = await this.#alerts.list(since, { size: PAGE, after });
+        for (const alert of page.items) {
+          if (this.#pushed.has(alert.id)) continue;
+          this.#pushed.set(alert.id, alert.time);
+          this.#subscribers.push(alert);
+        }
+        after = page.next;
+      } while (after !== undefined);
+      for (const [id, time] of this.#pushed) if (time < since - OVERLAP_MS) this.#pushed.delete(id);
+      this.#through = begun;
+      this.#failing = false;
+    } catch (error) {
+      if (!this.#failing) this.#warn('alerts cannot be read for subscribers, trying again', error);
+      this.#failing = true;
+    }
+  }
+}

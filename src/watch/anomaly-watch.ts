@@ -1,0 +1,131 @@
+import { LRUCache } from 'lru-cache';
+import { isWorkingSecret } from '../keys/check.ts';
+import type { AlertLog, Anomaly, AnomalyLog, AnomalyType, Trip } from '../keys/notices.ts';
+import type { Decided } from '../keys/ports.ts';
+import { type AlertRaiser, LEFT_BEHIND_MS } from './alert-raiser.ts';
+import { type AnomalyThresholds, AnomalyWindows } from './anomaly-windows.ts';
+
+const FLUSH_MS = 250;
+const MAX_TRIPS = 20_000;
+const MAX_OPEN = 1_000;
+const DAY_MS = 86_400_000;
+
+const TEXTS: Readonly<Record<AnomalyType, string>> = {
+  HIGH_REQUEST_RATE: 'is used more often than usual',
+  HIGH_ERROR_RATE: 'is denied more often than usual',
+  MULTIPLE_IPS: 'is used from more addresses than usual',
+  UNUSUAL_TIME: 'is used in the quiet hours',
+};
+
+export interface AnomalyWatchParts {
+  readonly anomalies: AnomalyLog;
+  readonly alerts: Pick<AlertRaiser, 'raise'>;
+  readonly alertLog: Pick<AlertLog, 'get'>;
+  readonly thresholds: AnomalyThresholds;
+  /** ANOMALY_ACTION=disable: disables the key; false when it is disabled or ended already. */
+  readonly disable: ((keyId: string) => Promise<boolean>) | undefined;
+  readonly warn: (text: string, error: unknown) => void;
+}
+
+/** Counts decisions made with a working secret, and writes down what is unusual, off the path of the call. */
+export class AnomalyWatch {
+  readonly #parts: AnomalyWatchParts;
+  readonly #windows: AnomalyWindows;
+  #trips = new Map<string, Trip>();
+  #timer: NodeJS.Timeout | undefined;
+  #writing: Promise<void> = Promise.resolve();
+  #failing = false;
+  /** Anomalies known to be told. */
+  readonly #told = new LRUCache<string, true>({ max: 10 * MAX_OPEN });
+
+  constructor(parts: AnomalyWatchParts) {
+    this.#parts = parts;
+    this.#windows = new AnomalyWindows(parts.thresholds);
+  }
+
+  decided({ decision, key, clientIp, dryRun, time }: Decided): void {
+    if (key === undefined || dryRun || !isWorkingSecret(decision)) return;
+    for (const type of this.#windows.add(key.id, time, decision !== 'VALID', clientIp)) {
+      this.#note({ keyId: key.id, type, count: 1, firstTime: time, lastTime: time });
+    }
+  }
+
+  /** Writes what was noted; what cannot be written is told, kept and tried again. */
+  flush(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#writing = this.#writing.then(() => this.#write());
+    return this.#writing;
+  }
+
+  /** Tells what a process opened and did not live to tell. */
+  async finishAbandoned(now: number): Promise<void> {
+    const { anomalies, alertLog } = this.#parts;
+    const { items } = await anomalies.list({ state: 'OPEN' }, { size: MAX_OPEN, after: undefined });
+    for (const anomaly of items) {
+      const age = now - anomaly.firstTime;
+      if (age < LEFT_BEHIND_MS || age > DAY_MS || this.#told.has(anomaly.id)) continue;
+      if ((await alertLog.get(alertIdOf(anomaly))) === undefined) await this.#opened(anomaly);
+      this.#told.set(anomaly.id, true);
+    }
+  }
+
+  async #write(): Promise<void> {
+    const trips = this.#trips;
+    this.#trips = new Map();
+    for (const [place, trip] of trips) {
+      try {
+        const anomaly = await this.#parts.anomalies.trip(trip);
+        trips.delete(place);
+        this.#failing = false;
+        // Its first trip opened it: told by whoever wrote that, once.
+        if (anomaly.count === trip.count) await this.#opened(anomaly);
+      } catch (error) {
+        if (!this.#failing) this.#parts.warn('anomalies cannot be written, trying again', error);
+        this.#failing = true;
+        for (const left of trips.values()) this.#note(left);
+        return;
+      }
+    }
+  }
+
+  async #opened(anomaly: Anomaly): Promise<void> {
+    this.#told.set(anomaly.id, true);
+    const disabled = (await this.#parts.disable?.(anomaly.keyId)) === true;
+    this.#parts.alerts.raise(anomalyAlert(anomaly, disabled));
+  }
+
+  #note(trip: Trip): void {
+    const place = `${trip.keyId}:${trip.type}`;
+    const noted = this.#trips.get(place);
+    if (noted === undefined && this.#trips.size >= MAX_TRIPS) return;
+    this.#trips.set(
+      place,
+      noted === undefined
+        ? trip
+        : {
+            ...noted,
+            count: noted.count + trip.count,
+            lastTime: Math.max(noted.lastTime, trip.lastTime),
+          },
+    );
+    this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS).unref();
+  }
+}
+
+function alertIdOf({ id }: Anomaly): string {
+  return `ANOMALY:${id}`;
+}
+
+function anomalyAlert(anomaly: Anomaly, disabled: boolean) {
+  const { id, keyId, type, firstTime } = anomaly;
+  return {
+    id: alertIdOf(anomaly),
+    type: 'ANOMALY' as const,
+    time: firstTime,
+    keyId,
+    clientIp: '',
+    text: `key ${keyId} ${TEXTS[type]}${disabled ? '; it was disabled' : ''}`,
+    detail: { anomaly: type, anomaly_id: id, ...(disabled ? { action: 'disabled' } : {}) },
+  };
+}

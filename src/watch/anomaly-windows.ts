@@ -1,0 +1,170 @@
+import type { AnomalyType } from '../keys/notices.ts';
+
+export interface AnomalyThresholds {
+  /** More calls than this in 60 s. */
+  readonly maxRequestsPerMinute: number;
+  /** More denials than this part of the decisions of 5 minutes, 0 to 1. */
+  readonly maxErrorRatio: number;
+  /** Of at least so many decisions. */
+  readonly minSamples: number;
+  /** More client addresses than this in an hour. */
+  readonly maxIpsPerHour: number;
+  /** Hours of the day in UTC, from inclusive, to exclusive; may wrap midnight. Undefined: none. */
+  readonly quietHours: { readonly from: number; readonly to: number } | undefined;
+}
+
+const MINUTE_MS = 60_000;
+const ERROR_WINDOW_MS = 300_000;
+const HOUR_MS = 3_600_000;
+
+/** Keys whose windows are kept; the one used longest ago makes room for another and begins anew when it comes back. */
+export const MAX_KEYS = 10_000;
+/** A key's error ratio is over the decisions of 5 minutes, and over this many of the latest at most. */
+const MAX_DECISIONS = 4_096;
+/** Decisions remembered of all keys together: 16 MiB. */
+const MAX_SLOTS = 2_097_152;
+const FIRST_SLOTS = 16;
+
+/** The latest decisions about one key: a ring of times, denials as half a millisecond more. */
+class KeyWindow {
+  #ring = new Float64Array(FIRST_SLOTS);
+  /** Decisions ever pushed, dropped, and dropped from the minute: places in the ring are these modulo its size. */
+  #end = 0;
+  #start = 0;
+  #minuteStart = 0;
+  #denied = 0;
+  #last = 0;
+  /** Latest use of each address, oldest first; one more than the threshold decides, so no more are kept. */
+  readonly #ips = new Map<string, number>();
+
+  get slots(): number {
+    return this.#ring.length;
+  }
+
+  get decisions(): number {
+    return this.#end - this.#start;
+  }
+
+  get inMinute(): number {
+    return this.#end - this.#minuteStart;
+  }
+
+  get deniedRatio(): number {
+    return this.#denied / this.decisions;
+  }
+
+  get ips(): number {
+    return this.#ips.size;
+  }
+
+  add(at: number, denied: boolean, maxSlots: number): void {
+    // A clock that was set back must not bring old calls back into the window.
+    const time = Math.max(at, this.#last);
+    this.#last = time;
+    if (this.decisions === this.#ring.length) {
+      if (this.#ring.length < maxSlots) this.#grow();
+      else this.#drop();
+    }
+    this.#ring[this.#end % this.#ring.length] = denied ? time + 0.5 : time;
+    this.#end++;
+    if (denied) this.#denied++;
+    while (this.decisions > 0 && this.#timeOf(this.#start) <= time - ERROR_WINDOW_MS) this.#drop();
+    this.#minuteStart = Math.max(this.#minuteStart, this.#start);
+    while (this.#minuteStart < this.#end && this.#timeOf(this.#minuteStart) <= time - MINUTE_MS) {
+      this.#minuteStart++;
+    }
+  }
+
+  addIp(ip: string, maxIps: number): void {
+    this.#ips.delete(ip);
+    this.#ips.set(ip, this.#last);
+    for (const [oldest, time] of this.#ips) {
+      if (time > this.#last - HOUR_MS && this.#ips.size <= maxIps + 1) break;
+      this.#ips.delete(oldest);
+    }
+  }
+
+  #timeOf(place: number): number {
+    return Math.floor(this.#ring[place % this.#ring.length] ?? 0);
+  }
+
+  #drop(): void {
+    const value = this.#ring[this.#start % this.#ring.length] ?? 0;
+    if (value !== Math.floor(value)) this.#denied--;
+    this.#start++;
+  }
+
+  #grow(): void {
+    const bigger = new Float64Array(this.#ring.length * 2);
+    for (let place = this.#start; place < this.#end; place++) {
+      bigger[place % bigger.length] = this.#ring[place % this.#ring.length] ?? 0;
+    }
+    this.#ring = bigger;
+  }
+}
+
+/** Sliding windows over the decisions about keys. Exact for the keys it keeps; its memory has a bound. */
+export class AnomalyWindows {
+  readonly #thresholds: AnomalyThresholds;
+  readonly #maxSlotsOfKey: number;
+  /** Least recently used first. */
+  readonly #keys = new Map<string, KeyWindow>();
+  #slots = 0;
+
+  constructor(thresholds: AnomalyThresholds) {
+    this.#thresholds = thresholds;
+    const needed = Number.isFinite(thresholds.maxRequestsPerMinute) ? thresholds.maxRequestsPerMinute + 1 : 0;
+    this.#maxSlotsOfKey = 2 ** Math.ceil(Math.log2(Math.max(MAX_DECISIONS, needed)));
+  }
+
+  get keys(): number {
+    return this.#keys.size;
+  }
+
+  get slots(): number {
+    return this.#slots;
+  }
+
+  /** Adds a decision about a key; answers what it trips. */
+  add(keyId: string, time: number, denied: boolean, clientIp: string | undefined): AnomalyType[] {
+    const window = this.#windowOf(keyId);
+    const before = window.slots;
+    window.add(time, denied, this.#maxSlotsOfKey);
+    this.#slots += window.slots - before;
+    const { maxRequestsPerMinute, maxErrorRatio, minSamples, maxIpsPerHour } = this.#thresholds;
+    if (clientIp !== undefined && Number.isFinite(maxIpsPerHour)) window.addIp(clientIp, maxIpsPerHour);
+    if (this.#slots > MAX_SLOTS || this.#keys.size > MAX_KEYS) this.#makeRoom(keyId);
+    const trips: AnomalyType[] = [];
+    if (window.inMinute > maxRequestsPerMinute) trips.push('HIGH_REQUEST_RATE');
+    if (window.decisions >= minSamples && window.deniedRatio > maxErrorRatio) trips.push('HIGH_ERROR_RATE');
+    if (window.ips > maxIpsPerHour) trips.push('MULTIPLE_IPS');
+    if (this.#isQuiet(time)) trips.push('UNUSUAL_TIME');
+    return trips;
+  }
+
+  #windowOf(keyId: string): KeyWindow {
+    let window = this.#keys.get(keyId);
+    if (window === undefined) {
+      window = new KeyWindow();
+      this.#slots += window.slots;
+    } else this.#keys.delete(keyId);
+    this.#keys.set(keyId, window);
+    return window;
+  }
+
+  #makeRoom(keep: string): void {
+    for (const [keyId, window] of this.#keys) {
+      if ((this.#slots <= MAX_SLOTS && this.#keys.size <= MAX_KEYS) || keyId === keep) return;
+      this.#keys.delete(keyId);
+      this.#slots -= window.slots;
+    }
+  }
+
+  #isQuiet(time: number): boolean {
+    const { quietHours } = this.#thresholds;
+    if (quietHours === undefined) return false;
+    const { from, to } = quietHours;
+    const hour = Math.floor(time / HOUR_MS) % 24;
+    return from <= to ? hour >= from && hour < to : hour >= from || hour < to;
+  }
+}

@@ -1,0 +1,105 @@
+import type { Key } from '../keys/key.ts';
+import type { Alert } from '../keys/notices.ts';
+import type { Clock, DueTime, KeyStore, RotationLog } from '../keys/ports.ts';
+import { CLEANUP_MS, rotationDueTime } from '../keys/rotation.ts';
+import type { AlertRaiser } from './alert-raiser.ts';
+
+const DAY_MS = 86_400_000;
+const PAGE = 500;
+/** Keys looked at in one sweep for one kind of time; the rest come with the next. */
+const MAX_KEYS = 100_000;
+
+export interface DueKeysParts {
+  readonly keys: Pick<KeyStore, 'due'>;
+  readonly rotations: Pick<RotationLog, 'noteGraceEnded'>;
+  readonly alerts: Pick<AlertRaiser, 'raise'>;
+  /** Completes the rotation the key is in, if its grace is over. */
+  readonly complete: (key: Key) => Promise<void>;
+  /** Told once a rotation: its grace has ended. */
+  readonly graceEnded: (key: Key) => void;
+  readonly clock: Clock;
+  /** ROTATION_AUTO_CLEANUP. */
+  readonly autoCleanup: boolean;
+}
+
+/** What the passing of time does to keys: rotations that are over or due, and notices before keys expire. */
+export class DueKeys {
+  readonly #parts: DueKeysParts;
+  /** Rotations whose end this process has noted. */
+  #ended = new Set<string>();
+
+  constructor(parts: DueKeysParts) {
+    this.#parts = parts;
+  }
+
+  async sweep(): Promise<void> {
+    const now = this.#parts.clock.now();
+    const ended = this.#ended;
+    this.#ended = new Set();
+    await this.#each('ROTATION_GRACE', now, (key) => this.#graceOver(key, now, ended));
+    await this.#each('ROTATION', now, async (key) => this.#rotationDue(key, now));
+    await this.#each('EXPIRY', now + 7 * DAY_MS, async (key) => this.#expiring(key, now));
+  }
+
+  async #each(kind: DueTime, until: number, handle: (key: Key) => Promise<void>): Promise<void> {
+    let after: readonly (string | number)[] | undefined;
+    for (let seen = 0; seen < MAX_KEYS; ) {
+      const page = await this.#parts.keys.due(kind, until, { size: PAGE, after });
+      for (const key of page.items) await handle(key);
+      if (page.next === undefined) return;
+      after = page.next;
+      seen += page.items.length;
+    }
+  }
+
+  async #graceOver(key: Key, now: number, ended: ReadonlySet<string>): Promise<void> {
+    const { rotation } = key;
+    if (rotation === undefined) return;
+    const { rotations, graceEnded, complete, autoCleanup, alerts } = this.#parts;
+    if (!ended.has(rotation.id) && (await rotations.noteGraceEnded(rotation.id))) graceEnded(key);
+    this.#ended.add(rotation.id);
+    const cleanup = now >= rotation.expireTime + CLEANUP_MS;
+    if (rotation.mode === 'FORCED' || (cleanup && autoCleanup)) return complete(key);
+    if (!cleanup) return;
+    const what = `the rotation of ${key.id} was not completed 7 days after its grace`;
+    const detail = { rotation_id: rotation.id, expire_time: iso(rotation.expireTime) };
+    alerts.raise(about(key, 'ROTATION_NOT_CLEANED_UP', rotation.id, now, what, detail));
+  }
+
+  #rotationDue(key: Key, now: number): void {
+    const due = rotationDueTime(key);
+    // An ended key needs no new secret.
+    if (due === undefined || key.expired || (key.expireTime !== undefined && key.expireTime <= now)) return;
+    const what = `the secret of ${key.id} is due for rotation`;
+    const detail = { rotation_due_time: iso(due) };
+    this.#parts.alerts.raise(about(key, 'ROTATION_DUE', `${key.id}:${due}`, now, what, detail));
+  }
+
+  #expiring(key: Key, now: number): void {
+    const { expireTime } = key;
+    if (expireTime === undefined || key.expired || expireTime <= now) return;
+    const days = expireTime - now <= DAY_MS ? 1 : 7;
+    // A key made for less than that was never meant to be noticed.
+    if (expireTime - key.createTime <= days * DAY_MS) return;
+    const within = days === 1 ? 'a day' : '7 days';
+    const detail = { days: String(days), expire_time: iso(expireTime) };
+    const subject = `${key.id}:${expireTime}:${days}`;
+    const what = `key ${key.id} expires within ${within}`;
+    this.#parts.alerts.raise(about(key, 'KEY_EXPIRING', subject, now, what, detail));
+  }
+}
+
+function about(
+  key: Key,
+  type: Alert['type'],
+  subject: string,
+  time: number,
+  text: string,
+  detail: Record<string, string>,
+): Alert {
+  return { id: `${type}:${subject}`, type, time, keyId: key.id, clientIp: '', text, detail };
+}
+
+function iso(time: number): string {
+  return new Date(time).toISOString();
+}

@@ -1,0 +1,91 @@
+import { ApiError } from '../keys/errors.ts';
+
+const MAX_WAITING = 1_000;
+const MAX_SUBSCRIBERS = 1_000;
+
+/** What one subscriber has still to read: bounded, so that a slow one is dropped rather than buffered without end. */
+export class Subscription<T> implements AsyncIterable<T> {
+  readonly #waiting: T[] = [];
+  #ended = false;
+  #failure: ApiError | undefined;
+  #wake: (() => void) | undefined;
+  readonly #over: () => void;
+
+  constructor(over: () => void) {
+    this.#over = over;
+  }
+
+  push(item: T): void {
+    if (this.#ended) return;
+    if (this.#waiting.length >= MAX_WAITING) {
+      const text = `this subscriber is ${MAX_WAITING} messages behind: subscribe again from where it is`;
+      this.end(new ApiError('SUBSCRIBER_TOO_SLOW', text, { retryAfterMs: 1000 }));
+      return;
+    }
+    this.#waiting.push(item);
+    this.#wake?.();
+  }
+
+  /** Ends the stream at once, with an error or as if there were no more. */
+  end(failure?: ApiError): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#failure = failure;
+    this.#over();
+    this.#wake?.();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<T, void> {
+    try {
+      for (;;) {
+        while (!this.#ended && this.#waiting.length === 0) {
+          await new Promise<void>((resolve) => {
+            this.#wake = resolve;
+          });
+        }
+        if (this.#ended) break;
+        yield this.#waiting.shift() as T;
+      }
+      if (this.#failure !== undefined) throw this.#failure;
+    } finally {
+      this.end();
+    }
+  }
+}
+
+/** The subscribers of one kind of message. */
+export class Subscribers<T> {
+  readonly #all = new Set<Subscription<T>>();
+  #closed = false;
+
+  get size(): number {
+    return this.#all.size;
+  }
+
+  /** @throws TOO_MANY_SUBSCRIBERS, SERVER_STOPPING */
+  add(): Subscription<T> {
+    if (this.#closed) throw stopping();
+    if (this.#all.size >= MAX_SUBSCRIBERS) {
+      throw new ApiError('TOO_MANY_SUBSCRIBERS', `this process has ${MAX_SUBSCRIBERS} subscribers`, {
+        retryAfterMs: 10_000,
+      });
+    }
+    const subscription: Subscription<T> = new Subscription(() => this.#all.delete(subscription));
+    this.#all.add(subscription);
+    return subscription;
+  }
+
+  push(item: T): void {
+    for (const subscription of this.#all) subscription.push(item);
+  }
+
+  /** Ends every stream: clients come back to another process. */
+  close(): void {
+    this.#closed = true;
+    for (const subscription of this.#all) subscription.end(stopping());
+  }
+}
+
+function stopping(): ApiError {
+  return new ApiError('SERVER_STOPPING', 'the server is stopping: subscribe again', { retryAfterMs: 1000 });
+}

@@ -1,0 +1,129 @@
+import type { Decision } from '../keys/check.ts';
+import type { Key } from '../keys/key.ts';
+import type { Alert, AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
+import type { AuditLog, Clock, Decided, KeyStore, Observer, RotationLog } from '../keys/ports.ts';
+import type { RotationStart } from '../keys/rotation.ts';
+import { AlertFeed } from './alert-feed.ts';
+import { AlertRaiser, type AlertSink } from './alert-raiser.ts';
+import { AnomalyWatch } from './anomaly-watch.ts';
+import type { AnomalyThresholds } from './anomaly-windows.ts';
+import { DueKeys } from './due-keys.ts';
+import { type RotationLogger, RotationWatch } from './rotation-watch.ts';
+import { Sweeper } from './sweeper.ts';
+
+/** What the watch writes to. */
+export interface WatchStore {
+  readonly audit: AuditLog;
+  readonly rotations: RotationLog;
+  readonly anomalies: AnomalyLog;
+  readonly alerts: AlertLog;
+  readonly sweepLease: SweepLease;
+  sweep(): Promise<void>;
+}
+
+/** What people are told in the log. */
+export interface WatchLogger extends RotationLogger {
+  alert(alert: Alert): void;
+  rotationBegun(key: Key, rotation: RotationStart): void;
+  graceEnded(key: Key): void;
+  warn(text: string, error: unknown): void;
+}
+
+export interface WatchParts {
+  readonly store: WatchStore;
+  readonly keys: Pick<KeyStore, 'due'>;
+  readonly sinks: readonly AlertSink[];
+  readonly logger: WatchLogger;
+  readonly counted: (decision: Decision) => void;
+  /** Completes the rotation a key is in, if its grace is over. */
+  readonly complete: (key: Key) => Promise<void>;
+  /** ANOMALY_ACTION=disable. */
+  readonly disable: ((keyId: string) => Promise<boolean>) | undefined;
+  readonly clock: Clock;
+  readonly thresholds: AnomalyThresholds;
+  readonly autoCleanup: boolean;
+  readonly sweepIntervalMs: number;
+  readonly retentionDays: number;
+}
+
+/** Everything that looks at what happens: counts it, writes down what is unusual, tells people, tidies up. */
+export class Watch implements Observer {
+  readonly alertFeed: AlertFeed;
+  readonly #sweeper: Sweeper;
+  readonly #alerts: AlertRaiser;
+  readonly #anomalies: AnomalyWatch;
+  readonly #rotations: RotationWatch;
+  readonly #parts: WatchParts;
+
+  constructor(parts: WatchParts) {
+    const { store, logger, clock, keys, thresholds, disable, complete, autoCleanup } = parts;
+    const { rotations, anomalies, alerts: alertLog } = store;
+    const warn = (text: string, error: unknown) => logger.warn(text, error);
+    this.#parts = parts;
+    this.alertFeed = new AlertFeed(alertLog, clock, warn);
+    const told = (alert: Alert) => {
+      logger.alert(alert);
+      this.alertFeed.wake();
+    };
+    const alerts = new AlertRaiser({ alerts: alertLog, sinks: parts.sinks, told, warn });
+    this.#alerts = alerts;
+    this.#anomalies = new AnomalyWatch({ anomalies, alerts, alertLog, thresholds, disable, warn });
+    this.#rotations = new RotationWatch({ rotations, alertLog, alerts, logger, warn });
+    const graceEnded = (key: Key) => logger.graceEnded(key);
+    this.#sweeper = new Sweeper({
+      store,
+      lease: store.sweepLease,
+      audit: store.audit,
+      alertLog,
+      anomalies,
+      anomalyWatch: this.#anomalies,
+      alerts,
+      dueKeys: new DueKeys({ keys, rotations, alerts, complete, graceEnded, clock, autoCleanup }),
+      clock,
+      intervalMs: parts.sweepIntervalMs,
+      retentionDays: parts.retentionDays,
+      warn,
+    });
+  }
+
+  decided(decided: Decided): void {
+    this.#parts.counted(decided.decision);
+    this.#anomalies.decided(decided);
+    if (decided.slot !== 'CURRENT') this.#rotations.used(decided);
+  }
+
+  oldCredential(decided: Decided): void {
+    this.#rotations.used(decided);
+  }
+
+  rotated(key: Key, rotation: RotationStart): void {
+    this.#parts.logger.rotationBegun(key, rotation);
+  }
+
+  lockedOut(clientIp: string, forMs: number): void {
+    const time = this.#parts.clock.now();
+    const expireTime = new Date(time + forMs).toISOString();
+    this.#alerts.raise({
+      id: `LOCKOUT:${clientIp}:${expireTime}`,
+      type: 'LOCKOUT',
+      time,
+      keyId: '',
+      clientIp,
+      text: `${clientIp} is locked out after too many failures`,
+      detail: { expire_time: expireTime },
+    });
+  }
+
+  start(): void {
+    this.#sweeper.start();
+  }
+
+  /** Writes what it has counted and lets everything go. */
+  async stop(): Promise<void> {
+    this.alertFeed.close();
+    await this.#sweeper.stop();
+    await this.#rotations.flush();
+    await this.#anomalies.flush();
+    await this.#alerts.stop();
+  }
+}
