@@ -24,7 +24,18 @@ import {
   withConnection,
 } from './client.ts';
 import { json, type Print, table, time } from './output.ts';
-import { collect, isoTime, nameOf, pair, rateLimit, secretFrom, wholeNumber, word } from './values.ts';
+import { describeRotate, type RotateOptions, rotate } from './rotate.ts';
+import {
+  collect,
+  isoTime,
+  nameOf,
+  pair,
+  rateLimit,
+  seconds,
+  secretFrom,
+  wholeNumber,
+  word,
+} from './values.ts';
 
 interface CreateOptions extends ConnectionOptions {
   readonly keyType: KeyType;
@@ -37,6 +48,7 @@ interface CreateOptions extends ConnectionOptions {
   readonly allowIp?: readonly string[];
   readonly metadata?: readonly (readonly [string, string])[];
   readonly requestId?: string;
+  readonly rotateEvery?: number;
 }
 
 interface ListOptions extends ConnectionOptions {
@@ -58,9 +70,12 @@ interface RevokeOptions extends ConnectionOptions {
   readonly note?: string;
 }
 
+const CREATE_EXAMPLE =
+  '\nExample: apikeyd api-key create ci --key-type service --scope traces:read --rate-limit 100/60s';
+
 /** `apikeyd api-key …`: keys, over gRPC. `exit` is told the exit code of a command that has run. */
 export function apiKeyCommand(defaults: ClientDefaults, print: Print, exit: (code: number) => void): Command {
-  const group = new Command('api-key').description('create, list, validate and revoke keys');
+  const group = new Command('api-key').description('create, list, validate, rotate and revoke keys');
   const run =
     <O extends ConnectionOptions>(
       action: (clients: Clients, options: O, argument: string) => Promise<number>,
@@ -90,12 +105,10 @@ export function apiKeyCommand(defaults: ClientDefaults, print: Print, exit: (cod
     .option('--bucket <name>', 'share counters with the keys of this bucket')
     .option('--allow-ip <cidr>', 'only from there; may be repeated', collect(String))
     .option('--metadata <name=value>', 'of your own; may be repeated', collect(pair))
+    .option('--rotate-every <length>', 'raise an alert when its secret is older, e.g. 90d', seconds)
     .option('--request-id <id>', 'makes a repetition safe')
     .option('--quiet', 'print the secret only')
-    .addHelpText(
-      'after',
-      '\nExample: apikeyd api-key create ci --key-type service --scope traces:read --rate-limit 100/60s',
-    )
+    .addHelpText('after', CREATE_EXAMPLE)
     .action(run((clients, options: CreateOptions, name) => create(clients, options, name, print)));
 
   withConnection(group.command('list'), defaults)
@@ -116,6 +129,10 @@ export function apiKeyCommand(defaults: ClientDefaults, print: Print, exit: (cod
     .action(
       run((clients, options: ValidateOptions, argument) => validate(clients, options, argument, print)),
     );
+
+  describeRotate(withConnection(group.command('rotate <id>'), defaults)).action(
+    run((clients, options: RotateOptions, id) => rotate(clients, options, id, print)),
+  );
 
   withConnection(group.command('revoke <id>'), defaults)
     .description('end a key for good, everywhere')
@@ -152,6 +169,7 @@ async function create(
     ipAllowlist: [...(options.allowIp ?? [])],
     metadata: Object.fromEntries(options.metadata ?? []),
     requestId: options.requestId ?? '',
+    ...(options.rotateEvery === undefined ? {} : { rotateEvery: { seconds: BigInt(options.rotateEvery) } }),
     ...(ttl === undefined
       ? {}
       : { expiry: { case: 'ttl', value: { seconds: BigInt(ttl) * 86_400n } } as const }),

@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache';
 import type { AnomalyType } from '../keys/notices.ts';
 
 export interface AnomalyThresholds {
@@ -107,12 +108,17 @@ class KeyWindow {
 export class AnomalyWindows {
   readonly #thresholds: AnomalyThresholds;
   readonly #maxSlotsOfKey: number;
-  /** Least recently used first. */
-  readonly #keys = new Map<string, KeyWindow>();
+  readonly #keys: LRUCache<string, KeyWindow>;
   #slots = 0;
 
   constructor(thresholds: AnomalyThresholds) {
     this.#thresholds = thresholds;
+    this.#keys = new LRUCache({
+      max: MAX_KEYS,
+      dispose: (window) => {
+        this.#slots -= window.slots;
+      },
+    });
     const needed = Number.isFinite(thresholds.maxRequestsPerMinute) ? thresholds.maxRequestsPerMinute + 1 : 0;
     this.#maxSlotsOfKey = 2 ** Math.ceil(Math.log2(Math.max(MAX_DECISIONS, needed)));
   }
@@ -132,12 +138,13 @@ export class AnomalyWindows {
     window.add(time, denied, this.#maxSlotsOfKey);
     this.#slots += window.slots - before;
     const { maxRequestsPerMinute, maxErrorRatio, minSamples, maxIpsPerHour } = this.#thresholds;
-    if (clientIp !== undefined && Number.isFinite(maxIpsPerHour)) window.addIp(clientIp, maxIpsPerHour);
-    if (this.#slots > MAX_SLOTS || this.#keys.size > MAX_KEYS) this.#makeRoom(keyId);
+    const addressed = clientIp !== undefined && Number.isFinite(maxIpsPerHour);
+    if (addressed) window.addIp(clientIp, maxIpsPerHour);
+    while (this.#slots > MAX_SLOTS && this.#keys.size > 1) this.#keys.pop();
     const trips: AnomalyType[] = [];
     if (window.inMinute > maxRequestsPerMinute) trips.push('HIGH_REQUEST_RATE');
     if (window.decisions >= minSamples && window.deniedRatio > maxErrorRatio) trips.push('HIGH_ERROR_RATE');
-    if (window.ips > maxIpsPerHour) trips.push('MULTIPLE_IPS');
+    if (addressed && window.ips > maxIpsPerHour) trips.push('MULTIPLE_IPS');
     if (this.#isQuiet(time)) trips.push('UNUSUAL_TIME');
     return trips;
   }
@@ -147,17 +154,9 @@ export class AnomalyWindows {
     if (window === undefined) {
       window = new KeyWindow();
       this.#slots += window.slots;
-    } else this.#keys.delete(keyId);
-    this.#keys.set(keyId, window);
-    return window;
-  }
-
-  #makeRoom(keep: string): void {
-    for (const [keyId, window] of this.#keys) {
-      if ((this.#slots <= MAX_SLOTS && this.#keys.size <= MAX_KEYS) || keyId === keep) return;
-      this.#keys.delete(keyId);
-      this.#slots -= window.slots;
+      this.#keys.set(keyId, window);
     }
+    return window;
   }
 
   #isQuiet(time: number): boolean {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The command-line clients that the end-to-end tests run: grpcurl by Go, curl and h2load by apt. Safe to run twice.
+# What the end-to-end tests run: grpcurl by Go, curl, h2load and redis-server by apt. Safe to run twice.
 set -euo pipefail
 cache=${APIKEYD_TEST_CACHE:-${HOME:-/root}/.cache/apikeyd-test}
 mkdir -p "$cache/bin"
@@ -7,6 +7,7 @@ mkdir -p "$cache/bin"
 missing=()
 command -v curl >/dev/null || missing+=(curl)
 command -v h2load >/dev/null || missing+=(nghttp2-client)
+command -v redis-server >/dev/null || missing+=(redis-server)
 if [ ${#missing[@]} -gt 0 ]; then
   apt-get update -qq
   apt-get install -y -qq "${missing[@]}"
