@@ -17,8 +17,8 @@ const readme = readFileSync(FILE, 'utf8');
 function settingsTable(): string {
   const rows = SETTINGS.map((row) => {
     const bounds =
-      row.kind === 'integer'
-        ? `${row.min} to ${row.max} ${row.unit}`
+      row.kind === 'integer' || row.kind === 'number'
+        ? `${row.min} to ${row.max} ${'unit' in row ? row.unit : ''}`.trim()
         : row.kind === 'boolean'
           ? '`true` or `false`'
           : '';
@@ -48,6 +48,15 @@ function steady(text: string): string {
     .replaceAll(/uid-apikey-[0-9a-f]{16}/g, 'uid-apikey-ID')
     .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, 'TIME')
     .trim();
+}
+
+/** A command of the README, against a server on other ports. */
+function shell(command: string, ports: { grpc: number; http: number }): string {
+  return command
+    .replaceAll('npx apikeyd', `node --disable-warning=ExperimentalWarning ${ROOT}src/main.ts`)
+    .replaceAll('grpcurl', tool('grpcurl'))
+    .replaceAll('localhost:50051', `localhost:${ports.grpc}`)
+    .replaceAll('localhost:8080', `localhost:${ports.http}`);
 }
 
 describe('README', () => {
@@ -82,16 +91,40 @@ describe('README', () => {
       expect(steps.length).toBeGreaterThan(6);
       for (const step of steps) {
         const [command = '', ...expected] = step.split('\n');
-        const here = command
-          .replaceAll('npx apikeyd', `node --disable-warning=ExperimentalWarning ${ROOT}src/main.ts`)
-          .replaceAll('grpcurl', tool('grpcurl'))
-          .replaceAll('localhost:50051', `localhost:${server.ports.grpc}`)
-          .replaceAll('localhost:8080', `localhost:${server.ports.http}`);
+        const here = shell(command, server.ports);
         const env = { APIKEYD_ADDRESS: `127.0.0.1:${server.ports.grpc}` };
         const ended = await run('bash', ['-c', here], { cwd: database.folder, env });
         expect(ended.stderr).toBe('');
         expect(steady(ended.stdout), command).toBe(steady(expected.join('\n')));
       }
+    } finally {
+      await server.end('SIGTERM');
+      await database.drop();
+    }
+  });
+
+  it.each(['planned', 'emergency', 'gradual'])('has a %s rotation that really goes so', async (name) => {
+    const database = freshDatabase('sqlite', '');
+    const server = await spawnServer('sqlite:./data/apikeyd.db', 'data', {}, database.folder);
+    try {
+      const address = `127.0.0.1:${server.ports.grpc}`;
+      const here = (command: string, env = {}) =>
+        run('bash', ['-euo', 'pipefail', '-c', shell(command, server.ports)], {
+          cwd: database.folder,
+          env: { APIKEYD_ADDRESS: address, ...env },
+        });
+      const key = 'npx apikeyd api-key create it --key-type service --scope a:b --owner me --json';
+      const made = JSON.parse((await here(key)).stdout) as { key: { id: string }; secret: string };
+      const block = readme.split(`<!-- runbook ${name} -->\n\`\`\`sh\n`)[1]?.split('```')[0] ?? '';
+      const ended = await here(block, { ID: made.key.id });
+      expect(ended).toMatchObject({ code: 0, stderr: '' });
+      const decision = async (secret: string) =>
+        (await here(`printf %s ${secret} | npx apikeyd api-key validate - || true`)).stdout.split('\n')[0];
+      expect(await decision(made.secret)).toBe('ROTATED');
+      const last = name === 'emergency' ? 'newest.txt' : 'new.txt';
+      expect(await decision(`"$(cat ${last})"`)).toBe('VALID');
+      if (name === 'emergency') expect(await decision('"$(cat new.txt)"')).toBe('ROTATED');
+      if (name === 'planned') expect(ended.stdout).toContain('ROTATION_MODE_MANUAL');
     } finally {
       await server.end('SIGTERM');
       await database.drop();

@@ -39,7 +39,8 @@ export class RedisAlerts implements AlertSink {
     try {
       await this.#client.publish(REDIS_CHANNEL, JSON.stringify(messageOf(alert)));
     } catch (error) {
-      this.#isAway(error);
+      // Before the first connection stands nothing is away yet.
+      if (this.#client.isReady) this.#isAway(error);
       throw error;
     }
   }

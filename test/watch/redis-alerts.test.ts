@@ -1,0 +1,105 @@
+// If this fails, dashboards that listen on Redis hear nothing, or Redis can hold up or fill the server.
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { createServer } from 'node:net';
+import { createClient } from '@redis/client';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import type { Alert } from '../../src/keys/notices.ts';
+import { REDIS_CHANNEL, RedisAlerts } from '../../src/watch/redis-alerts.ts';
+
+const here = spawnSync('redis-server', ['--version']).status === 0;
+
+const alert = (id: string): Alert => ({
+  id,
+  type: 'ANOMALY',
+  time: Date.parse('2026-03-01T12:00:00Z'),
+  keyId: 'uid-apikey-0000000000000001',
+  clientIp: '',
+  text: 'text',
+  detail: { anomaly: 'MULTIPLE_IPS' },
+});
+
+describe.skipIf(!here && process.env.CI !== 'true')('alerts on Redis', () => {
+  let port: number;
+  let redis: ChildProcess;
+  const warnings: string[] = [];
+  const start = async () => {
+    redis = spawn('redis-server', ['--port', String(port), '--save', '', '--bind', '127.0.0.1'], {
+      stdio: 'pipe',
+    });
+    await new Promise<void>((resolve) =>
+      redis.stdout?.on('data', (text) => String(text).includes('Ready') && resolve()),
+    );
+  };
+  const stop = async () => {
+    const gone = new Promise((resolve) => redis.once('exit', resolve));
+    redis.kill('SIGKILL');
+    await gone;
+  };
+  beforeAll(async () => {
+    port = await new Promise((resolve) => {
+      const server = createServer().listen(0, '127.0.0.1', () => {
+        const { port: free } = server.address() as { port: number };
+        server.close(() => resolve(free));
+      });
+    });
+    await start();
+  });
+  afterAll(() => void redis.kill('SIGKILL'));
+  let alerts: RedisAlerts;
+  afterEach(() => alerts.close());
+
+  const published = async (id: string) => {
+    try {
+      await alerts.publish(alert(id));
+      return true;
+    } catch {
+      return false;
+    }
+  };
+
+  it('publishes JSON on the channel, and comes back by itself after Redis was away, saying so once', async () => {
+    const heard: string[] = [];
+    const listen = async () => {
+      const listener = createClient({ url: `redis://127.0.0.1:${port}` });
+      listener.on('error', () => {});
+      await listener.connect();
+      await listener.subscribe(REDIS_CHANNEL, (message) => heard.push(message));
+      return listener;
+    };
+    let listener = await listen();
+    alerts = new RedisAlerts(`redis://127.0.0.1:${port}`, (text) => warnings.push(text));
+    await vi.waitFor(async () => expect(await published('a')).toBe(true), { timeout: 5_000 });
+    await vi.waitFor(() => expect(heard).toHaveLength(1));
+    expect(JSON.parse(heard[0] ?? '')).toEqual({
+      id: 'a',
+      type: 'ANOMALY',
+      time: '2026-03-01T12:00:00.000Z',
+      key_id: 'uid-apikey-0000000000000001',
+      client_ip: '',
+      text: 'text',
+      detail: { anomaly: 'MULTIPLE_IPS' },
+    });
+    listener.destroy();
+    await stop();
+    for (let i = 0; i < 3; i++) expect(await published('b')).toBe(false);
+    expect(warnings).toHaveLength(1);
+    await start();
+    listener = await listen();
+    await vi.waitFor(async () => expect(await published('c')).toBe(true), { timeout: 10_000 });
+    await vi.waitFor(() => expect(heard.some((message) => message.includes('"c"'))).toBe(true));
+    expect(warnings).toHaveLength(1);
+    listener.destroy();
+  });
+
+  it('fails at once, and is told once, where no Redis is', async () => {
+    const told: string[] = [];
+    alerts = new RedisAlerts('redis://user:hunter2@127.0.0.1:1', (text, error) =>
+      told.push(`${text} ${error}`),
+    );
+    const begun = Date.now();
+    expect(await published('a')).toBe(false);
+    expect(Date.now() - begun).toBeLessThan(4_000);
+    await vi.waitFor(() => expect(told).toHaveLength(1));
+    expect(told.join('')).not.toContain('hunter2');
+  });
+});

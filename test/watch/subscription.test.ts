@@ -1,0 +1,53 @@
+// If this fails, a subscriber that does not read fills the server's memory, or one that reads misses messages.
+import { describe, expect, it } from 'vitest';
+import { ApiError } from '../../src/keys/errors.ts';
+import { Subscribers } from '../../src/watch/subscription.ts';
+
+describe('subscribers', () => {
+  it('get every message in order, each of them', async () => {
+    const all = new Subscribers<number>();
+    const [first, second] = [all.add(), all.add()];
+    for (let i = 0; i < 5; i++) all.push(i);
+    first.end();
+    const seen: number[] = [];
+    for await (const n of second) {
+      seen.push(n);
+      if (n < 4) continue;
+      all.push(5);
+      if (n === 5) break;
+    }
+    expect(seen).toEqual([0, 1, 2, 3, 4, 5]);
+    expect(all.size).toBe(0);
+  });
+
+  it('that do not read are dropped, not buffered without end, and the others go on', async () => {
+    const all = new Subscribers<number>();
+    const slow = all.add();
+    const quick = all.add();
+    const reader = quick[Symbol.asyncIterator]();
+    for (let i = 0; i <= 1_000; i++) {
+      all.push(i);
+      expect((await reader.next()).value).toBe(i);
+    }
+    expect(all.size).toBe(1);
+    const read = async () => {
+      for await (const _ of slow) throw new Error('a dropped subscriber was given a message');
+    };
+    await expect(read()).rejects.toMatchObject({ code: 'SUBSCRIBER_TOO_SLOW' });
+  });
+
+  it('are bounded in number, and all end when the server stops', async () => {
+    const all = new Subscribers<number>();
+    const some = Array.from({ length: 1_000 }, () => all.add());
+    expect(() => all.add()).toThrow(ApiError);
+    const ended = some.map(async (one) => {
+      for await (const _ of one);
+    });
+    all.close();
+    const outcomes = await Promise.allSettled(ended);
+    expect(new Set(outcomes.map((o) => o.status === 'rejected' && (o.reason as ApiError).code))).toEqual(
+      new Set(['SERVER_STOPPING']),
+    );
+    expect(() => all.add()).toThrow('stopping');
+  });
+});
