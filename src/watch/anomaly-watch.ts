@@ -6,7 +6,8 @@ import { type AlertRaiser, LEFT_BEHIND_MS } from './alert-raiser.ts';
 import { type AnomalyThresholds, AnomalyWindows } from './anomaly-windows.ts';
 
 const FLUSH_MS = 250;
-const MAX_TRIPS = 20_000;
+/** Keys with trips that wait to be written. */
+const MAX_KEYS = 10_000;
 const MAX_OPEN = 1_000;
 const DAY_MS = 86_400_000;
 
@@ -16,6 +17,8 @@ const TEXTS: Readonly<Record<AnomalyType, string>> = {
   MULTIPLE_IPS: 'is used from more addresses than usual',
   UNUSUAL_TIME: 'is used in the quiet hours',
 };
+
+type TripsOfKey = { [T in AnomalyType]?: Trip & { count: number; lastTime: number } };
 
 export interface AnomalyWatchParts {
   readonly anomalies: AnomalyLog;
@@ -30,8 +33,9 @@ export interface AnomalyWatchParts {
 /** Counts decisions made with a working secret, and writes down what is unusual, off the path of the call. */
 export class AnomalyWatch {
   readonly #parts: AnomalyWatchParts;
-  readonly #windows: AnomalyWindows;
-  #trips = new Map<string, Trip>();
+  /** Undefined when every threshold is off: then nothing is counted. */
+  readonly #windows: AnomalyWindows | undefined;
+  #trips = new Map<string, TripsOfKey>();
   #timer: NodeJS.Timeout | undefined;
   #writing: Promise<void> = Promise.resolve();
   #failing = false;
@@ -40,13 +44,16 @@ export class AnomalyWatch {
 
   constructor(parts: AnomalyWatchParts) {
     this.#parts = parts;
-    this.#windows = new AnomalyWindows(parts.thresholds);
+    const { maxRequestsPerMinute, maxErrorRatio, maxIpsPerHour, quietHours } = parts.thresholds;
+    const off =
+      ![maxRequestsPerMinute, maxErrorRatio, maxIpsPerHour].some(Number.isFinite) && quietHours === undefined;
+    this.#windows = off ? undefined : new AnomalyWindows(parts.thresholds);
   }
 
   decided({ decision, key, clientIp, dryRun, time }: Decided): void {
-    if (key === undefined || dryRun || !isWorkingSecret(decision)) return;
+    if (this.#windows === undefined || key === undefined || dryRun || !isWorkingSecret(decision)) return;
     for (const type of this.#windows.add(key.id, time, decision !== 'VALID', clientIp)) {
-      this.#note({ keyId: key.id, type, count: 1, firstTime: time, lastTime: time });
+      this.#note(key.id, type, 1, time, time);
     }
   }
 
@@ -71,19 +78,19 @@ export class AnomalyWatch {
   }
 
   async #write(): Promise<void> {
-    const trips = this.#trips;
+    const trips = [...this.#trips.values()].flatMap((ofKey) => Object.values(ofKey));
     this.#trips = new Map();
-    for (const [place, trip] of trips) {
+    for (const [i, trip] of trips.entries()) {
       try {
         const anomaly = await this.#parts.anomalies.trip(trip);
-        trips.delete(place);
         this.#failing = false;
         // Its first trip opened it: told by whoever wrote that, once.
         if (anomaly.count === trip.count) await this.#opened(anomaly);
       } catch (error) {
         if (!this.#failing) this.#parts.warn('anomalies cannot be written, trying again', error);
         this.#failing = true;
-        for (const left of trips.values()) this.#note(left);
+        for (const { keyId, type, count, firstTime, lastTime } of trips.slice(i))
+          this.#note(keyId, type, count, firstTime, lastTime);
         return;
       }
     }
@@ -95,20 +102,19 @@ export class AnomalyWatch {
     this.#parts.alerts.raise(anomalyAlert(anomaly, disabled));
   }
 
-  #note(trip: Trip): void {
-    const place = `${trip.keyId}:${trip.type}`;
-    const noted = this.#trips.get(place);
-    if (noted === undefined && this.#trips.size >= MAX_TRIPS) return;
-    this.#trips.set(
-      place,
-      noted === undefined
-        ? trip
-        : {
-            ...noted,
-            count: noted.count + trip.count,
-            lastTime: Math.max(noted.lastTime, trip.lastTime),
-          },
-    );
+  #note(keyId: string, type: AnomalyType, count: number, firstTime: number, lastTime: number): void {
+    let ofKey = this.#trips.get(keyId);
+    if (ofKey === undefined) {
+      if (this.#trips.size >= MAX_KEYS) return;
+      ofKey = {};
+      this.#trips.set(keyId, ofKey);
+    }
+    const noted = ofKey[type];
+    if (noted === undefined) ofKey[type] = { keyId, type, count, firstTime, lastTime };
+    else {
+      noted.count += count;
+      noted.lastTime = Math.max(noted.lastTime, lastTime);
+    }
     this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS).unref();
   }
 }

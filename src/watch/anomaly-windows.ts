@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache';
-import type { AnomalyType } from '../keys/notices.ts';
+import { ANOMALY_TYPES, type AnomalyType } from '../keys/notices.ts';
 
 export interface AnomalyThresholds {
   /** More calls than this in 60 s. */
@@ -26,6 +26,11 @@ const MAX_DECISIONS = 4_096;
 const MAX_SLOTS = 2_097_152;
 const FIRST_SLOTS = 16;
 
+/** What a call trips, by its bits in the order of ANOMALY_TYPES: no list is made for a call. */
+const TRIPS: readonly (readonly AnomalyType[])[] = Array.from({ length: 16 }, (_, bits) =>
+  ANOMALY_TYPES.filter((_type, i) => (bits & (1 << i)) !== 0),
+);
+
 /** The latest decisions about one key: a ring of times, denials as half a millisecond more. */
 class KeyWindow {
   #ring = new Float64Array(FIRST_SLOTS);
@@ -37,6 +42,10 @@ class KeyWindow {
   #last = 0;
   /** Latest use of each address, oldest first; one more than the threshold decides, so no more are kept. */
   readonly #ips = new Map<string, number>();
+  /** The last entry, whose time is kept here. */
+  #latestIp: string | undefined;
+  #latestIpTime = 0;
+  #oldestIpTime = 0;
 
   get slots(): number {
     return this.#ring.length;
@@ -77,10 +86,20 @@ class KeyWindow {
   }
 
   addIp(ip: string, maxIps: number): void {
+    const now = this.#last;
+    // Most calls come from where the last one came from.
+    if (ip === this.#latestIp && this.#oldestIpTime > now - HOUR_MS) {
+      this.#latestIpTime = now;
+      return;
+    }
+    if (this.#latestIp !== undefined) this.#ips.set(this.#latestIp, this.#latestIpTime);
     this.#ips.delete(ip);
-    this.#ips.set(ip, this.#last);
+    this.#ips.set(ip, now);
+    this.#latestIp = ip;
+    this.#latestIpTime = now;
     for (const [oldest, time] of this.#ips) {
-      if (time > this.#last - HOUR_MS && this.#ips.size <= maxIps + 1) break;
+      this.#oldestIpTime = time;
+      if (time > now - HOUR_MS && this.#ips.size <= maxIps + 1) break;
       this.#ips.delete(oldest);
     }
   }
@@ -132,7 +151,7 @@ export class AnomalyWindows {
   }
 
   /** Adds a decision about a key; answers what it trips. */
-  add(keyId: string, time: number, denied: boolean, clientIp: string | undefined): AnomalyType[] {
+  add(keyId: string, time: number, denied: boolean, clientIp: string | undefined): readonly AnomalyType[] {
     const window = this.#windowOf(keyId);
     const before = window.slots;
     window.add(time, denied, this.#maxSlotsOfKey);
@@ -141,12 +160,12 @@ export class AnomalyWindows {
     const addressed = clientIp !== undefined && Number.isFinite(maxIpsPerHour);
     if (addressed) window.addIp(clientIp, maxIpsPerHour);
     while (this.#slots > MAX_SLOTS && this.#keys.size > 1) this.#keys.pop();
-    const trips: AnomalyType[] = [];
-    if (window.inMinute > maxRequestsPerMinute) trips.push('HIGH_REQUEST_RATE');
-    if (window.decisions >= minSamples && window.deniedRatio > maxErrorRatio) trips.push('HIGH_ERROR_RATE');
-    if (addressed && window.ips > maxIpsPerHour) trips.push('MULTIPLE_IPS');
-    if (this.#isQuiet(time)) trips.push('UNUSUAL_TIME');
-    return trips;
+    const trips =
+      (window.inMinute > maxRequestsPerMinute ? 1 : 0) +
+      (window.decisions >= minSamples && window.deniedRatio > maxErrorRatio ? 2 : 0) +
+      (addressed && window.ips > maxIpsPerHour ? 4 : 0) +
+      (this.#isQuiet(time) ? 8 : 0);
+    return TRIPS[trips] ?? [];
   }
 
   #windowOf(keyId: string): KeyWindow {

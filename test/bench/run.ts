@@ -72,6 +72,7 @@ async function apikeyd(
   storeUrl: string,
   folder: string,
   requestName: string,
+  settings: Record<string, string> = {},
 ): Promise<Subject> {
   const keyFile = join(folder, `${requestName}.key`);
   const any = '127.0.0.1:0';
@@ -81,6 +82,7 @@ async function apikeyd(
     HTTP_ADDR: any,
     METRICS_ADDR: any,
     APIKEYD_KEY_FILE: keyFile,
+    ...settings,
   };
   const { child, output } = await pinned('src/main.ts', ['serve'], env, /"msg":"serving"/);
   const port = Number(/:(\d+)","msg":"GRPC_ADDR/.exec(output)?.[1]);
@@ -119,6 +121,13 @@ function load({ url, args }: Subject, calls: number): number {
   return Number(/([\d.]+) req\/s/.exec(stdout)?.[1]);
 }
 
+/** Every threshold off: nothing is counted. */
+const UNCOUNTED = {
+  ANOMALY_MAX_REQUESTS_PER_MINUTE: '0',
+  ANOMALY_MAX_ERROR_RATIO: '0',
+  ANOMALY_MAX_IPS_PER_HOUR: '0',
+};
+
 const median = (figures: readonly number[]) =>
   [...figures].sort((a, b) => a - b)[Math.floor(figures.length / 2)] ?? 0;
 const residentMiB = ({ child }: Subject) => {
@@ -134,6 +143,10 @@ async function compare(folder: string, mongoUri: string): Promise<Subject[]> {
     'request',
   );
   const subjects = [await emptyHandler(folder), embedded];
+  if (!flag('quick')) {
+    const url = `sqlite:${folder}/uncounted.db`;
+    subjects.push(await apikeyd('ValidateKey, anomalies off', url, folder, 'request-uncounted', UNCOUNTED));
+  }
   if (mongoUri !== '')
     subjects.push(await apikeyd('ValidateKey, MongoDB protocol', mongoUri, folder, 'request-mongo'));
   for (const subject of subjects) load(subject, CALLS / 2);
@@ -167,6 +180,12 @@ function page(subjects: readonly Subject[], resident: readonly number[]): string
     const spread = `${Math.round(Math.min(...figures))} to ${Math.round(Math.max(...figures))}`;
     return `| ${name} | ${Math.round(median(figures))} | ${spread} | ${(median(figures) / base).toFixed(2)} |`;
   });
+  const [, counted, uncounted] = subjects;
+  const pairs = (counted?.figures ?? []).map((figure, i) => figure / (uncounted?.figures[i] ?? Number.NaN));
+  const anomalies =
+    uncounted?.name.includes('anomalies') === true
+      ? `Anomalies on, of off, median of the rounds: ${median(pairs).toFixed(3)}.\n`
+      : '';
   const flat =
     resident.length === 0
       ? ''
@@ -186,10 +205,11 @@ ${CALLS} calls in one run after a warm-up. Compare ratios, not figures: machines
 ${rows.join('\n')}
 
 The empty handler is grpc-js with the same messages, decoded and encoded by protobuf-es, and no work. ValidateKey
-authenticates its caller, checks scope and allow-list on a cached record, takes from one limit, and answers after its
+authenticates its caller, counts anomalies, checks scope and allow-list on a cached record, takes from one limit, and answers after its
 audit event is durable. On MongoDB the limit is one update and the event one shared insert; the database is on the
 same machine and takes its share of both cores.
-${flat}`;
+
+${anomalies}${flat}`;
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'apikeyd-bench-'));
