@@ -103,7 +103,7 @@ export const SETTINGS = [
     unit: 's',
     default: '3600',
     min: 1,
-    max: 31_536_000,
+    max: 604_800,
     about: 'The shortest grace of a rotation, but for a grace of 0.',
   },
   {
@@ -111,7 +111,7 @@ export const SETTINGS = [
     kind: 'integer',
     unit: 's',
     default: '604800',
-    min: 1,
+    min: 3_600,
     max: 31_536_000,
     about: 'The longest grace of a rotation.',
   },

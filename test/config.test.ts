@@ -40,6 +40,23 @@ describe('settings', () => {
     },
   );
 
+  it('must fit together, and have their shapes', () => {
+    const together = { ROTATION_MIN_GRACE_SECONDS: '604800', ROTATION_MAX_GRACE_SECONDS: '3600' };
+    expect(messageOf(together)).toMatch(/^ROTATION_MIN_GRACE_SECONDS: must not be above/);
+    for (const good of ['22-04', '0-24', '9-17'])
+      expect(messageOf({ ANOMALY_QUIET_HOURS: good })).toBeUndefined();
+    for (const bad of ['22', '22-25', '24-1', '4-4', '22:00-04:00'])
+      expect(messageOf({ ANOMALY_QUIET_HOURS: bad })).toMatch(/^ANOMALY_QUIET_HOURS: must be two hours/);
+    for (const good of ['0', '0.5', '1'])
+      expect(messageOf({ ANOMALY_MAX_ERROR_RATIO: good })).toBeUndefined();
+    for (const bad of ['1.1', '-0.1', 'x', '50'])
+      expect(messageOf({ ANOMALY_MAX_ERROR_RATIO: bad })).toMatch(
+        /^ANOMALY_MAX_ERROR_RATIO: must be a number from 0/,
+      );
+    expect(messageOf({ ANOMALY_ACTION: 'revoke' })).toMatch(/^ANOMALY_ACTION: must be one of/);
+    expect(messageOf({ REDIS_URL: 'http://x' })).toMatch(/^REDIS_URL: must be/);
+  });
+
   it.each(['ANOMALY_X', 'ROTATION_X', 'RATE_LIMIT_X', 'CACHE_TTL', 'REVISION_X', 'AUDIT_X', 'APIKEYD_X'])(
     '%s: an unknown name of ours is refused',
     (name) => {

@@ -157,6 +157,15 @@ describe.skipIf(uri === '' && process.env.CI !== 'true')('mongo', () => {
         ['api_key_audit_log', { key_id: 'x' }],
         ['api_key_audit_log', { client_ip: '10.0.0.1' }],
         ['api_key_limits', { key: 'lockout:1' }],
+        ['api_keys', { 'rotation.expire_time': { $lte: new Date() } }],
+        ['api_keys', { rotation_due_time: { $lte: new Date() } }],
+        ['api_keys', { expire_time: { $lte: new Date() } }],
+        ['api_key_rotations', { start_time: { $exists: true } }],
+        ['api_key_rotations', { key_id: 'x' }],
+        ['api_key_anomalies', { open_for: 'x' }],
+        ['api_key_anomalies', { key_id: 'x' }],
+        ['api_key_alerts', { time: { $gte: new Date(0) } }],
+        ['api_key_alerts', { pending: true }],
       ];
       for (const [collection, query] of plans) {
         const plan = JSON.stringify(
