@@ -80,6 +80,25 @@ export const SETTINGS = [
     about: 'Key records kept in memory; 0 switches the cache off.',
   },
   {
+    name: 'REVISION_POLL_MS',
+    kind: 'integer',
+    unit: 'ms',
+    default: '250',
+    min: 20,
+    max: 10_000,
+    about: 'MongoDB: how often a process looks for what others changed.',
+  },
+  {
+    name: 'REVISION_LEASE_MS',
+    kind: 'integer',
+    unit: 'ms',
+    default: '1000',
+    min: 500,
+    max: 60_000,
+    about:
+      'MongoDB: how long after its last look a process may use a record from memory. RevokeKey waits for it, and a fifth more.',
+  },
+  {
     name: 'RATE_LIMIT_MAX_ATTEMPTS',
     kind: 'integer',
     unit: 'failures',

@@ -51,11 +51,10 @@ async function recoverCommand(): Promise<void> {
   const { config, logger } = setUp();
   const store = await openConfiguredStore(config, systemClock, logger);
   try {
-    const { keys, audit } = store;
+    const { keys } = store;
     const observer = { rotated: () => {} };
     const manageKeys = new ManageKeys({
       keys,
-      audit,
       clock: systemClock,
       graceBounds: graceBounds(config),
       observer,

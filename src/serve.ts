@@ -7,7 +7,7 @@ import { ApiKeyAuth } from '../gen/apikey/v1/auth_pb.ts';
 import { bootstrap, localOrigin } from './bootstrap.ts';
 import { type Config, ConfigError, parseAddress, parseQuietHours, type SettingName } from './config.ts';
 import { ManageKeys } from './keys/manage-keys.ts';
-import type { Clock, KeyStore } from './keys/ports.ts';
+import type { Clock } from './keys/ports.ts';
 import { ValidateKey } from './keys/validate-key.ts';
 import { adminService } from './rpc/admin-service.ts';
 import { authService } from './rpc/auth-service.ts';
@@ -21,7 +21,7 @@ import { mounted } from './rpc/method.ts';
 import { CachedKeyStore } from './store/cached-key-store.ts';
 import { BufferedLastUses } from './store/last-uses.ts';
 import { openStore } from './store/open-store.ts';
-import { StartError, type Store } from './store/store.ts';
+import { type Changes, StartError, type Store } from './store/store.ts';
 import { type Logger, Metrics, watchLogger } from './telemetry.ts';
 import { RedisAlerts } from './watch/redis-alerts.ts';
 import { Watch } from './watch/watch.ts';
@@ -43,6 +43,7 @@ export function openConfiguredStore(config: Config, clock: Clock, logger: Logger
     url: config.STORE_URL,
     clock,
     lockout: { maxAttempts: config.RATE_LIMIT_MAX_ATTEMPTS, windowSeconds: config.RATE_LIMIT_WINDOW_SECONDS },
+    lease: { pollMs: config.REVISION_POLL_MS, leaseMs: config.REVISION_LEASE_MS, caches: caches(config) },
     warn: (text, err) => logger.warn({ err }, text),
   });
 }
@@ -51,10 +52,8 @@ export function openConfiguredStore(config: Config, clock: Clock, logger: Logger
 export async function serve(config: Config, logger: Logger, clock: Clock = systemClock): Promise<Running> {
   const tls = readTls(config);
   const store = await openConfiguredStore(config, clock, logger);
-  const { keys, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics } = compose(
-    { config, logger, clock, tls },
-    store,
-  );
+  const { keys, apply, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics } =
+    compose({ config, logger, clock, tls }, store);
   const release = async () => {
     health.stop();
     await watch.stop();
@@ -67,6 +66,7 @@ export async function serve(config: Config, logger: Logger, clock: Clock = syste
   };
   const ports = { grpc: 0, http: 0, metrics: 0 };
   try {
+    await store.sharing?.start(apply);
     await bootstrap(config, keys, manageKeys, clock, logger);
     const listen = listener(config, tls, logger);
     ports.grpc = await listen('GRPC_ADDR', (host, port) =>
@@ -104,7 +104,7 @@ interface Surroundings {
 /** Every part, made and given what it needs; nothing is started. */
 function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
   const warn = (text: string, err: unknown) => logger.warn({ err }, text);
-  const keys = cached(store.keys, config, clock);
+  const { keys, apply } = cached(store, config, clock);
   const { quota, lockout, audit, rotations, anomalies } = store;
   const telemetry = new Metrics(logger);
   const redis = config.REDIS_URL === '' ? undefined : new RedisAlerts(config.REDIS_URL, warn);
@@ -123,7 +123,6 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
   const lastUses = new BufferedLastUses(keys, warn);
   const manageKeys = new ManageKeys({
     keys,
-    audit,
     clock,
     graceBounds: graceBounds(config),
     observer: watch,
@@ -159,7 +158,7 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
       response.writeHead(200, { 'content-type': telemetry.registry.contentType }).end(text);
     });
   });
-  return { keys, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics };
+  return { keys, apply, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics };
 }
 
 /** What the settings bound a rotation's grace to. */
@@ -186,10 +185,17 @@ function watchSettings(config: Config) {
   };
 }
 
-function cached(keys: KeyStore, config: Config, clock: Clock): KeyStore {
+function caches(config: Config): boolean {
+  return config.CACHE_TTL_SECONDS > 0 && config.CACHE_MAX_CAPACITY > 0;
+}
+
+/** The store's keys, with their records kept in memory where that is wanted; `apply` is told what others changed. */
+function cached(store: Store, config: Config, clock: Clock) {
+  if (!caches(config)) return { keys: store.keys, apply: () => {} };
   const ttlMs = config.CACHE_TTL_SECONDS * 1000;
   const maxRecords = config.CACHE_MAX_CAPACITY;
-  return ttlMs === 0 || maxRecords === 0 ? keys : new CachedKeyStore(keys, { ttlMs, maxRecords }, clock);
+  const keys = new CachedKeyStore(store.keys, { ttlMs, maxRecords }, clock, store.sharing?.lease);
+  return { keys, apply: (changes: Changes) => keys.apply(changes) };
 }
 
 function answerPlain(url: string, health: Health, to: NodeResponse): void {

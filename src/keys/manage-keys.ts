@@ -3,10 +3,9 @@ import { allDenials } from './check.ts';
 import { ApiError } from './errors.ts';
 import { IpAllowlist } from './ip.ts';
 import type { Key, KeyType, RateLimit, RevokeReason, RotationMode } from './key.ts';
-import { isExpired, slotOf } from './key.ts';
+import { slotOf } from './key.ts';
 import type {
   AuditEntry,
-  AuditLog,
   CallOrigin,
   Clock,
   KeyChange,
@@ -58,7 +57,6 @@ export type KeyPatch = Partial<
 
 export interface ManageKeysParts {
   readonly keys: KeyStore;
-  readonly audit: AuditLog;
   readonly clock: Clock;
   readonly graceBounds: GraceBounds;
   readonly observer: Pick<Observer, 'rotated'>;
@@ -67,14 +65,12 @@ export interface ManageKeysParts {
 /** The life of keys. Every change goes to the store together with its audit event. */
 export class ManageKeys {
   readonly #keys: KeyStore;
-  readonly #audit: AuditLog;
   readonly #clock: Clock;
   readonly #graceBounds: GraceBounds;
   readonly #observer: Pick<Observer, 'rotated'>;
 
-  constructor({ keys, audit, clock, graceBounds, observer }: ManageKeysParts) {
+  constructor({ keys, clock, graceBounds, observer }: ManageKeysParts) {
     this.#keys = keys;
-    this.#audit = audit;
     this.#clock = clock;
     this.#graceBounds = graceBounds;
     this.#observer = observer;
@@ -137,10 +133,8 @@ export class ManageKeys {
     });
   }
 
-  /** Repeating it keeps the first time and reason. */
-  async revoke(id: string, reason: RevokeReason, note: string, origin: CallOrigin): Promise<Key> {
-    const key = await this.get(id);
-    if (key.revokeTime !== undefined) return this.#unchanged(key, origin);
+  /** Repeating it keeps the first time and reason, and takes hold everywhere again before it answers. */
+  revoke(id: string, reason: RevokeReason, note: string, origin: CallOrigin): Promise<Key> {
     return this.#change(id, 'REVOKED', origin, (read) => ({
       key: {
         ...read,
@@ -173,12 +167,7 @@ export class ManageKeys {
   }
 
   /** @param time undefined means now, which is a state at once and not a time to wait for. */
-  async expire(id: string, time: number | undefined, origin: CallOrigin): Promise<Key> {
-    const key = await this.get(id);
-    const now = this.#clock.now();
-    if (time === undefined && key.revokeTime === undefined && isExpired(key, now) && key.expired) {
-      return this.#unchanged(key, origin);
-    }
+  expire(id: string, time: number | undefined, origin: CallOrigin): Promise<Key> {
     return this.#change(id, 'EXPIRED', origin, (read) => {
       const limit = read.expireTime ?? Number.POSITIVE_INFINITY;
       if (time === undefined)
@@ -262,11 +251,6 @@ export class ManageKeys {
       if (stored !== undefined) return stored;
     }
     throw new ApiError('TOO_MUCH_CONTENTION', 'the key is being changed by others, try again', { keyId: id });
-  }
-
-  async #unchanged(key: Key, origin: CallOrigin): Promise<Key> {
-    await this.#audit.record(this.#entry(origin, key.id));
-    return key;
   }
 
   #entry(origin: CallOrigin, keyId: string, facts: Partial<AuditEntry> = {}): AuditEntry {

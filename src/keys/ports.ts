@@ -105,6 +105,8 @@ export interface Found {
   readonly ageMs: number;
   /** The hash is that of a retired secret of this key. */
   readonly retired?: true;
+  /** From memory. */
+  readonly kept?: true;
 }
 
 export interface KeyFilter {
@@ -132,6 +134,8 @@ export interface KeyStore {
   findByHash(secretHash: string, minRevision?: number): Promise<Found>;
   /** The same, only where it takes no read; undefined otherwise. */
   recall(secretHash: string): Found | undefined;
+  /** Whether what was found may still be acted on, some time later. */
+  isCurrent(found: Found): boolean;
   get(id: string): Promise<Key | undefined>;
   /** By create_time and id, oldest first. */
   list(filter: KeyFilter, page: Page): Promise<Paged<Key>>;
@@ -215,8 +219,10 @@ export interface FailureCounted {
 }
 
 export interface Lockout {
-  /** How long the address is still locked out, as far as this process knows; 0 for not at all. No I/O. */
-  lockedForMs(ip: string): number;
+  /** How long the address is still locked out, 0 for not at all; undefined when this process must ask. No I/O. */
+  lockedForMs(ip: string): number | undefined;
+  /** The same, asked of the store. */
+  readLockedForMs(ip: string): Promise<number>;
   /** Counts a failure, unless the address is locked already. */
   fail(ip: string): Promise<FailureCounted>;
   /** By address. */

@@ -35,6 +35,8 @@ export interface RotationEffects {
   readonly completed?: { readonly id: string; readonly time: number };
   /** Hashes that no longer work. */
   readonly retired: readonly string[];
+  /** Whether a secret that worked until now no longer does. */
+  readonly narrows: boolean;
 }
 
 export interface RotationStart {
@@ -139,6 +141,7 @@ export function rotate(
       begun: { ...begun, completeTime: stays.length === 0 ? now : undefined },
       ...(key.rotation === undefined ? {} : { completed: { id: key.rotation.id, time: now } }),
       retired: retired.map(({ hash }) => hash),
+      narrows: stays.length === 0 || rotationStateOf(key, now) === 'ACTIVE',
     },
   };
 }
@@ -152,6 +155,10 @@ export function completeRotation(key: Key, now: number): Rotated {
   const [current, ...older] = key.secrets;
   return {
     key: { ...key, secrets: current === undefined ? [] : [current], rotation: undefined },
-    effects: { completed: { id: rotation.id, time: now }, retired: older.map(({ hash }) => hash) },
+    effects: {
+      completed: { id: rotation.id, time: now },
+      retired: older.map(({ hash }) => hash),
+      narrows: now < rotation.expireTime,
+    },
   };
 }

@@ -1,6 +1,7 @@
 import { auditEntry } from './audit-entry.ts';
 import type { Decision, Denial, Question } from './check.ts';
 import { allDenials, firstDenial } from './check.ts';
+import { ApiError } from './errors.ts';
 import type { FoundSlot, Key } from './key.ts';
 import { slotOf } from './key.ts';
 import type {
@@ -18,6 +19,9 @@ import type {
 import { retryAfterMs } from './quota.ts';
 import { matchingGrant } from './scope.ts';
 import { fingerprint, hashSecret, isSecret } from './secret.ts';
+
+/** Decisions that one call may take until the facts of one are still fresh when it is recorded. */
+const MAX_ATTEMPTS = 3;
 
 /** A question in the domain's words: validated, the address normalised. */
 export interface ValidateInput {
@@ -65,13 +69,17 @@ export class ValidateKey {
 
   /** Decides and records. Resolves only when the event is durable; throws when no decision could be made. */
   async run(input: ValidateInput, origin: CallOrigin): Promise<Verdict> {
-    const verdict = await this.#decide(input);
-    await this.#record(verdict, input, origin);
-    return verdict;
+    for (let attempt = 1; ; attempt++) {
+      const verdict = await this.#decide(input);
+      await this.#record(verdict, input, origin);
+      if (this.#isCurrent(verdict)) return verdict;
+      // What it rested on may have been changed elsewhere meanwhile: decided anew, with an event of its own.
+      if (attempt === MAX_ATTEMPTS) throw notCurrent();
+    }
   }
 
   /** Decides in order, as if called singly; the events share one wait. */
-  async runAll(inputs: readonly ValidateInput[], origin: CallOrigin): Promise<Verdict[]> {
+  async runAll(inputs: readonly ValidateInput[], origin: CallOrigin, attempt = 1): Promise<Verdict[]> {
     const verdicts: Verdict[] = [];
     const events: Promise<unknown>[] = [];
     const record = async (verdict: Verdict, input: ValidateInput) => {
@@ -95,12 +103,22 @@ export class ValidateKey {
     }
     failure ??= (await Promise.all(events)).find((error) => error !== undefined);
     if (failure !== undefined) throw failure;
-    return verdicts;
+    if (verdicts.every((verdict) => this.#isCurrent(verdict))) return verdicts;
+    if (attempt === MAX_ATTEMPTS) throw notCurrent();
+    return this.runAll(inputs, origin, attempt + 1);
+  }
+
+  #isCurrent({ found }: Verdict): boolean {
+    return found === undefined || this.#parts.keys.isCurrent(found);
   }
 
   async #decide(input: ValidateInput): Promise<Verdict> {
     const { clientIp, dryRun, secret } = input;
-    const lockedForMs = clientIp === undefined ? 0 : this.#parts.lockout.lockedForMs(clientIp);
+    const { lockout } = this.#parts;
+    const lockedForMs =
+      clientIp === undefined
+        ? 0
+        : (lockout.lockedForMs(clientIp) ?? (await lockout.readLockedForMs(clientIp)));
     if (lockedForMs > 0 && !dryRun) return denied('LOCKED_OUT', { retryAfterMs: lockedForMs });
     const verdict = isSecret(secret)
       ? await this.#decideSecret(input, hashSecret(secret))
@@ -175,6 +193,11 @@ export class ValidateKey {
     });
     if (decision === 'VALID' && key !== undefined && !input.dryRun) lastUses.note(key.id, origin.arriveTime);
   }
+}
+
+function notCurrent(): ApiError {
+  const text = 'the store answers too slowly to decide on fresh facts';
+  return new ApiError('STORE_UNAVAILABLE', text, { retryAfterMs: 1000, audited: true });
 }
 
 type KnownKey = Pick<Verdict, 'matchedScope'> & Required<Pick<Verdict, 'found' | 'key' | 'slot'>>;

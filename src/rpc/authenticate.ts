@@ -82,7 +82,7 @@ export class Authenticator {
 
   /** Admits a try with a secret that is its own proof: limited once the peer is locked out. */
   async admit(call: Call): Promise<void> {
-    if (this.#parts.lockout.lockedForMs(call.peerIp) === 0) return;
+    if ((await this.#lockedForMs(call)) === 0) return;
     try {
       await this.#unknownLookups.consume(call.peerIp);
     } catch (refused) {
@@ -95,7 +95,7 @@ export class Authenticator {
 
   /** Counts a wrong secret for the calling address. */
   async countWrong(call: Call): Promise<void> {
-    if (this.#parts.lockout.lockedForMs(call.peerIp) > 0) return;
+    if ((await this.#lockedForMs(call)) > 0) return;
     const { locksForMs } = await this.#parts.lockout.fail(call.peerIp);
     if (locksForMs !== undefined) this.#parts.observer.lockedOut(call.peerIp, locksForMs);
   }
@@ -103,6 +103,11 @@ export class Authenticator {
   async #lookUp(call: Call, secretHash: string): Promise<Found> {
     await this.admit(call);
     return this.#parts.keys.findByHash(secretHash);
+  }
+
+  async #lockedForMs({ peerIp }: Call): Promise<number> {
+    const { lockout } = this.#parts;
+    return lockout.lockedForMs(peerIp) ?? lockout.readLockedForMs(peerIp);
   }
 
   async #wrong(call: Call): Promise<ApiError> {

@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { Key } from '../keys/key.ts';
 import type { AuditEntry, Clock, Found, Inserted, KeyChange, KeyStore } from '../keys/ports.ts';
 import type { RotationEffects } from '../keys/rotation.ts';
+import type { Changes } from './store.ts';
 
 /** Negative entries live at most this long, and no longer than the next creation. */
 const MISS_TTL_MS = 5_000;
@@ -24,6 +25,9 @@ interface Flight {
   readonly found: Promise<Found>;
 }
 
+/** The lease of a process that has the database alone. */
+const HELD = { holds: true };
+
 /**
  * Keeps records, never decisions. Every change that goes through it raises the generation: a read that was sent
  * before is then neither kept nor shared with later callers, so the very next call sees the change.
@@ -31,6 +35,7 @@ interface Flight {
 export class CachedKeyStore implements KeyStore {
   readonly #inner: KeyStore;
   readonly #clock: Clock;
+  readonly #lease: { readonly holds: boolean };
   readonly #ttlMs: number;
   /** By key id, so that a key of two secrets has one record. */
   readonly #records: LRUCache<string, Entry>;
@@ -39,9 +44,13 @@ export class CachedKeyStore implements KeyStore {
   readonly #misses: LRUCache<string, { readonly found: Found; readonly readAt: number }>;
   readonly #flights = new Map<string, Flight>();
   #generation = 0;
+  /** What is kept reflects the store up to this revision at least. */
+  #applied = 0;
 
-  constructor(inner: KeyStore, { ttlMs, maxRecords }: CacheSettings, clock: Clock) {
+  /** @param lease without one the process has the database alone. */
+  constructor(inner: KeyStore, { ttlMs, maxRecords }: CacheSettings, clock: Clock, lease = HELD) {
     this.#inner = inner;
+    this.#lease = lease;
     this.#clock = clock;
     this.#ttlMs = ttlMs;
     this.#records = new LRUCache({
@@ -58,7 +67,8 @@ export class CachedKeyStore implements KeyStore {
     if (kept !== undefined && kept.revision >= minRevision) return kept;
     if (minRevision > 0) return this.#read(secretHash, minRevision);
     const flight = this.#flights.get(secretHash);
-    if (flight !== undefined && flight.generation === this.#generation) return flight.found;
+    const joinable = flight !== undefined && flight.generation === this.#generation;
+    if (joinable && this.#lease.holds) return flight.found;
     const started = { generation: this.#generation, found: this.#read(secretHash, 0) };
     this.#flights.set(secretHash, started);
     const over = () => {
@@ -69,23 +79,25 @@ export class CachedKeyStore implements KeyStore {
   }
 
   recall(secretHash: string): Found | undefined {
+    if (!this.#lease.holds) return undefined;
     const now = this.#clock.monotonic();
     const id = this.#idOfHash.get(secretHash);
     const entry = id === undefined ? undefined : this.#records.get(id);
     if (entry !== undefined) {
       const ageMs = now - entry.readAt;
-      return ageMs < this.#ttlMs ? { key: entry.key, revision: entry.revision, ageMs } : undefined;
+      if (ageMs >= this.#ttlMs) return undefined;
+      return { key: entry.key, revision: Math.max(entry.revision, this.#applied), ageMs, kept: true };
     }
     const miss = this.#misses.get(secretHash);
     const ageMs = miss === undefined ? Number.POSITIVE_INFINITY : now - miss.readAt;
-    return miss !== undefined && ageMs < MISS_TTL_MS ? { ...miss.found, ageMs } : undefined;
+    return miss !== undefined && ageMs < MISS_TTL_MS ? { ...miss.found, ageMs, kept: true } : undefined;
   }
 
   async #read(secretHash: string, minRevision: number): Promise<Found> {
     const generation = this.#generation;
     const readAt = this.#clock.monotonic();
     const found = await this.#inner.findByHash(secretHash, minRevision);
-    if (generation === this.#generation) this.#keep(secretHash, found, readAt);
+    if (generation === this.#generation && this.#lease.holds) this.#keep(secretHash, found, readAt);
     return found;
   }
 
@@ -98,6 +110,20 @@ export class CachedKeyStore implements KeyStore {
     this.#misses.delete(secretHash);
     this.#records.set(key.id, { key, revision, readAt });
     for (const { hash } of key.secrets) this.#idOfHash.set(hash, key.id);
+  }
+
+  /** What other processes changed. A read that was sent before this is neither kept nor shared (protocols.md D). */
+  apply({ revision, keyIds }: Changes): void {
+    this.#generation++;
+    if (keyIds === undefined) this.#records.clear();
+    else for (const keyId of keyIds) this.#records.delete(keyId);
+    if (keyIds === undefined || keyIds.length > 0) this.#misses.clear();
+    this.#applied = revision;
+  }
+
+  /** Whether what was found may still be acted on, some time later. */
+  isCurrent(found: Found): boolean {
+    return found.kept !== true || this.#lease.holds;
   }
 
   /** After any change, also one whose outcome is not known. */

@@ -1,6 +1,22 @@
 import type { AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
 import type { AuditLog, Clock, KeyStore, Lockout, QuotaLimiter, RotationLog } from '../keys/ports.ts';
 
+/** What others changed since the last look. */
+export interface Changes {
+  readonly revision: number;
+  /** Undefined when it reaches further back than the store remembers: anything may have changed. */
+  readonly keyIds: readonly string[] | undefined;
+}
+
+/** For a database that several processes share: a process may use what it has read while it holds the lease. */
+export interface Sharing {
+  readonly lease: { readonly holds: boolean };
+  /** Looks for changes from now on; resolves after the first look. */
+  start(applied: (changes: Changes) => void): Promise<void>;
+  /** How far the store's clock is ahead of this process's. */
+  readonly skewMs: number;
+}
+
 /** Everything a database gives; both adapters fill it, one contract suite judges them. */
 export interface Store {
   readonly keys: KeyStore;
@@ -11,6 +27,8 @@ export interface Store {
   readonly anomalies: AnomalyLog;
   readonly alerts: AlertLog;
   readonly sweepLease: SweepLease;
+  /** Undefined where one process has the database alone. */
+  readonly sharing: Sharing | undefined;
   /** Rejects with STORE_UNAVAILABLE when the store cannot be read and written now. */
   ping(): Promise<void>;
   /** Finishes what crashes left behind and drops counters that are over. Safe from several processes at once. */
@@ -26,6 +44,13 @@ export interface LockoutSettings {
   readonly windowSeconds: number;
 }
 
+export interface LeaseSettings {
+  readonly pollMs: number;
+  readonly leaseMs: number;
+  /** Whether this process keeps records, so that others must wait for it. */
+  readonly caches: boolean;
+}
+
 /** Told when background work fails; the text holds no secret. */
 export type Warn = (text: string, error: unknown) => void;
 
@@ -33,6 +58,7 @@ export interface StoreOptions {
   readonly url: string;
   readonly clock: Clock;
   readonly lockout: LockoutSettings;
+  readonly lease: LeaseSettings;
   readonly warn: Warn;
 }
 

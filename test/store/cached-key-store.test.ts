@@ -10,7 +10,7 @@ import type { Store } from '../../src/store/store.ts';
 import { TestClock } from '../support/clock.ts';
 import { GatedKeyStore } from '../support/doubles.ts';
 import { entryWith, keyWith } from '../support/keys.ts';
-import { LOCKOUT } from './contract/harness.ts';
+import { LEASE, LOCKOUT } from './contract/harness.ts';
 
 describe('cached key store', () => {
   let folder: string;
@@ -24,7 +24,13 @@ describe('cached key store', () => {
   beforeEach(async () => {
     folder = mkdtempSync(join(tmpdir(), 'apikeyd-cache-'));
     clock = new TestClock();
-    store = await openSqliteStore({ url: `sqlite:${folder}/x.db`, clock, lockout: LOCKOUT, warn: () => {} });
+    store = await openSqliteStore({
+      url: `sqlite:${folder}/x.db`,
+      clock,
+      lockout: LOCKOUT,
+      lease: LEASE,
+      warn: () => {},
+    });
     inner = new GatedKeyStore(store.keys);
     cache = new CachedKeyStore(inner.store, { ttlMs: 300_000, maxRecords: 3 }, clock);
     key = keyWith().key;

@@ -3,15 +3,19 @@ import { randomBytes } from 'node:crypto';
 import { MongoClient } from 'mongodb';
 import { afterAll, describe, expect, inject, it, vi } from 'vitest';
 import { EventFactory } from '../../src/audit/event.ts';
+import { Lease } from '../../src/store/lease.ts';
 import { MongoAuditLog } from '../../src/store/mongo/audit-log.ts';
 import { MongoDatabase } from '../../src/store/mongo/database.ts';
 import { MongoKeyStore } from '../../src/store/mongo/key-store.ts';
 import { MongoLockout } from '../../src/store/mongo/lockout.ts';
+import { migrate } from '../../src/store/mongo/migrations.ts';
 import { openMongoStore } from '../../src/store/mongo/open.ts';
+import { Registry } from '../../src/store/mongo/registry.ts';
+import { MongoSharing } from '../../src/store/mongo/sharing.ts';
 import { TestClock } from '../support/clock.ts';
 import { allPages, entryWith, keyWith } from '../support/keys.ts';
 import { auditContract } from './contract/audit.ts';
-import { type Adapter, LOCKOUT } from './contract/harness.ts';
+import { type Adapter, LEASE, LOCKOUT } from './contract/harness.ts';
 import { keyStoreContract } from './contract/keys.ts';
 import { limitsContract } from './contract/limits.ts';
 import { noticesContract } from './contract/notices.ts';
@@ -27,7 +31,7 @@ const adapter: Adapter = {
     url.pathname = `/${name}`;
     return url.toString();
   },
-  open: (url, clock) => openMongoStore({ url, clock, lockout: LOCKOUT, warn: () => {} }),
+  open: (url, clock) => openMongoStore({ url, clock, lockout: LOCKOUT, lease: LEASE, warn: () => {} }),
   severalProcesses: true,
   ownClock: true,
 };
@@ -56,26 +60,29 @@ describe.skipIf(uri === '' && process.env.CI !== 'true')('mongo', () => {
   it('takes a new client when the driver has lost the server for good', async () => {
     const clock = new TestClock(Date.now());
     const database = await MongoDatabase.connect(adapter.freshUrl());
+    await migrate(database);
     const warnings: string[] = [];
-    const lockout = await MongoLockout.open(database, LOCKOUT, clock, (message) => warnings.push(message));
-    const keys = new MongoKeyStore(
-      database,
-      new MongoAuditLog(database, new EventFactory('p'), clock, () => {}),
-      clock,
-    );
+    const warn = (text: string) => void warnings.push(text);
+    const lease = new Lease(clock, 1_000);
+    const registry = new Registry(database, 'p', 1_000, true);
+    const audit = new MongoAuditLog(database, new EventFactory('p'), clock, warn);
+    const keys = new MongoKeyStore({ database, audit, registry, clock });
+    const lockout = await MongoLockout.open(database, LOCKOUT, lease, clock);
+    const sharing = new MongoSharing({ database, registry, keys, lockout, lease, clock, pollMs: 20, warn });
+    await sharing.start(() => {});
+    await sharing.healthy();
     // A closed client stands for one whose monitor hangs: no call on it ever finds the server again.
     await database.client.close();
     await expect(keys.get('uid-apikey-0000000000000000')).rejects.toMatchObject({
       code: 'STORE_UNAVAILABLE',
     });
     await vi.waitFor(() => expect(warnings).toHaveLength(1));
-    clock.advance(4_000);
-    await vi.waitFor(
-      async () => expect(await keys.get('uid-apikey-0000000000000000')).toBeUndefined(),
-      5_000,
-    );
+    clock.advance(5_001);
+    await expect(sharing.healthy()).rejects.toThrow();
+    await vi.waitFor(() => sharing.healthy(), 5_000);
+    expect(await keys.get('uid-apikey-0000000000000000')).toBeUndefined();
     expect(await lockout.clear('192.0.2.1')).toBe(false);
-    await lockout.close();
+    await sharing.stop();
     await database.close();
   });
 

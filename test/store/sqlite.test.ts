@@ -6,7 +6,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { openSqliteStore } from '../../src/store/sqlite/open.ts';
 import { TestClock } from '../support/clock.ts';
 import { auditContract } from './contract/audit.ts';
-import { type Adapter, LOCKOUT } from './contract/harness.ts';
+import { type Adapter, LEASE, LOCKOUT } from './contract/harness.ts';
 import { keyStoreContract } from './contract/keys.ts';
 import { limitsContract } from './contract/limits.ts';
 import { noticesContract } from './contract/notices.ts';
@@ -18,7 +18,7 @@ let files = 0;
 const adapter: Adapter = {
   name: 'sqlite',
   freshUrl: () => `sqlite:${join(folder, `${files++}`, 'apikeyd.db')}`,
-  open: (url, clock) => openSqliteStore({ url, clock, lockout: LOCKOUT, warn: () => {} }),
+  open: (url, clock) => openSqliteStore({ url, clock, lockout: LOCKOUT, lease: LEASE, warn: () => {} }),
   severalProcesses: false,
   ownClock: false,
 };

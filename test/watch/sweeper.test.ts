@@ -7,7 +7,7 @@ import { BufferedLastUses } from '../../src/store/last-uses.ts';
 import { openSqliteStore } from '../../src/store/sqlite/open.ts';
 import type { Store } from '../../src/store/store.ts';
 import { Sweeper } from '../../src/watch/sweeper.ts';
-import { LOCKOUT } from '../store/contract/harness.ts';
+import { LEASE, LOCKOUT } from '../store/contract/harness.ts';
 import { TestClock } from '../support/clock.ts';
 import { entryWith, keyWith } from '../support/keys.ts';
 
@@ -21,7 +21,13 @@ describe('sweeper', () => {
   beforeEach(async () => {
     folder = mkdtempSync(join(tmpdir(), 'apikeyd-sweep-'));
     clock = new TestClock();
-    store = await openSqliteStore({ url: `sqlite:${folder}/x.db`, clock, lockout: LOCKOUT, warn: () => {} });
+    store = await openSqliteStore({
+      url: `sqlite:${folder}/x.db`,
+      clock,
+      lockout: LOCKOUT,
+      lease: LEASE,
+      warn: () => {},
+    });
   });
   afterEach(async () => {
     await store.close();

@@ -9,7 +9,7 @@ import type { Decided } from '../../src/keys/ports.ts';
 import { openSqliteStore } from '../../src/store/sqlite/open.ts';
 import type { Store } from '../../src/store/store.ts';
 import { Watch, type WatchParts } from '../../src/watch/watch.ts';
-import { LOCKOUT } from '../store/contract/harness.ts';
+import { LEASE, LOCKOUT } from '../store/contract/harness.ts';
 import { TestClock } from '../support/clock.ts';
 import { allPages, entryWith, keyWith, ORIGIN } from '../support/keys.ts';
 
@@ -32,10 +32,15 @@ describe('watch', () => {
     published = [];
     sinkAway = false;
     watches = [];
-    store = await openSqliteStore({ url: `sqlite:${folder}/x.db`, clock, lockout: LOCKOUT, warn: () => {} });
+    store = await openSqliteStore({
+      url: `sqlite:${folder}/x.db`,
+      clock,
+      lockout: LOCKOUT,
+      lease: LEASE,
+      warn: () => {},
+    });
     manage = new ManageKeys({
       keys: store.keys,
-      audit: store.audit,
       clock,
       graceBounds: { minMs: HOUR, maxMs: 7 * DAY },
       observer: { rotated: (key, rotation) => watches[0]?.rotated(key, rotation) },

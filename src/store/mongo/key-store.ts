@@ -20,8 +20,10 @@ import { revisionNotReached } from '../errors.ts';
 import { pagedBy } from '../paging.ts';
 import type { MongoAuditLog } from './audit-log.ts';
 import type { MongoDatabase } from './database.ts';
-import { failureOf, guarded, inTime, toApiError } from './errors.ts';
+import { failureOf, guarded, inTime, type Limits, toApiError } from './errors.ts';
+import type { Registry } from './registry.ts';
 import { afterTime, type KeyDoc, keyFields, toEvent, toKey, toWaitingDoc, type WaitingDoc } from './rows.ts';
+import { waitForOthers } from './sharing.ts';
 
 const KEPT_CHANGES = 1_000;
 const KEPT_OPS = 16;
@@ -37,6 +39,13 @@ const DUE_FIELDS: Readonly<Record<DueTime, string>> = {
   EXPIRY: 'expire_time',
 };
 
+export interface MongoKeyStoreParts {
+  readonly database: MongoDatabase;
+  readonly audit: MongoAuditLog;
+  readonly registry: Registry;
+  readonly clock: Clock;
+}
+
 /**
  * Keys on MongoDB. A change is one guarded single-document write that carries its event in `outbox`; then the
  * revision is published, the event moved to the log, and only then is the change answered (protocols.md A, H, I).
@@ -44,13 +53,15 @@ const DUE_FIELDS: Readonly<Record<DueTime, string>> = {
 export class MongoKeyStore implements KeyStore {
   readonly #database: MongoDatabase;
   readonly #audit: MongoAuditLog;
+  readonly #registry: Registry;
   readonly #clock: Clock;
   /** The newest revision this process has seen. */
   #seen = 0;
 
-  constructor(database: MongoDatabase, audit: MongoAuditLog, clock: Clock) {
+  constructor({ database, audit, registry, clock }: MongoKeyStoreParts) {
     this.#database = database;
     this.#audit = audit;
+    this.#registry = registry;
     this.#clock = clock;
   }
 
@@ -70,6 +81,10 @@ export class MongoKeyStore implements KeyStore {
 
   recall(): undefined {
     return undefined;
+  }
+
+  isCurrent(): boolean {
+    return true;
   }
 
   async get(id: string): Promise<Key | undefined> {
@@ -156,7 +171,10 @@ export class MongoKeyStore implements KeyStore {
       // Unknown outcome: the document says whether it took place. If not, a late arrival fails on the etag.
       if (!(await this.#tookPlace(key.id, event.id))) fail(error);
     }
-    return this.#finish(key, waiting);
+    const stored = await this.#finish(key, waiting);
+    // What others have read before it was published they may use for as long as their leases last.
+    if (effects?.narrows ?? true) await waitForOthers(this.#registry);
+    return stored;
   }
 
   async forgetRequestId(keyId: string, requestId: string): Promise<void> {
@@ -184,6 +202,19 @@ export class MongoKeyStore implements KeyStore {
       const EXPIRED = Math.max(0, all - REVOKED - DISABLED - ACTIVE);
       return { byStatus: { ACTIVE, DISABLED, EXPIRED, REVOKED }, byType: Object.fromEntries(types) };
     });
+  }
+
+  /** What was published after revision `after`: undefined when that is further back than what is remembered. */
+  async readChanges(after: number, limits: Limits) {
+    const doc = await this.#database.meta.findOne({ _id: 'revision' }, limits);
+    const revision = this.#see(doc?.revision ?? 0);
+    const recent = (doc?.recent ?? []).filter((change) => change.revision > after);
+    const changes = recent.map((change) => ({
+      revision: change.revision,
+      keyId: change.key_id,
+      change: change.change as KeyChange,
+    }));
+    return { revision, changes: after >= 0 && recent.length === revision - after ? changes : undefined };
   }
 
   async revision(): Promise<number> {

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { EventFactory } from '../../audit/event.ts';
+import { Lease } from '../lease.ts';
 import type { Store, StoreOptions } from '../store.ts';
 import { StartError } from '../store.ts';
 import { MongoAlertLog } from './alerts.ts';
@@ -10,21 +11,35 @@ import { MongoKeyStore } from './key-store.ts';
 import { MongoLockout } from './lockout.ts';
 import { migrate } from './migrations.ts';
 import { MongoQuota } from './quota.ts';
+import { Registry } from './registry.ts';
 import { MongoRotationLog } from './rotations.ts';
+import { MongoSharing } from './sharing.ts';
 import { MongoSweepLease } from './sweep-lease.ts';
 
 const CLOSE_WAIT_MS = 3_000;
 
 /** Opens `mongodb://…`: connects, brings the schema up to date and waits for its indexes. */
-export async function openMongoStore({ url, clock, lockout, warn }: StoreOptions): Promise<Store> {
+export async function openMongoStore({ url, clock, lockout, lease, warn }: StoreOptions): Promise<Store> {
   const database = await MongoDatabase.connect(url);
   try {
     await migrate(database);
     const processId = randomBytes(8).toString('hex');
     const audit = new MongoAuditLog(database, new EventFactory(processId), clock, warn);
-    const keys = new MongoKeyStore(database, audit, clock);
+    const registry = new Registry(database, processId, lease.leaseMs, lease.caches);
+    const keys = new MongoKeyStore({ database, audit, registry, clock });
     const anomalies = new MongoAnomalyLog(database, audit);
-    const locks = await MongoLockout.open(database, lockout, clock, warn);
+    const held = new Lease(clock, lease.leaseMs);
+    const locks = await MongoLockout.open(database, lockout, held, clock);
+    const sharing = new MongoSharing({
+      database,
+      registry,
+      keys,
+      lockout: locks,
+      lease: held,
+      clock,
+      pollMs: lease.pollMs,
+      warn,
+    });
     return {
       keys,
       quota: new MongoQuota(database, processId),
@@ -34,14 +49,18 @@ export async function openMongoStore({ url, clock, lockout, warn }: StoreOptions
       anomalies,
       alerts: new MongoAlertLog(database),
       sweepLease: new MongoSweepLease(database, processId),
-      ping: async () => void (await keys.revision()),
+      sharing,
+      ping: async () => {
+        await keys.revision();
+        await sharing.healthy();
+      },
       // TTL indexes drop the counters; what is left is what crashes left.
       sweep: async () => {
         await keys.finishAbandoned();
         await anomalies.finishAbandoned(clock.now());
       },
       close: async () => {
-        await locks.close();
+        await sharing.stop();
         await audit.close(CLOSE_WAIT_MS);
         await database.close();
       },

@@ -133,6 +133,9 @@ export interface MetaDoc {
   revision?: number;
   recent?: { revision: number; key_id: string; change: string }[];
   version?: number;
+  /** Of a process. */
+  counter?: number;
+  lease_ms?: number;
   /** The right to sweep. */
   holder?: string;
   until?: Date;

@@ -79,6 +79,10 @@ export class SqliteKeyStore implements KeyStore {
     return undefined;
   }
 
+  isCurrent(): boolean {
+    return true;
+  }
+
   async get(id: string): Promise<Key | undefined> {
     const row = this.#byId(id);
     return row === undefined ? undefined : toKey(row);

@@ -85,6 +85,10 @@ export class SqliteLockout implements Lockout {
     return this.#locked.forMs(ip);
   }
 
+  async readLockedForMs(ip: string): Promise<number> {
+    return this.#locked.forMs(ip);
+  }
+
   fail(ip: string): Promise<FailureCounted> {
     return countFailure(this.#limiter, this.#locked, ip, this.#settings);
   }

@@ -31,6 +31,7 @@ export async function openSqliteStore({ url, clock, lockout }: StoreOptions): Pr
     alerts: new SqliteAlertLog(database, committer),
     // The file serves one process.
     sweepLease: { take: async () => true, release: async () => {} },
+    sharing: undefined,
     // An empty transaction: shows that the writer thread lives and can write.
     ping: async () => void (await committer.write([{ sql: 'SELECT 1', params: [] }])),
     sweep: async () => {

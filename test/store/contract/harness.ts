@@ -14,3 +14,4 @@ export interface Adapter {
 }
 
 export const LOCKOUT = { maxAttempts: 5, windowSeconds: 900 };
+export const LEASE = { pollMs: 50, leaseMs: 1_000, caches: true };

@@ -1,0 +1,144 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Clock } from '../../keys/ports.ts';
+import type { Lease } from '../lease.ts';
+import type { Changes, Sharing, Warn } from '../store.ts';
+import type { MongoDatabase } from './database.ts';
+import { guarded, inTime, type Limits, toApiError } from './errors.ts';
+import type { MongoKeyStore } from './key-store.ts';
+import type { MongoLockout } from './lockout.ts';
+import type { Registry } from './registry.ts';
+
+const POLL_LIMIT_MS = 2_000;
+/** Polls that fail for so long are perhaps the client's fault. */
+const RECONNECT_MS = 4_000;
+/** Without a poll for so long no decision should be asked for here. */
+const SILENT_MS = 5_000;
+const CLOCK_EVERY_MS = 5_000;
+const SKEW_TOLD_MS = 1_000;
+const SKEW_REFUSED_MS = 5_000;
+
+export interface SharingParts {
+  readonly database: MongoDatabase;
+  readonly registry: Registry;
+  readonly keys: MongoKeyStore;
+  readonly lockout: MongoLockout;
+  readonly lease: Lease;
+  readonly clock: Clock;
+  readonly pollMs: number;
+  readonly warn: Warn;
+}
+
+/** The poll by which processes on one database know of each other's changes (protocols.md B, C, G). */
+export class MongoSharing implements Sharing {
+  readonly lease: Lease;
+  readonly #parts: SharingParts;
+  readonly #stopped = new AbortController();
+  #applied: (changes: Changes) => void = () => {};
+  #cursor = -1;
+  #loop: Promise<void> = Promise.resolve();
+  /** Since when polls have failed. */
+  #failing: number | undefined;
+  #lastPoll = Number.NEGATIVE_INFINITY;
+  #clockRead = Number.NEGATIVE_INFINITY;
+  #skewMs = 0;
+
+  constructor(parts: SharingParts) {
+    this.#parts = parts;
+    this.lease = parts.lease;
+  }
+
+  get skewMs(): number {
+    return this.#skewMs;
+  }
+
+  async start(applied: (changes: Changes) => void): Promise<void> {
+    this.#applied = applied;
+    try {
+      await this.#poll();
+    } catch (error) {
+      throw toApiError(error);
+    }
+    this.#loop = this.#run();
+  }
+
+  /** Rejects when this process should not be asked: no poll for 5 s, or a clock too far from the store's. */
+  async healthy(): Promise<void> {
+    const silent = this.#parts.clock.monotonic() - this.#lastPoll;
+    if (silent > SILENT_MS) throw toApiError(new Error(`no poll for ${Math.round(silent)} ms`));
+    if (Math.abs(this.#skewMs) > SKEW_REFUSED_MS) {
+      throw toApiError(new Error(`the clock is ${Math.round(this.#skewMs)} ms off the store's`));
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped.abort();
+    await this.#loop;
+    await this.#parts.registry.leave();
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopped.signal.aborted) {
+      await delay(this.#parts.pollMs, undefined, { signal: this.#stopped.signal, ref: false }).catch(
+        () => {},
+      );
+      if (this.#stopped.signal.aborted) return;
+      try {
+        await this.#poll();
+        this.#failing = undefined;
+      } catch (error) {
+        await this.#failed(error);
+      }
+    }
+  }
+
+  /** First the registration, then the read: the other order is unsafe when a stalled process comes back. */
+  async #poll(): Promise<void> {
+    const { registry, keys, lockout, clock, lease } = this.#parts;
+    const start = lease.now();
+    await inTime((limits) => registry.renew(limits), POLL_LIMIT_MS);
+    const [{ revision, changes }] = await Promise.all([
+      inTime((limits) => keys.readChanges(this.#cursor, limits), POLL_LIMIT_MS),
+      inTime((limits) => lockout.refresh(limits), POLL_LIMIT_MS),
+    ]);
+    this.#applied({ revision, keyIds: changes?.map(({ keyId }) => keyId) });
+    this.#cursor = revision;
+    lease.renew(start);
+    this.#lastPoll = start.monotonic;
+    await registry.reap(clock.monotonic());
+    await this.#compareClocks();
+  }
+
+  async #failed(error: unknown): Promise<void> {
+    const { clock, database, warn } = this.#parts;
+    if (this.#failing === undefined) warn('the store cannot be polled, trying again', error);
+    this.#failing ??= clock.monotonic();
+    if (clock.monotonic() - this.#failing < RECONNECT_MS) return;
+    try {
+      await database.reconnect();
+    } catch {
+      // Still away: the next poll says so again.
+    }
+  }
+
+  async #compareClocks(): Promise<void> {
+    const { clock, database, warn } = this.#parts;
+    if (clock.monotonic() - this.#clockRead < CLOCK_EVERY_MS) return;
+    this.#clockRead = clock.monotonic();
+    const before = clock.now();
+    const { localTime } = await inTime(
+      (limits: Limits) => database.client.db().command({ hello: 1 }, { ...limits }),
+      POLL_LIMIT_MS,
+    );
+    const skew = (localTime as Date).getTime() - (before + clock.now()) / 2;
+    const off = Math.abs(skew) > SKEW_TOLD_MS;
+    if (off && Math.abs(this.#skewMs) <= SKEW_TOLD_MS)
+      warn(`this machine's clock is ${Math.round(-skew)} ms ahead of the store's`, undefined);
+    this.#skewMs = skew;
+  }
+}
+
+/** For a change that must hold everywhere: waits until no other process can still use what it read before. */
+export async function waitForOthers(registry: Registry): Promise<void> {
+  const longestMs = await guarded((limits) => registry.longestLeaseOfOthers(limits));
+  if (longestMs > 0) await delay(longestMs * 1.2 + 20);
+}

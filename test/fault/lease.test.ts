@@ -1,0 +1,292 @@
+// If this fails, a revoked key is answered VALID on some process after RevokeKey has returned: promise one is a lie.
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
+import { RotationMode } from '../../gen/apikey/v1/key_pb.ts';
+import { mintEtag, mintSecret } from '../../src/keys/secret.ts';
+import { systemClock } from '../../src/serve.ts';
+import { openMongoStore } from '../../src/store/mongo/open.ts';
+import { inLanes } from '../e2e/load.ts';
+import { decide, decisionOf, limit, makeKey } from '../rpc/cases.ts';
+import { LOCKOUT } from '../store/contract/harness.ts';
+import { entryWith } from '../support/keys.ts';
+import { run, type ServerProcess, spawnServer } from '../support/process.ts';
+import { type Clients, clientsOf, freshDatabase } from '../support/server.ts';
+import { Wire } from '../support/wire.ts';
+
+const mongoUri = inject('mongoUri');
+const ROUNDS = process.env.LONG ? 2_000 : 90;
+const LEASE_MS = 1_000;
+
+interface Member {
+  readonly server: ServerProcess;
+  readonly clients: Clients;
+}
+
+type Made = Awaited<ReturnType<typeof makeKey>>;
+/** A key, a question that is VALID until the change, and the change. */
+type Narrowing = (
+  on: Clients,
+) => Promise<{ made: Made; secret?: string; ask?: object; change: () => Promise<unknown> }>;
+
+const updated = (on: Clients, id: string, key: object, path: string) =>
+  on.admin.updateKey({ key: { id, ...key }, updateMask: { paths: [path] } });
+
+const NARROWINGS: Record<string, Narrowing> = {
+  revoke: async (on) => {
+    const made = await makeKey(on);
+    return { made, change: () => on.admin.revokeKey({ id: made.id, reason: 1 }) };
+  },
+  'revoke by its holder': async (on) => {
+    const made = await makeKey(on);
+    return { made, change: () => on.auth.revokeOwnKey({ key: made.secret, reason: 1 }) };
+  },
+  expire: async (on) => {
+    const made = await makeKey(on);
+    return { made, change: () => on.admin.expireKey({ id: made.id }) };
+  },
+  disable: async (on) => {
+    const made = await makeKey(on);
+    return { made, change: () => updated(on, made.id, { disabled: true }, 'disabled') };
+  },
+  'fewer scopes': async (on) => {
+    const made = await makeKey(on, { scopes: ['a:b', 'c:d'] });
+    return {
+      made,
+      ask: { requiredScope: 'a:b' },
+      change: () => updated(on, made.id, { scopes: ['c:d'] }, 'scopes'),
+    };
+  },
+  'a tighter allow-list': async (on) => {
+    const made = await makeKey(on);
+    const change = () => updated(on, made.id, { ipAllowlist: ['10.0.0.0/8'] }, 'ip_allowlist');
+    return { made, ask: { clientIp: '192.0.2.200' }, change };
+  },
+  'a lower limit': async (on) => {
+    const made = await makeKey(on, { rateLimits: [limit('m', 1_000)] });
+    const change = () => updated(on, made.id, { rateLimits: [limit('m', 1)] }, 'rate_limits');
+    return { made, ask: { cost: 2n }, change };
+  },
+  'a forced rotation': async (on) => {
+    const made = await makeKey(on);
+    const change = () =>
+      on.admin.rotateKey({ id: made.id, mode: RotationMode.FORCED, grace: { seconds: 0n } });
+    return { made, change };
+  },
+  'an early completion': async (on) => {
+    const made = await makeKey(on);
+    await on.admin.rotateKey({ id: made.id });
+    return { made, change: () => on.admin.completeRotation({ id: made.id }) };
+  },
+};
+const KINDS = Object.entries(NARROWINGS);
+
+describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('several processes on one MongoDB', () => {
+  const database = freshDatabase('mongo', mongoUri);
+  const admin = mintSecret();
+  let wire: Wire;
+  let wired: string;
+  const members: Member[] = [];
+  const join = async (url = database.url): Promise<Member> => {
+    const server = await spawnServer(url, database.folder, { ADMIN_BOOTSTRAP_KEY: admin });
+    const member = { server, clients: clientsOf(server.ports, 'grpc', admin) };
+    members.push(member);
+    return member;
+  };
+  let a: Member;
+  let b: Member;
+  let c: Member;
+  beforeAll(async () => {
+    ({ wire, url: wired } = await Wire.to(database.url));
+    a = await join();
+    [b, c] = await Promise.all([join(), join(wired)]);
+  });
+  afterEach(() => wire.mend());
+  afterAll(async () => {
+    for (const { server } of members) {
+      server.child.kill('SIGCONT');
+      await server.end('SIGTERM');
+    }
+    await wire.close();
+    await database.drop();
+  });
+
+  /** Until a member answers from a record that it keeps. */
+  const primed = async ({ clients }: Member, secret: string, ask: object) => {
+    for (;;) {
+      const answer = await decide(clients, secret, ask);
+      expect(answer.valid).toBe(true);
+      const age = answer.cacheAge;
+      if (age !== undefined && (age.seconds > 0n || age.nanos > 0)) return;
+      await delay(2);
+    }
+  };
+  const outcomeOf = async ({ clients }: Member, secret: string, ask: object) => {
+    try {
+      return await decisionOf(clients, secret, ask);
+    } catch {
+      return 'no decision';
+    }
+  };
+
+  it(`answers no call VALID that starts after the change has returned, in ${ROUNDS} rounds of every kind`, async () => {
+    const wrong: string[] = [];
+    let joined: Promise<Member> | undefined;
+    await inLanes(ROUNDS, 45, async (round) => {
+      const [kind, narrowing] = KINDS[round % KINDS.length] ?? (KINDS[0] as [string, Narrowing]);
+      const { made, secret = made.secret, ask = {}, change } = await narrowing(a.clients);
+      const asked = [b, c];
+      // One that joins in the middle is waited for like the others.
+      if (round >= ROUNDS / 2) {
+        joined ??= join();
+        asked.push(await joined);
+      }
+      await Promise.all(asked.map((member) => primed(member, secret, ask)));
+      await change();
+      const outcomes = await Promise.all(asked.map((member) => outcomeOf(member, secret, ask)));
+      if (outcomes.includes('VALID')) wrong.push(`${kind}: ${outcomes}`);
+    });
+    expect(wrong).toEqual([]);
+  });
+
+  it('would do so without the wait', async () => {
+    // The same change by a process that waits for nobody: a key store whose own process keeps no record, told that
+    // there is no other. If the probes below were all denied, the test above would prove nothing.
+    const lease = { pollMs: 250, leaseMs: LEASE_MS, caches: false };
+    const store = await openMongoStore({
+      url: database.url,
+      clock: systemClock,
+      lockout: LOCKOUT,
+      lease,
+      warn: () => {},
+    });
+    let valid = 0;
+    try {
+      await inLanes(20, 20, async () => {
+        const made = await makeKey(a.clients);
+        await primed(b, made.secret, {});
+        const key = await store.keys.get(made.id);
+        if (key === undefined) throw new Error('no key');
+        const revoked = {
+          ...key,
+          revokeTime: Date.now(),
+          revokeReason: 'SUPERSEDED' as const,
+          etag: mintEtag(),
+        };
+        // Not awaited: what is asked now is asked before anybody was waited for.
+        const change = store.keys.replace(revoked, key.etag, 'REVOKED', entryWith());
+        while ((await store.keys.get(made.id))?.revokeTime === undefined) await delay(1);
+        if ((await outcomeOf(b, made.secret, {})) === 'VALID') valid++;
+        await change;
+        expect(await outcomeOf(b, made.secret, {})).toBe('REVOKED');
+      });
+    } finally {
+      await store.close();
+    }
+    expect(valid).toBeGreaterThan(0);
+  });
+
+  it('holds for a process that is stopped over the revocation', async () => {
+    const keys = await Promise.all(Array.from({ length: 10 }, () => makeKey(a.clients)));
+    for (const key of keys) await primed(b, key.secret, {});
+    b.server.child.kill('SIGSTOP');
+    await Promise.all(keys.map(({ id }) => a.clients.admin.revokeKey({ id, reason: 1 })));
+    // These wait in the socket of the stopped process.
+    const probes = keys.map(({ secret }) => outcomeOf(b, secret, {}));
+    b.server.child.kill('SIGCONT');
+    expect(new Set(await Promise.all(probes))).toEqual(new Set(['REVOKED']));
+  });
+
+  it.each(['cut', 'hold'] as const)(
+    'holds for a process whose store connection is %s and mended',
+    async (fault) => {
+      const keys = await Promise.all(Array.from({ length: 5 }, () => makeKey(a.clients)));
+      for (const key of keys) await primed(c, key.secret, {});
+      wire[fault]();
+      await Promise.all(keys.map(({ id }) => a.clients.admin.revokeKey({ id, reason: 1 })));
+      const begun = Date.now();
+      const during = await Promise.all(keys.map(({ secret }) => outcomeOf(c, secret, {})));
+      expect(Date.now() - begun).toBeLessThan(10_000);
+      expect(during).not.toContain('VALID');
+      wire.mend();
+      const { secret } = await makeKey(a.clients);
+      while ((await outcomeOf(c, secret, {})) !== 'VALID') expect(Date.now() - begun).toBeLessThan(30_000);
+      for (const key of keys) expect(await outcomeOf(c, key.secret, {})).toBe('REVOKED');
+    },
+  );
+
+  it.runIf(process.env.LONG)('holds while the whole database is frozen, and after it', async () => {
+    const keys = await Promise.all(Array.from({ length: 5 }, () => makeKey(a.clients)));
+    for (const key of keys) await primed(b, key.secret, {});
+    await run('bash', ['test/support/ferretdb.sh', 'freeze']);
+    await delay(1.2 * LEASE_MS);
+    const during = await Promise.all(keys.map(({ secret }) => outcomeOf(b, secret, {})));
+    await delay(30_000);
+    await run('bash', ['test/support/ferretdb.sh', 'thaw']);
+    expect(during).not.toContain('VALID');
+    const begun = Date.now();
+    for (const { id } of keys) await a.clients.admin.revokeKey({ id, reason: 1 });
+    for (const { secret } of keys) expect(await outcomeOf(b, secret, {})).toBe('REVOKED');
+    process.stderr.write(`recovered from 30 s frozen in ${Date.now() - begun} ms\n`);
+  });
+
+  it('waits for nobody when alone, and no longer for one that has left or died', async () => {
+    const lonely = freshDatabase('mongo', mongoUri);
+    const one = await spawnServer(lonely.url, lonely.folder, { ADMIN_BOOTSTRAP_KEY: admin });
+    const clients = clientsOf(one.ports, 'grpc', admin);
+    const took = async () => {
+      const { id } = await makeKey(clients);
+      const begun = performance.now();
+      await clients.admin.revokeKey({ id, reason: 1 });
+      return performance.now() - begun;
+    };
+    const other = () =>
+      spawnServer(lonely.url, lonely.folder, { ADMIN_BOOTSTRAP_KEY: admin, REVISION_LEASE_MS: '500' });
+    try {
+      expect(await took()).toBeLessThan(500);
+      const leaver = await other();
+      expect(await took()).toBeGreaterThan(600);
+      await leaver.end('SIGTERM');
+      expect(await took()).toBeLessThan(500);
+      await (await other()).end('SIGKILL');
+      expect(await took()).toBeGreaterThan(600);
+      // Its counter stands still; ten of its leases later it is taken away.
+      const begun = Date.now();
+      while ((await took()) > 600) expect(Date.now() - begun).toBeLessThan(20_000);
+    } finally {
+      await one.end('SIGTERM');
+      await lonely.drop();
+    }
+  });
+
+  it('locks an address out on every process', async () => {
+    const clientIp = '198.51.100.77';
+    for (let i = 0; i < 5; i++) await decide(a.clients, 'x', { clientIp });
+    const { secret } = await makeKey(a.clients);
+    const begun = Date.now();
+    while ((await outcomeOf(b, secret, { clientIp })) !== 'LOCKED_OUT')
+      expect(Date.now() - begun).toBeLessThan(5_000);
+  });
+
+  it('refuses a process to itself by what the caller has seen', async () => {
+    const { id, secret } = await makeKey(a.clients);
+    const { revision } = await a.clients.admin.revokeKey({ id, reason: 1 });
+    const answer = await decide(b.clients, secret, { minRevision: revision });
+    expect(answer.valid).toBe(false);
+    expect(answer.revision).toBeGreaterThanOrEqual(revision);
+  });
+
+  it('tells alerts of one process to the subscribers of another within 2 s', async () => {
+    const stop = new AbortController();
+    const clientIp = '198.51.100.78';
+    const seen = (async () => {
+      for await (const { alert } of b.clients.admin.watchAlerts({}, { signal: stop.signal }))
+        if (alert?.clientIp === clientIp) return Date.now();
+      return 0;
+    })();
+    await delay(200);
+    for (let i = 0; i < 5; i++) await decide(a.clients, 'x', { clientIp });
+    const locked = Date.now();
+    expect((await seen) - locked).toBeLessThan(2_000);
+    stop.abort();
+  });
+});
