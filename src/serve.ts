@@ -82,8 +82,7 @@ export async function serve(config: Config, logger: Logger, clock: Clock = syste
   watch.start();
   const stop = async () => {
     health.stop();
-    // Streams never end by themselves: their clients come back elsewhere.
-    watch.alertFeed.close();
+    watch.endStreams();
     await Promise.race([
       // Streams such as health watches never end by themselves, so the calls are what is waited for.
       Promise.all([Promise.race([grpc.drain(), callServer.idle()]), http.drain()]),
@@ -131,10 +130,10 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
   const authenticator = new Authenticator({ keys, quota, lockout, lastUses, clock, observer: watch });
   const callServer = new CallServer({ authenticator, audit, clock, observer: telemetry });
   const allowAnonymous = config.ALLOW_ANONYMOUS_VALIDATE;
-  const { alertFeed } = watch;
+  const { alertFeed, keyFeed } = watch;
   const admin = { manageKeys, keys, audit, lockout, rotations, anomalies, alertFeed, clock };
   const services = [
-    mounted(ApiKeyAuth, authService({ validateKey, manageKeys, authenticator, allowAnonymous })),
+    mounted(ApiKeyAuth, authService({ validateKey, manageKeys, authenticator, keyFeed, allowAnonymous })),
     mounted(ApiKeyAdmin, adminService(admin)),
   ];
   const names = services.map(({ service }) => service.typeName);

@@ -119,6 +119,13 @@ export interface KeyFilter {
 /** What a revision says about a key. */
 export type KeyChange = 'CREATED' | 'UPDATED' | 'REVOKED' | 'EXPIRED' | 'ROTATED';
 
+/** A change that a revision stands for. */
+export interface PublishedChange {
+  readonly revision: number;
+  readonly keyId: string;
+  readonly change: KeyChange;
+}
+
 /** ROTATION_GRACE: the grace of a rotation ends. ROTATION: its rotate_every has come. EXPIRY: its expire_time. */
 export type DueTime = 'ROTATION_GRACE' | 'ROTATION' | 'EXPIRY';
 
@@ -161,6 +168,10 @@ export interface KeyStore {
   count(now: number): Promise<KeyCounts>;
   /** The newest revision, read from the store. */
   revision(): Promise<number>;
+  /** What was published after a revision, in order; undefined when that is not remembered. */
+  changesSince(
+    revision: number,
+  ): Promise<{ readonly revision: number; readonly changes: readonly PublishedChange[] | undefined }>;
 }
 
 export interface KeyCounts {

@@ -3,24 +3,28 @@ import { ApiError, Violations } from '../keys/errors.ts';
 import { BOUNDS } from '../keys/key-fields.ts';
 import type { ManageKeys } from '../keys/manage-keys.ts';
 import type { ValidateKey } from '../keys/validate-key.ts';
+import type { KeyFeed, KeyNotice } from '../watch/key-feed.ts';
 import type { Authenticator } from './authenticate.ts';
 import { toValidateInput, toValidateResponse } from './convert.ts';
-import { revokeReasonOf } from './enums.ts';
+import { KEY_CHANGES, revokeReasonOf } from './enums.ts';
 import type { ServiceImplementation } from './method.ts';
+import { checked } from './requests.ts';
 
 export interface AuthServiceParts {
   readonly validateKey: ValidateKey;
   readonly manageKeys: ManageKeys;
   readonly authenticator: Authenticator;
+  readonly keyFeed: KeyFeed;
   /** ALLOW_ANONYMOUS_VALIDATE. */
   readonly allowAnonymous: boolean;
 }
 
 const VALIDATE = ['apikeys:validate'];
+const MAX_REVISION = BigInt(Number.MAX_SAFE_INTEGER);
 
 /** ApiKeyAuth: each method reads its request, calls one use case and writes its answer. */
 export function authService(parts: AuthServiceParts): ServiceImplementation<typeof ApiKeyAuth> {
-  const { validateKey, manageKeys, authenticator } = parts;
+  const { validateKey, manageKeys, authenticator, keyFeed } = parts;
   return {
     validateKey: {
       access: { anyOf: VALIDATE, anonymous: parts.allowAnonymous },
@@ -48,6 +52,22 @@ export function authService(parts: AuthServiceParts): ServiceImplementation<type
         return { message: { responses: verdicts.map(toValidateResponse) } };
       },
     },
+    watchKeys: {
+      access: { anyOf: VALIDATE },
+      async open({ sinceRevision }) {
+        const since = checked((found) => {
+          if (sinceRevision !== undefined && (sinceRevision < 0n || sinceRevision > MAX_REVISION))
+            found.add('since_revision', '0 or more');
+          return sinceRevision === undefined ? undefined : Number(sinceRevision);
+        });
+        const { notices, subscription } = keyFeed.subscribe(since);
+        return {
+          messages: messagesOf(notices),
+          end: (failure) => subscription.end(failure),
+          event: {},
+        };
+      },
+    },
     revokeOwnKey: {
       access: 'OPEN',
       async handle(request, origin, call) {
@@ -63,4 +83,14 @@ export function authService(parts: AuthServiceParts): ServiceImplementation<type
       },
     },
   };
+}
+
+async function* messagesOf(notices: AsyncIterable<KeyNotice>) {
+  for await (const { revision, keyId, change } of notices) {
+    yield {
+      revision: BigInt(revision),
+      keyId,
+      ...(change === undefined ? {} : { change: KEY_CHANGES[change] }),
+    };
+  }
 }

@@ -1,4 +1,4 @@
-import { Decision } from '../../gen/apikey/v1/auth_pb.ts';
+import { Decision, KeyChange } from '../../gen/apikey/v1/auth_pb.ts';
 import {
   KeyStatus,
   KeyType,
@@ -23,6 +23,7 @@ import type {
   AnomalyType as AnomalyTypeName,
 } from '../keys/notices.ts';
 import type { RotationState as RotationStateName } from '../keys/rotation.ts';
+import type { KeyNotice } from '../watch/key-feed.ts';
 
 // One row a word, in both directions; the compiler names the missing ones.
 export const DECISIONS = {
@@ -66,6 +67,15 @@ export const SLOTS = {
   CURRENT: SecretSlot.CURRENT,
   PREVIOUS: SecretSlot.PREVIOUS,
 } as const satisfies Record<SlotName, SecretSlot>;
+
+export const KEY_CHANGES = {
+  CREATED: KeyChange.CREATED,
+  UPDATED: KeyChange.UPDATED,
+  REVOKED: KeyChange.REVOKED,
+  EXPIRED: KeyChange.EXPIRED,
+  ROTATED: KeyChange.ROTATED,
+  RESET: KeyChange.RESET,
+} as const satisfies Record<NonNullable<KeyNotice['change']>, KeyChange>;
 
 export const MODES = {
   MANUAL: RotationMode.MANUAL,

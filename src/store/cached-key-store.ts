@@ -163,4 +163,5 @@ export class CachedKeyStore implements KeyStore {
   writeLastUses: KeyStore['writeLastUses'] = (uses) => this.#inner.writeLastUses(uses);
   count: KeyStore['count'] = (now) => this.#inner.count(now);
   revision: KeyStore['revision'] = () => this.#inner.revision();
+  changesSince: KeyStore['changesSince'] = (revision) => this.#inner.changesSince(revision);
 }

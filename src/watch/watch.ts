@@ -8,6 +8,7 @@ import { AlertRaiser, type AlertSink } from './alert-raiser.ts';
 import { AnomalyWatch } from './anomaly-watch.ts';
 import type { AnomalyThresholds } from './anomaly-windows.ts';
 import { DueKeys } from './due-keys.ts';
+import { KeyFeed } from './key-feed.ts';
 import { type RotationLogger, RotationWatch } from './rotation-watch.ts';
 import { Sweeper } from './sweeper.ts';
 
@@ -31,7 +32,7 @@ export interface WatchLogger extends RotationLogger {
 
 export interface WatchParts {
   readonly store: WatchStore;
-  readonly keys: Pick<KeyStore, 'due'>;
+  readonly keys: Pick<KeyStore, 'due' | 'changesSince'>;
   readonly sinks: readonly AlertSink[];
   readonly logger: WatchLogger;
   readonly counted: (decision: Decision) => void;
@@ -49,6 +50,7 @@ export interface WatchParts {
 /** Everything that looks at what happens: counts it, writes down what is unusual, tells people, tidies up. */
 export class Watch implements Observer {
   readonly alertFeed: AlertFeed;
+  readonly keyFeed: KeyFeed;
   readonly #sweeper: Sweeper;
   readonly #alerts: AlertRaiser;
   readonly #anomalies: AnomalyWatch;
@@ -61,6 +63,7 @@ export class Watch implements Observer {
     const warn = (text: string, error: unknown) => logger.warn(text, error);
     this.#parts = parts;
     this.alertFeed = new AlertFeed(alertLog, clock, warn);
+    this.keyFeed = new KeyFeed(keys, warn);
     const told = (alert: Alert) => {
       logger.alert(alert);
       this.alertFeed.wake();
@@ -118,9 +121,15 @@ export class Watch implements Observer {
     this.#sweeper.start();
   }
 
+  /** Ends all streams: they never end by themselves, and their clients come back elsewhere. */
+  endStreams(): void {
+    this.alertFeed.close();
+    this.keyFeed.close();
+  }
+
   /** Writes what it has counted and lets everything go. */
   async stop(): Promise<void> {
-    this.alertFeed.close();
+    this.endStreams();
     await this.#sweeper.stop();
     await this.#rotations.flush();
     await this.#anomalies.flush();

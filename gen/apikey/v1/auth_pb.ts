@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file apikey/v1/auth.proto.
  */
 export const file_apikey_v1_auth: GenFile = /*@__PURE__*/
-  fileDesc("ChRhcGlrZXkvdjEvYXV0aC5wcm90bxIJYXBpa2V5LnYxIsEBChJWYWxpZGF0ZUtleVJlcXVlc3QSCwoDa2V5GAEgASgJEhsKDnJlcXVpcmVkX3Njb3BlGAIgASgJSACIAQESEQoJY2xpZW50X2lwGAMgASgJEhIKCnVzZXJfYWdlbnQYBCABKAkSEgoKcmVxdWVzdF9pZBgFIAEoCRIMCgRjb3N0GAYgASgEEg8KB2RyeV9ydW4YByABKAgSFAoMbWluX3JldmlzaW9uGAggASgDQhEKD19yZXF1aXJlZF9zY29wZSLtAQoOUmF0ZUxpbWl0U3RhdGUSDAoEbmFtZRgBIAEoCRIOCgZidWNrZXQYAiABKAkSDQoFbGltaXQYAyABKAQSKQoGd2luZG93GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXJlbWFpbmluZxgFIAEoBBIuCgpyZXNldF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgtyZXRyeV9hZnRlchgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghleGNlZWRlZBgIIAEoCCKhBAoTVmFsaWRhdGVLZXlSZXNwb25zZRIlCghkZWNpc2lvbhgBIAEoDjITLmFwaWtleS52MS5EZWNpc2lvbhINCgV2YWxpZBgCIAEoCBIOCgZrZXlfaWQYAyABKAkSJAoIa2V5X3R5cGUYBCABKA4yEi5hcGlrZXkudjEuS2V5VHlwZRIQCghvd25lcl9pZBgFIAEoCRIVCg1tYXRjaGVkX3Njb3BlGAYgASgJEi8KC2V4cGlyZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIqCgtzZWNyZXRfc2xvdBgIIAEoDjIVLmFwaWtleS52MS5TZWNyZXRTbG90Ej8KG3ByZXZpb3VzX3NlY3JldF9leHBpcmVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoLcmF0ZV9saW1pdHMYCiADKAsyGS5hcGlrZXkudjEuUmF0ZUxpbWl0U3RhdGUSEQoJdW5saW1pdGVkGAsgASgIEi4KC3JldHJ5X2FmdGVyGAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiQKB3JlYXNvbnMYDSADKA4yEy5hcGlrZXkudjEuRGVjaXNpb24SEAoIcmV2aXNpb24YDiABKAMSLAoJY2FjaGVfYWdlGA8gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIksKGEJhdGNoVmFsaWRhdGVLZXlzUmVxdWVzdBIvCghyZXF1ZXN0cxgBIAMoCzIdLmFwaWtleS52MS5WYWxpZGF0ZUtleVJlcXVlc3QiTgoZQmF0Y2hWYWxpZGF0ZUtleXNSZXNwb25zZRIxCglyZXNwb25zZXMYASADKAsyHi5hcGlrZXkudjEuVmFsaWRhdGVLZXlSZXNwb25zZSJLChNSZXZva2VPd25LZXlSZXF1ZXN0EgsKA2tleRgBIAEoCRInCgZyZWFzb24YAiABKA4yFy5hcGlrZXkudjEuUmV2b2tlUmVhc29uIjgKFFJldm9rZU93bktleVJlc3BvbnNlEg4KBmtleV9pZBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoAyqzAgoIRGVjaXNpb24SGAoUREVDSVNJT05fVU5TUEVDSUZJRUQQABIXChNERUNJU0lPTl9MT0NLRURfT1VUEAESFgoSREVDSVNJT05fTUFMRk9STUVEEAISFgoSREVDSVNJT05fTk9UX0ZPVU5EEAMSFAoQREVDSVNJT05fUkVWT0tFRBAEEhUKEURFQ0lTSU9OX0RJU0FCTEVEEAUSFAoQREVDSVNJT05fRVhQSVJFRBAGEhQKEERFQ0lTSU9OX1JPVEFURUQQBxIbChdERUNJU0lPTl9JUF9OT1RfQUxMT1dFRBAIEh8KG0RFQ0lTSU9OX0lOU1VGRklDSUVOVF9TQ09QRRAJEhkKFURFQ0lTSU9OX1JBVEVfTElNSVRFRBAKEhIKDkRFQ0lTSU9OX1ZBTElEEAsyiwIKCkFwaUtleUF1dGgSTAoLVmFsaWRhdGVLZXkSHS5hcGlrZXkudjEuVmFsaWRhdGVLZXlSZXF1ZXN0Gh4uYXBpa2V5LnYxLlZhbGlkYXRlS2V5UmVzcG9uc2USXgoRQmF0Y2hWYWxpZGF0ZUtleXMSIy5hcGlrZXkudjEuQmF0Y2hWYWxpZGF0ZUtleXNSZXF1ZXN0GiQuYXBpa2V5LnYxLkJhdGNoVmFsaWRhdGVLZXlzUmVzcG9uc2USTwoMUmV2b2tlT3duS2V5Eh4uYXBpa2V5LnYxLlJldm9rZU93bktleVJlcXVlc3QaHy5hcGlrZXkudjEuUmV2b2tlT3duS2V5UmVzcG9uc2ViBnByb3RvMw", [file_apikey_v1_key, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChRhcGlrZXkvdjEvYXV0aC5wcm90bxIJYXBpa2V5LnYxIsEBChJWYWxpZGF0ZUtleVJlcXVlc3QSCwoDa2V5GAEgASgJEhsKDnJlcXVpcmVkX3Njb3BlGAIgASgJSACIAQESEQoJY2xpZW50X2lwGAMgASgJEhIKCnVzZXJfYWdlbnQYBCABKAkSEgoKcmVxdWVzdF9pZBgFIAEoCRIMCgRjb3N0GAYgASgEEg8KB2RyeV9ydW4YByABKAgSFAoMbWluX3JldmlzaW9uGAggASgDQhEKD19yZXF1aXJlZF9zY29wZSLtAQoOUmF0ZUxpbWl0U3RhdGUSDAoEbmFtZRgBIAEoCRIOCgZidWNrZXQYAiABKAkSDQoFbGltaXQYAyABKAQSKQoGd2luZG93GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXJlbWFpbmluZxgFIAEoBBIuCgpyZXNldF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgtyZXRyeV9hZnRlchgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghleGNlZWRlZBgIIAEoCCKhBAoTVmFsaWRhdGVLZXlSZXNwb25zZRIlCghkZWNpc2lvbhgBIAEoDjITLmFwaWtleS52MS5EZWNpc2lvbhINCgV2YWxpZBgCIAEoCBIOCgZrZXlfaWQYAyABKAkSJAoIa2V5X3R5cGUYBCABKA4yEi5hcGlrZXkudjEuS2V5VHlwZRIQCghvd25lcl9pZBgFIAEoCRIVCg1tYXRjaGVkX3Njb3BlGAYgASgJEi8KC2V4cGlyZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIqCgtzZWNyZXRfc2xvdBgIIAEoDjIVLmFwaWtleS52MS5TZWNyZXRTbG90Ej8KG3ByZXZpb3VzX3NlY3JldF9leHBpcmVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoLcmF0ZV9saW1pdHMYCiADKAsyGS5hcGlrZXkudjEuUmF0ZUxpbWl0U3RhdGUSEQoJdW5saW1pdGVkGAsgASgIEi4KC3JldHJ5X2FmdGVyGAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiQKB3JlYXNvbnMYDSADKA4yEy5hcGlrZXkudjEuRGVjaXNpb24SEAoIcmV2aXNpb24YDiABKAMSLAoJY2FjaGVfYWdlGA8gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIksKGEJhdGNoVmFsaWRhdGVLZXlzUmVxdWVzdBIvCghyZXF1ZXN0cxgBIAMoCzIdLmFwaWtleS52MS5WYWxpZGF0ZUtleVJlcXVlc3QiTgoZQmF0Y2hWYWxpZGF0ZUtleXNSZXNwb25zZRIxCglyZXNwb25zZXMYASADKAsyHi5hcGlrZXkudjEuVmFsaWRhdGVLZXlSZXNwb25zZSJLChNSZXZva2VPd25LZXlSZXF1ZXN0EgsKA2tleRgBIAEoCRInCgZyZWFzb24YAiABKA4yFy5hcGlrZXkudjEuUmV2b2tlUmVhc29uIjgKFFJldm9rZU93bktleVJlc3BvbnNlEg4KBmtleV9pZBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoAyJCChBXYXRjaEtleXNSZXF1ZXN0EhsKDnNpbmNlX3JldmlzaW9uGAEgASgDSACIAQFCEQoPX3NpbmNlX3JldmlzaW9uIlsKEVdhdGNoS2V5c1Jlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgDEg4KBmtleV9pZBgCIAEoCRIkCgZjaGFuZ2UYAyABKA4yFC5hcGlrZXkudjEuS2V5Q2hhbmdlKrMCCghEZWNpc2lvbhIYChRERUNJU0lPTl9VTlNQRUNJRklFRBAAEhcKE0RFQ0lTSU9OX0xPQ0tFRF9PVVQQARIWChJERUNJU0lPTl9NQUxGT1JNRUQQAhIWChJERUNJU0lPTl9OT1RfRk9VTkQQAxIUChBERUNJU0lPTl9SRVZPS0VEEAQSFQoRREVDSVNJT05fRElTQUJMRUQQBRIUChBERUNJU0lPTl9FWFBJUkVEEAYSFAoQREVDSVNJT05fUk9UQVRFRBAHEhsKF0RFQ0lTSU9OX0lQX05PVF9BTExPV0VEEAgSHwobREVDSVNJT05fSU5TVUZGSUNJRU5UX1NDT1BFEAkSGQoVREVDSVNJT05fUkFURV9MSU1JVEVEEAoSEgoOREVDSVNJT05fVkFMSUQQCyq1AQoJS2V5Q2hhbmdlEhoKFktFWV9DSEFOR0VfVU5TUEVDSUZJRUQQABIWChJLRVlfQ0hBTkdFX0NSRUFURUQQARIWChJLRVlfQ0hBTkdFX1VQREFURUQQAhIWChJLRVlfQ0hBTkdFX1JFVk9LRUQQAxIWChJLRVlfQ0hBTkdFX0VYUElSRUQQBBIWChJLRVlfQ0hBTkdFX1JPVEFURUQQBRIUChBLRVlfQ0hBTkdFX1JFU0VUEAYy1QIKCkFwaUtleUF1dGgSTAoLVmFsaWRhdGVLZXkSHS5hcGlrZXkudjEuVmFsaWRhdGVLZXlSZXF1ZXN0Gh4uYXBpa2V5LnYxLlZhbGlkYXRlS2V5UmVzcG9uc2USXgoRQmF0Y2hWYWxpZGF0ZUtleXMSIy5hcGlrZXkudjEuQmF0Y2hWYWxpZGF0ZUtleXNSZXF1ZXN0GiQuYXBpa2V5LnYxLkJhdGNoVmFsaWRhdGVLZXlzUmVzcG9uc2USTwoMUmV2b2tlT3duS2V5Eh4uYXBpa2V5LnYxLlJldm9rZU93bktleVJlcXVlc3QaHy5hcGlrZXkudjEuUmV2b2tlT3duS2V5UmVzcG9uc2USSAoJV2F0Y2hLZXlzEhsuYXBpa2V5LnYxLldhdGNoS2V5c1JlcXVlc3QaHC5hcGlrZXkudjEuV2F0Y2hLZXlzUmVzcG9uc2UwAWIGcHJvdG8z", [file_apikey_v1_key, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * One question.
@@ -379,6 +379,63 @@ export const RevokeOwnKeyResponseSchema: GenMessage<RevokeOwnKeyResponse> = /*@_
   messageDesc(file_apikey_v1_auth, 6);
 
 /**
+ * From where on.
+ *
+ * @generated from message apikey.v1.WatchKeysRequest
+ */
+export type WatchKeysRequest = Message<"apikey.v1.WatchKeysRequest"> & {
+  /**
+   * The last revision you have seen: what was published after it comes first. Absent: only from now on. When the
+   * store does not remember back to it (it keeps the last 1 000 changes), the first message is a RESET.
+   *
+   * @generated from field: optional int64 since_revision = 1;
+   */
+  sinceRevision?: bigint | undefined;
+};
+
+/**
+ * Describes the message apikey.v1.WatchKeysRequest.
+ * Use `create(WatchKeysRequestSchema)` to create a new message.
+ */
+export const WatchKeysRequestSchema: GenMessage<WatchKeysRequest> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_auth, 7);
+
+/**
+ * A change, or once a second a heartbeat.
+ *
+ * @generated from message apikey.v1.WatchKeysResponse
+ */
+export type WatchKeysResponse = Message<"apikey.v1.WatchKeysResponse"> & {
+  /**
+   * The store's revision of the change; in a heartbeat or a RESET the newest one.
+   *
+   * @generated from field: int64 revision = 1;
+   */
+  revision: bigint;
+
+  /**
+   * The key that changed.
+   *
+   * @generated from field: string key_id = 2;
+   */
+  keyId: string;
+
+  /**
+   * What happened to it.
+   *
+   * @generated from field: apikey.v1.KeyChange change = 3;
+   */
+  change: KeyChange;
+};
+
+/**
+ * Describes the message apikey.v1.WatchKeysResponse.
+ * Use `create(WatchKeysResponseSchema)` to create a new message.
+ */
+export const WatchKeysResponseSchema: GenMessage<WatchKeysResponse> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_auth, 8);
+
+/**
  * The outcome of a validation. The first that applies, in the order of their numbers, VALID last.
  *
  * @generated from enum apikey.v1.Decision
@@ -483,6 +540,75 @@ export const DecisionSchema: GenEnum<Decision> = /*@__PURE__*/
   enumDesc(file_apikey_v1_auth, 0);
 
 /**
+ * What happened to a key.
+ *
+ * @generated from enum apikey.v1.KeyChange
+ */
+export const KeyChange = {
+  /**
+   * A heartbeat: nothing happened up to `revision`, or it has been sent.
+   *
+   * @generated from enum value: KEY_CHANGE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * It was made.
+   *
+   * @generated from enum value: KEY_CHANGE_CREATED = 1;
+   */
+  CREATED: 1,
+
+  /**
+   * UpdateKey, or an anomaly that disables.
+   *
+   * @generated from enum value: KEY_CHANGE_UPDATED = 2;
+   */
+  UPDATED: 2,
+
+  /**
+   * It has ended for good.
+   *
+   * @generated from enum value: KEY_CHANGE_REVOKED = 3;
+   */
+  REVOKED: 3,
+
+  /**
+   * Its expiry was set.
+   *
+   * @generated from enum value: KEY_CHANGE_EXPIRED = 4;
+   */
+  EXPIRED: 4,
+
+  /**
+   * Its secrets changed: a rotation was begun or completed.
+   *
+   * @generated from enum value: KEY_CHANGE_ROTATED = 5;
+   */
+  ROTATED: 5,
+
+  /**
+   * Changes were forgotten: drop everything you hold. `key_id` is empty.
+   *
+   * @generated from enum value: KEY_CHANGE_RESET = 6;
+   */
+  RESET: 6,
+} as const;
+
+/**
+ * What happened to a key.
+ *
+ * @generated from enum apikey.v1.KeyChange
+ */
+export type KeyChange = (typeof KeyChange)[keyof typeof KeyChange] | UnknownEnum;
+
+/**
+ * Describes the enum apikey.v1.KeyChange.
+ */
+export const KeyChangeSchema: GenEnum<KeyChange> = /*@__PURE__*/
+  enumDesc(file_apikey_v1_auth, 1);
+
+/**
  * Decisions about keys. Needs `authorization: Bearer <key>` with the scope `apikeys:validate`, but for RevokeOwnKey.
  *
  * @generated from service apikey.v1.ApiKeyAuth
@@ -520,6 +646,20 @@ export const ApiKeyAuth: GenService<{
     methodKind: "unary";
     input: typeof RevokeOwnKeyRequestSchema;
     output: typeof RevokeOwnKeyResponseSchema;
+  },
+  /**
+   * Changes of keys as they are published, for callers that keep caches of their own: live within a second, in the
+   * order of their revisions, none left out when you come back with the last revision you saw. It is a hint and not
+   * the promise that RevokeKey makes: a message may be under way, or the stream stalled, when a key has been revoked.
+   * Drop what you hold when no heartbeat has come for 3 s. One that reads too slowly is dropped with
+   * RESOURCE_EXHAUSTED.
+   *
+   * @generated from rpc apikey.v1.ApiKeyAuth.WatchKeys
+   */
+  watchKeys: {
+    methodKind: "server_streaming";
+    input: typeof WatchKeysRequestSchema;
+    output: typeof WatchKeysResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_apikey_v1_auth, 0);

@@ -217,6 +217,10 @@ export class MongoKeyStore implements KeyStore {
     return { revision, changes: after >= 0 && recent.length === revision - after ? changes : undefined };
   }
 
+  changesSince(revision: number) {
+    return guarded((limits) => this.readChanges(revision, limits));
+  }
+
   async revision(): Promise<number> {
     const doc = await guarded((limits) =>
       this.#database.meta.findOne({ _id: 'revision' }, { projection: { revision: 1 }, ...limits }),

@@ -25,6 +25,7 @@ const RAISE_REVISION: Statement = {
   sql: "UPDATE api_key_meta SET value = value + 1 WHERE id = 'revision' RETURNING value AS revision",
   params: [],
 };
+const KEPT_CHANGES = 1_000;
 const REVISION = "(SELECT value FROM api_key_meta WHERE id = 'revision')";
 const INSERT = `INSERT INTO api_keys (${KEY_COLUMNS.join(', ')}, revision)
   VALUES (?${', ?'.repeat(KEY_COLUMNS.length - 1)}, ${REVISION}) RETURNING id`;
@@ -109,7 +110,12 @@ export class SqliteKeyStore implements KeyStore {
 
   async insert(key: Key, entry: AuditEntry): Promise<Inserted> {
     const result = await this.#committer.write(
-      [RAISE_REVISION, { sql: INSERT, params: keyValues(key) }, ...secretRows(key)],
+      [
+        RAISE_REVISION,
+        { sql: INSERT, params: keyValues(key) },
+        ...secretRows(key),
+        ...publication(key.id, 'CREATED'),
+      ],
       entry,
     );
     if (result.outcome === 'DONE')
@@ -124,7 +130,7 @@ export class SqliteKeyStore implements KeyStore {
   async replace(
     key: Key,
     expectedEtag: string,
-    _change: KeyChange,
+    change: KeyChange,
     entry: AuditEntry,
     effects?: RotationEffects,
   ): Promise<Key | undefined> {
@@ -136,6 +142,7 @@ export class SqliteKeyStore implements KeyStore {
         { sql: 'DELETE FROM api_key_secrets WHERE key_id = ?', params: [key.id] },
         ...secretRows(key),
         ...effectRows(key.id, effects, entry.time),
+        ...publication(key.id, change),
       ],
       entry,
     );
@@ -182,6 +189,20 @@ export class SqliteKeyStore implements KeyStore {
     };
   }
 
+  async changesSince(after: number) {
+    const revision = await this.revision();
+    const rows = await this.#database.query(
+      'SELECT * FROM api_key_changes WHERE revision > ? AND revision <= ? ORDER BY revision',
+      [after, revision],
+    );
+    const changes = rows.map((row) => ({
+      revision: Number(row.revision),
+      keyId: String(row.key_id),
+      change: String(row.change) as KeyChange,
+    }));
+    return { revision, changes: rows.length === revision - after ? changes : undefined };
+  }
+
   async revision(): Promise<number> {
     return Number(this.#revision()?.value ?? 0);
   }
@@ -190,6 +211,14 @@ export class SqliteKeyStore implements KeyStore {
 function secretRows(key: Key): Statement[] {
   const sql = 'INSERT INTO api_key_secrets (hash, key_id) VALUES (?, ?)';
   return key.secrets.map(({ hash }) => ({ sql, params: [hash, key.id] }));
+}
+
+/** Notes the change under its revision, and forgets the oldest one. */
+function publication(keyId: string, change: KeyChange): Statement[] {
+  return [
+    { sql: `INSERT INTO api_key_changes VALUES (${REVISION}, ?, ?)`, params: [keyId, change] },
+    { sql: `DELETE FROM api_key_changes WHERE revision <= ${REVISION} - ?`, params: [KEPT_CHANGES] },
+  ];
 }
 
 /** What a change of secrets writes beside the key. */

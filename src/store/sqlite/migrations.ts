@@ -4,6 +4,12 @@ export const MIGRATIONS: readonly string[] = [
   CREATE TABLE api_key_meta (id TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
   INSERT INTO api_key_meta VALUES ('revision', 0);
 
+  CREATE TABLE api_key_changes (
+    revision INTEGER PRIMARY KEY,
+    key_id TEXT NOT NULL,
+    change TEXT NOT NULL
+  ) STRICT;
+
   CREATE TABLE api_keys (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL,

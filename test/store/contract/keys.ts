@@ -38,6 +38,24 @@ export function keyStoreContract(adapter: Adapter): void {
       expect((await store.keys.findByHash(hashSecret('audit_v1_other'))).key).toBeUndefined();
     });
 
+    it('remembers the last 1 000 changes, in order', async () => {
+      const { key } = keyWith();
+      await store.keys.insert(key, entryWith());
+      let etag = key.etag;
+      for (let i = 0; i < 1_003; i++) {
+        await store.keys.replace({ ...key, etag: `e${i}` }, etag, 'UPDATED', entryWith());
+        etag = `e${i}`;
+      }
+      expect(await store.keys.changesSince(1_001)).toEqual({
+        revision: 1_004,
+        changes: [1_002, 1_003, 1_004].map((revision) => ({ revision, keyId: key.id, change: 'UPDATED' })),
+      });
+      expect((await store.keys.changesSince(4)).changes).toHaveLength(1_000);
+      expect(await store.keys.changesSince(3)).toEqual({ revision: 1_004, changes: undefined });
+      expect(await store.keys.changesSince(1_004)).toEqual({ revision: 1_004, changes: [] });
+      expect((await store.keys.changesSince(1_005)).changes).toBeUndefined();
+    });
+
     it('stores a key and its event, both or neither', async () => {
       const { key } = keyWith();
       await store.keys.insert(key, entryWith({ keyId: key.id, outcome: 'OK' }));
