@@ -215,6 +215,13 @@ export const SETTINGS = [
     about: 'Audit events, alerts and resolved anomalies older than this are deleted; 0 keeps them.',
   },
   {
+    name: 'AUDIT_CHAIN_KEY_FILE',
+    kind: 'text',
+    default: '',
+    about:
+      "A file whose bytes (32 at least) make the audit's hash chain an HMAC, so that who can write to the store cannot forge it. The same one for ever, on every process.",
+  },
+  {
     name: 'LOG_LEVEL',
     kind: 'text',
     default: 'info',

@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander';
 import packageJson from '../package.json' with { type: 'json' };
 import { adminKey, localOrigin } from './bootstrap.ts';
 import { apiKeyCommand } from './cli/api-key.ts';
+import { auditCommand } from './cli/audit.ts';
 import { CliError, EXIT } from './cli/client.ts';
 import { type Config, ConfigError, readConfig } from './config.ts';
 import { ManageKeys } from './keys/manage-keys.ts';
@@ -96,11 +97,14 @@ const defaults = {
   keyFile: process.env.APIKEYD_KEY_FILE || './data/admin.key',
   owner: process.env.USER || 'unowned',
 };
-const apiKey = apiKeyCommand(defaults, print, (code) => {
+const exit = (code: number) => {
   process.exitCode = code;
-});
-program.addCommand(apiKey);
-for (const command of [apiKey, ...apiKey.commands, ...program.commands]) command.exitOverride();
+};
+for (const group of [apiKeyCommand(defaults, print, exit), auditCommand(defaults, print, exit)]) {
+  program.addCommand(group);
+  for (const command of [group, ...group.commands]) command.exitOverride();
+}
+for (const command of program.commands) command.exitOverride();
 
 try {
   await program.parseAsync();

@@ -4,6 +4,8 @@ import { type AddressInfo, isIP } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApiKeyAdmin } from '../gen/apikey/v1/admin_pb.ts';
 import { ApiKeyAuth } from '../gen/apikey/v1/auth_pb.ts';
+import { Chain } from './audit/chain.ts';
+import { AuditVerifier } from './audit/verify.ts';
 import { bootstrap, localOrigin } from './bootstrap.ts';
 import { type Config, ConfigError, parseAddress, parseQuietHours, type SettingName } from './config.ts';
 import { ManageKeys } from './keys/manage-keys.ts';
@@ -44,8 +46,19 @@ export function openConfiguredStore(config: Config, clock: Clock, logger: Logger
     clock,
     lockout: { maxAttempts: config.RATE_LIMIT_MAX_ATTEMPTS, windowSeconds: config.RATE_LIMIT_WINDOW_SECONDS },
     lease: { pollMs: config.REVISION_POLL_MS, leaseMs: config.REVISION_LEASE_MS, caches: caches(config) },
+    chainKey: readChainKey(config),
     warn: (text, err) => logger.warn({ err }, text),
   });
+}
+
+const MIN_CHAIN_KEY_BYTES = 32;
+
+function readChainKey(config: Config): Uint8Array | undefined {
+  const key = readFileOf(config, 'AUDIT_CHAIN_KEY_FILE');
+  if (key !== undefined && key.length < MIN_CHAIN_KEY_BYTES) {
+    throw new ConfigError(`AUDIT_CHAIN_KEY_FILE: holds fewer than ${MIN_CHAIN_KEY_BYTES} bytes`);
+  }
+  return key;
 }
 
 /** Puts the whole server together and starts it. @throws ConfigError, StartError */
@@ -131,7 +144,8 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
   const callServer = new CallServer({ authenticator, audit, clock, observer: telemetry });
   const allowAnonymous = config.ALLOW_ANONYMOUS_VALIDATE;
   const { alertFeed, keyFeed } = watch;
-  const admin = { manageKeys, keys, audit, lockout, rotations, anomalies, alertFeed, clock };
+  const verifier = new AuditVerifier(audit, new Chain(readChainKey(config)));
+  const admin = { manageKeys, keys, audit, verifier, lockout, rotations, anomalies, alertFeed, clock };
   const services = [
     mounted(ApiKeyAuth, authService({ validateKey, manageKeys, authenticator, keyFeed, allowAnonymous })),
     mounted(ApiKeyAdmin, adminService(admin)),
@@ -239,20 +253,22 @@ function listenPlain(server: Server, host: string, port: number): Promise<number
 }
 
 function readTls(config: Config): TlsFiles | undefined {
-  const read = (name: 'TLS_CERT_FILE' | 'TLS_KEY_FILE' | 'TLS_CLIENT_CA_FILE') => {
-    if (config[name] === '') return undefined;
-    try {
-      return readFileSync(config[name]);
-    } catch (error) {
-      throw new ConfigError(`${name}: cannot be read: ${(error as Error).message}`);
-    }
-  };
-  const cert = read('TLS_CERT_FILE');
-  const key = read('TLS_KEY_FILE');
-  const clientCa = read('TLS_CLIENT_CA_FILE');
+  const cert = readFileOf(config, 'TLS_CERT_FILE');
+  const key = readFileOf(config, 'TLS_KEY_FILE');
+  const clientCa = readFileOf(config, 'TLS_CLIENT_CA_FILE');
   if (cert === undefined && key === undefined && clientCa === undefined) return undefined;
   if (cert === undefined)
     throw new ConfigError('TLS_CERT_FILE: needed with TLS_KEY_FILE and TLS_CLIENT_CA_FILE');
   if (key === undefined) throw new ConfigError('TLS_KEY_FILE: needed with TLS_CERT_FILE');
   return { cert, key, clientCa };
+}
+
+/** The bytes of the file that a setting names; undefined when it names none. */
+function readFileOf(config: Config, name: SettingName & `${string}_FILE`): Buffer | undefined {
+  if (config[name] === '') return undefined;
+  try {
+    return readFileSync(config[name]);
+  } catch (error) {
+    throw new ConfigError(`${name}: cannot be read: ${(error as Error).message}`);
+  }
 }

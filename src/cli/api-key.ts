@@ -18,9 +18,8 @@ import {
   type ClientDefaults,
   type Clients,
   type ConnectionOptions,
-  connect,
   EXIT,
-  explain,
+  runner,
   withConnection,
 } from './client.ts';
 import { json, type Print, table, time } from './output.ts';
@@ -76,19 +75,7 @@ const CREATE_EXAMPLE =
 /** `apikeyd api-key …`: keys, over gRPC. `exit` is told the exit code of a command that has run. */
 export function apiKeyCommand(defaults: ClientDefaults, print: Print, exit: (code: number) => void): Command {
   const group = new Command('api-key').description('create, list, validate, rotate and revoke keys');
-  const run =
-    <O extends ConnectionOptions>(
-      action: (clients: Clients, options: O, argument: string) => Promise<number>,
-    ) =>
-    async (...args: unknown[]) => {
-      const command = args.at(-1) as Command;
-      const options = command.opts<O>();
-      try {
-        exit(await action(connect(options), options, String(args[0])));
-      } catch (error) {
-        throw explain(error, options);
-      }
-    };
+  const run = runner(exit);
 
   withConnection(group.command('create <name>'), defaults)
     .description('make a key; its secret is printed once')

@@ -90,3 +90,18 @@ export function explain(error: unknown, { address = '' }: ConnectionOptions): Cl
   const reason = info === undefined ? Code[failure.code] : info.reason;
   return new CliError(EXIT.denied, [`${failure.rawMessage} (${reason})`, ...lines].join('\n'));
 }
+
+/** Runs commands: connects, acts, tells the exit code, and words what fails. */
+export function runner(exit: (code: number) => void) {
+  return <O extends ConnectionOptions>(
+    action: (clients: Clients, options: O, argument: string) => Promise<number>,
+  ) =>
+    async (...args: unknown[]) => {
+      const options = (args.at(-1) as Command).opts<O>();
+      try {
+        exit(await action(connect(options), options, String(args[0])));
+      } catch (error) {
+        throw explain(error, options);
+      }
+    };
+}

@@ -55,6 +55,27 @@ export interface AuditRecord extends AuditEntry {
   readonly sequence: number;
   /** The process that served the call; '' when it is the writing one. */
   readonly servedBy: string;
+  /** Over the event and the hash before it, 64 lower-case hex. */
+  readonly hash: string;
+}
+
+/** Where a process's chain of events ends, as was noted beside the log. */
+export interface ChainHead {
+  readonly processId: string;
+  readonly sequence: number;
+  readonly hash: string;
+  /** The process has ended cleanly: nothing comes after it. */
+  readonly closed: boolean;
+  /** Up to where retention has deleted it, and the request_id of the checkpoint that says so. */
+  readonly cut?: { readonly sequence: number; readonly hash: string; readonly token: string };
+}
+
+/** The beginning of a chain, up to and with this place. */
+export interface ChainPrefix {
+  readonly processId: string;
+  readonly sequence: number;
+  readonly hash: string;
+  readonly events: number;
 }
 
 export interface Page {
@@ -92,8 +113,13 @@ export interface AuditLog {
   count(): Promise<number>;
   /** Events by outcome from `since` on. */
   countByOutcome(since: number): Promise<ReadonlyMap<string, number>>;
-  /** Deletes up to `limit` of the events before `time`, oldest first; answers how many. */
-  deleteBefore(time: number, limit: number): Promise<number>;
+  /** Every event, those of one process together or apart, but in the order of their sequence. */
+  readChains(page: Page): Promise<Paged<AuditRecord>>;
+  heads(): Promise<readonly ChainHead[]>;
+  /** The beginnings of chains that lie before `time`, with about `limit` events in all. */
+  expiredPrefixes(time: number, limit: number): Promise<readonly ChainPrefix[]>;
+  /** Notes where the chain begins from now on, then deletes what is before. */
+  cut(prefix: ChainPrefix, token: string): Promise<void>;
 }
 
 /** A read of one record. */

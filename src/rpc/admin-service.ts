@@ -1,13 +1,23 @@
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { ApiKeyAdmin, CreateKeyRequest, ListAuditEventsRequest } from '../../gen/apikey/v1/admin_pb.ts';
+import type { AuditChainHead } from '../../gen/apikey/v1/audit_pb.ts';
 import type { Key as KeyMessage } from '../../gen/apikey/v1/key_pb.ts';
+import type { AuditVerifier } from '../audit/verify.ts';
 import { ApiError, type Violations } from '../keys/errors.ts';
 import { IpAllowlist } from '../keys/ip.ts';
 import type { Key } from '../keys/key.ts';
 import * as fields from '../keys/key-fields.ts';
 import type { KeyPatch, NewKey } from '../keys/manage-keys.ts';
-import type { AuditFilter, AuditLog, KeyFilter, KeyStore, Lockout } from '../keys/ports.ts';
-import { millisOf, rateLimitsOf, rotateEveryOf, timeOf, toEventMessage, toKeyMessage } from './convert.ts';
+import type { AuditFilter, AuditLog, ChainHead, KeyFilter, KeyStore, Lockout } from '../keys/ports.ts';
+import {
+  millisOf,
+  rateLimitsOf,
+  rotateEveryOf,
+  timeOf,
+  toDefectMessage,
+  toEventMessage,
+  toKeyMessage,
+} from './convert.ts';
 import { keyTypeOf, revokeReasonOf, secretSlotOf } from './enums.ts';
 import type { ServiceImplementation } from './method.ts';
 import { type NoticeMethodsParts, noticeMethods } from './notice-methods.ts';
@@ -19,6 +29,7 @@ export interface AdminServiceParts extends RotationMethodsParts, NoticeMethodsPa
   readonly keys: KeyStore;
   readonly audit: AuditLog;
   readonly lockout: Lockout;
+  readonly verifier: AuditVerifier;
 }
 
 const DAY_MS = 86_400_000;
@@ -118,7 +129,7 @@ function keyMethods({ manageKeys, rotations, clock }: AdminServiceParts) {
   } satisfies Partial<ServiceImplementation<typeof ApiKeyAdmin>>;
 }
 
-function reportMethods({ keys, audit, lockout, clock }: AdminServiceParts) {
+function reportMethods({ keys, audit, lockout, verifier, clock }: AdminServiceParts) {
   return {
     getStats: {
       access: READ,
@@ -155,6 +166,28 @@ function reportMethods({ keys, audit, lockout, clock }: AdminServiceParts) {
         return {
           message: { events: items.map(toEventMessage), nextPageToken: tokenOf(next, 'events', filter) },
           event: { keyId: filter.keyId ?? '' },
+        };
+      },
+    },
+    verifyAudit: {
+      access: READ,
+      async handle({ expectedHeads }) {
+        const kept = checked((found) => expectedHeadsOf(found, expectedHeads));
+        const { checkedEvents, defect, heads } = await verifier.verify(kept);
+        return {
+          message: {
+            intact: defect === undefined,
+            checkedEvents: BigInt(checkedEvents),
+            heads: heads.map(({ processId, sequence, hash }) => ({
+              processId,
+              sequence: BigInt(sequence),
+              hash,
+            })),
+            ...(defect === undefined ? {} : { firstDefect: toDefectMessage(defect) }),
+          },
+          event: {
+            reason: defect === undefined ? '' : `${defect.kind} ${defect.processId} ${defect.sequence}`,
+          },
         };
       },
     },
@@ -259,6 +292,17 @@ function auditFilterOf(found: Violations, request: ListAuditEventsRequest): Audi
     ...(startTime === undefined ? {} : { startTime }),
     ...(endTime === undefined ? {} : { endTime }),
   };
+}
+
+const MAX_EXPECTED_HEADS = 1_000;
+
+function expectedHeadsOf(found: Violations, heads: readonly AuditChainHead[]): ChainHead[] {
+  if (heads.length > MAX_EXPECTED_HEADS) found.add('expected_heads', `at most ${MAX_EXPECTED_HEADS}`);
+  return heads.map(({ processId, sequence, hash }, i) => {
+    if (sequence < 1n) found.add(`expected_heads[${i}].sequence`, '1 or more');
+    if (!/^[0-9a-f]{64}$/.test(hash)) found.add(`expected_heads[${i}].hash`, '64 lower-case hex digits');
+    return { processId, sequence: Number(sequence), hash, closed: false };
+  });
 }
 
 function bigints(entries: Iterable<readonly [string, number]>): Record<string, bigint> {

@@ -6,6 +6,7 @@ import type { AuditEventSchema } from '../../gen/apikey/v1/audit_pb.ts';
 import type { ValidateKeyRequest, ValidateKeyResponseSchema } from '../../gen/apikey/v1/auth_pb.ts';
 import { type KeySchema, RevokeReason, SecretSlot } from '../../gen/apikey/v1/key_pb.ts';
 import type { AlertSchema, AnomalySchema } from '../../gen/apikey/v1/watch_pb.ts';
+import type { Defect } from '../audit/verify.ts';
 import type { Violations } from '../keys/errors.ts';
 import type { Key, RateLimit } from '../keys/key.ts';
 import { statusOf } from '../keys/key.ts';
@@ -20,6 +21,7 @@ import {
   ANOMALY_STATES,
   ANOMALY_TYPES,
   DECISIONS,
+  DEFECTS,
   MODES,
   REASONS,
   ROTATION_STATES,
@@ -230,6 +232,10 @@ export function toAlertMessage(alert: Alert): MessageInitShape<typeof AlertSchem
   };
 }
 
+export function toDefectMessage({ kind, processId, sequence, eventId }: Defect) {
+  return { kind: DEFECTS[kind], processId, sequence: BigInt(sequence), eventId };
+}
+
 export function toEventMessage(event: AuditRecord): MessageInitShape<typeof AuditEventSchema> {
   return {
     id: event.id,
@@ -256,5 +262,6 @@ export function toEventMessage(event: AuditRecord): MessageInitShape<typeof Audi
     sequence: BigInt(event.sequence),
     servedBy: event.servedBy,
     refusedCalls: BigInt(event.refusedCalls),
+    hash: event.hash,
   };
 }

@@ -1,3 +1,4 @@
+import { AuditDefectKind } from '../../gen/apikey/v1/audit_pb.ts';
 import { Decision, KeyChange } from '../../gen/apikey/v1/auth_pb.ts';
 import {
   KeyStatus,
@@ -8,6 +9,7 @@ import {
   SecretSlot,
 } from '../../gen/apikey/v1/key_pb.ts';
 import { AlertType, AnomalyState, AnomalyType } from '../../gen/apikey/v1/watch_pb.ts';
+import type { DefectKind } from '../audit/verify.ts';
 import type { Decision as DecisionName } from '../keys/check.ts';
 import type { Violations } from '../keys/errors.ts';
 import type {
@@ -76,6 +78,13 @@ export const KEY_CHANGES = {
   ROTATED: KeyChange.ROTATED,
   RESET: KeyChange.RESET,
 } as const satisfies Record<NonNullable<KeyNotice['change']>, KeyChange>;
+
+export const DEFECTS = {
+  CHANGED: AuditDefectKind.CHANGED,
+  MISSING: AuditDefectKind.MISSING,
+  INSERTED: AuditDefectKind.INSERTED,
+  TRUNCATED: AuditDefectKind.TRUNCATED,
+} as const satisfies Record<DefectKind, AuditDefectKind>;
 
 export const MODES = {
   MANUAL: RotationMode.MANUAL,

@@ -59,6 +59,8 @@ export interface StoreOptions {
   readonly clock: Clock;
   readonly lockout: LockoutSettings;
   readonly lease: LeaseSettings;
+  /** Makes the audit's hash chain an HMAC. */
+  readonly chainKey?: Uint8Array | undefined;
   readonly warn: Warn;
 }
 

@@ -1,5 +1,6 @@
+import type { Retention } from '../audit/retention.ts';
 import type { AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
-import type { AuditLog, Clock } from '../keys/ports.ts';
+import type { Clock } from '../keys/ports.ts';
 import type { AlertRaiser } from './alert-raiser.ts';
 import type { AnomalyWatch } from './anomaly-watch.ts';
 import type { DueKeys } from './due-keys.ts';
@@ -12,7 +13,7 @@ const MAX_STEPS = 200;
 export interface SweeperParts {
   readonly store: { sweep(): Promise<void> };
   readonly lease: SweepLease;
-  readonly audit: Pick<AuditLog, 'deleteBefore'>;
+  readonly retention: Pick<Retention, 'deleteBefore'>;
   readonly alertLog: Pick<AlertLog, 'deleteBefore'>;
   readonly anomalies: Pick<AnomalyLog, 'deleteResolvedBefore'>;
   readonly anomalyWatch: Pick<AnomalyWatch, 'finishAbandoned'>;
@@ -67,11 +68,11 @@ export class Sweeper {
   }
 
   async #deleteOld(): Promise<void> {
-    const { audit, alertLog, anomalies, clock, retentionDays } = this.#parts;
+    const { retention, alertLog, anomalies, clock, retentionDays } = this.#parts;
     if (retentionDays === 0) return;
     const before = clock.now() - retentionDays * DAY_MS;
     const steps = [
-      () => audit.deleteBefore(before, STEP_ROWS),
+      () => retention.deleteBefore(before, STEP_ROWS),
       () => alertLog.deleteBefore(before, STEP_ROWS),
       () => anomalies.deleteResolvedBefore(before, STEP_ROWS),
     ];

@@ -1,3 +1,4 @@
+import { Retention } from '../audit/retention.ts';
 import type { Decision } from '../keys/check.ts';
 import type { Key } from '../keys/key.ts';
 import type { Alert, AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
@@ -76,7 +77,7 @@ export class Watch implements Observer {
     this.#sweeper = new Sweeper({
       store,
       lease: store.sweepLease,
-      audit: store.audit,
+      retention: new Retention(store.audit, clock),
       alertLog,
       anomalies,
       anomalyWatch: this.#anomalies,

@@ -35,6 +35,34 @@ describe('apikeyd', () => {
     await database.drop();
   });
 
+  it('lists, exports and verifies the audit, and finds what was taken away since an export', async () => {
+    await create();
+    const listed = await cli(['audit', 'list', '--outcome', 'OK', '--limit', '2']);
+    expect(listed.stdout).toMatch(/^TIME +OUTCOME +METHOD/);
+    expect(listed.stdout).toContain('ApiKeyAdmin/CreateKey');
+    const exported = (await cli(['audit', 'export'])).stdout.trim().split('\n');
+    expect(exported.length).toBeGreaterThan(3);
+    expect(JSON.parse(exported[0] ?? '')).toMatchObject({ hash: expect.stringMatching(/^[0-9a-f]{64}$/) });
+    const { heads } = JSON.parse(exported.at(-1) ?? '');
+    const kept = join(database.folder, 'kept.jsonl');
+    writeFileSync(kept, exported.join('\n'));
+    const intact = await cli(['audit', 'verify', '--heads', kept]);
+    expect(intact).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^intact: \d+ events in \d+ chains/),
+    });
+    heads[0].sequence = '1000000';
+    writeFileSync(kept, JSON.stringify({ heads }));
+    const gone = await cli(['audit', 'verify', '--heads', kept]);
+    expect(gone).toMatchObject({
+      code: 1,
+      stdout: expect.stringMatching(/^TRUNCATED: chain \w+, place 1000000/),
+    });
+    expect(await cli(['audit', 'verify', '--heads', join(database.folder, 'admin.key')])).toMatchObject({
+      code: 2,
+    });
+  });
+
   it('creates with every option, and prints the secret once, alone when asked', async () => {
     const made = await create(
       '--ttl',

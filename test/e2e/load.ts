@@ -13,7 +13,13 @@ export async function inLanes(
 ): Promise<void> {
   let next = 0;
   const lane = async () => {
-    for (let i = next++; i < count; i = next++) await job(i);
+    try {
+      for (let i = next++; i < count; i = next++) await job(i);
+    } catch (error) {
+      // The other lanes end too: what they would still do must not fall into the next test.
+      next = count;
+      throw error;
+    }
   };
   await Promise.all(Array.from({ length: lanes }, lane));
 }

@@ -213,7 +213,15 @@ describe.each(storesHere())('main job on %s', (kind) => {
     const counts = new Map<string, number>();
     await inLanes(10_000, 64, async (i) => {
       const [expected, call] = calls[i % calls.length] ?? ['', async () => ''];
-      expect(await call(i)).toBe(expected);
+      const outcome = await call(i);
+      const cause =
+        outcome === expected
+          ? undefined
+          : server
+              .output()
+              .split('\n')
+              .findLast((line) => line.includes('unexpected failure'));
+      expect(outcome, cause).toBe(expected);
       counts.set(expected, (counts.get(expected) ?? 0) + 1);
     });
     const after = (await clients.admin.getStats({})).eventsByOutcome;
@@ -280,19 +288,61 @@ describe.each(storesHere())('main job on %s', (kind) => {
     expect(answered.filter((id) => !seen.has(id))).toEqual([]);
   });
 
+  /** Makes and rotates keys until calls fail; the ids of those whose making was answered. */
+  const changing = async (ownerId: string): Promise<string[]> => {
+    const made: string[] = [];
+    try {
+      for (;;) {
+        const { id } = await makeKey(clients, { ownerId });
+        made.push(id);
+        await clients.admin.rotateKey({ id });
+      }
+    } catch {
+      return made;
+    }
+  };
+  /** No key without its event, none half-written, and no event without its key. */
+  const changesAndEventsAgree = async (ownerId: string, answered: readonly string[]) => {
+    const { keys } = await clients.admin.listKeys({ ownerId, pageSize: 1000 });
+    const ids = new Set(keys.map(({ id }) => id));
+    expect(answered.filter((id) => !ids.has(id))).toEqual([]);
+    for (const { id, rotation } of keys) {
+      const of = (method: string) =>
+        clients.admin.listAuditEvents({
+          keyId: id,
+          method: `apikey.v1.ApiKeyAdmin/${method}`,
+          outcome: 'OK',
+        });
+      const made = (await of('CreateKey')).events.length;
+      const rotated = (await of('RotateKey')).events.length;
+      const { rotations } = await clients.admin.listRotations({ keyId: id });
+      // Only what nobody was answered may still ride in the key, until the sweep moves it (MongoDB).
+      if (kind === 'sqlite' || answered.includes(id)) expect(made).toBe(1);
+      if (kind === 'sqlite')
+        expect([rotated, rotations.length]).toEqual(rotation?.startTime ? [1, 1] : [0, 0]);
+      expect(rotated).toBeLessThanOrEqual(rotation?.startTime ? 1 : 0);
+    }
+  };
+
   it('loses no event and no key to kill -9 under load', async () => {
     for (let round = 0; round < KILLS; round++) {
       const begun = Date.now();
       const before = (await clients.admin.getStats({})).keysByStatus;
+      const changed = changing(`kill${round}`);
       const { answered, secret } = await underLoad(`kill${round}`, () => server.end('SIGKILL'));
+      const answeredChanges = await changed;
       await start();
+      await changesAndEventsAgree(`kill${round}`, answeredChanges);
+      const verified = await clients.admin.verifyAudit({});
+      expect(verified.firstDefect).toBeUndefined();
+      expect(verified.intact).toBe(true);
       const seen = await recorded(`kill${round}`, begun);
       expect(answered.filter((id) => !seen.has(id))).toEqual([]);
       // What was answered was also taken from the limit.
       const [state] = (await decide(clients, secret)).rateLimits;
       expect(Number(state?.remaining)).toBeLessThan(1_000_000 - answered.length);
       const after = (await clients.admin.getStats({})).keysByStatus;
-      expect(Number(after.ACTIVE)).toBe(Number(before.ACTIVE) + 1);
+      expect(Number(after.ACTIVE)).toBeGreaterThanOrEqual(Number(before.ACTIVE) + 1);
       expect(await decisionOf(clients, secrets[5] ?? '')).toBe('VALID');
     }
   });

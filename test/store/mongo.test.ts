@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { MongoClient } from 'mongodb';
 import { afterAll, describe, expect, inject, it, vi } from 'vitest';
+import { Chain, type ChainValue, pushEvent } from '../../src/audit/chain.ts';
 import { EventFactory } from '../../src/audit/event.ts';
 import { Lease } from '../../src/store/lease.ts';
 import { MongoAuditLog } from '../../src/store/mongo/audit-log.ts';
@@ -11,10 +12,12 @@ import { MongoLockout } from '../../src/store/mongo/lockout.ts';
 import { migrate } from '../../src/store/mongo/migrations.ts';
 import { openMongoStore } from '../../src/store/mongo/open.ts';
 import { Registry } from '../../src/store/mongo/registry.ts';
+import { toRecord } from '../../src/store/mongo/rows.ts';
 import { MongoSharing } from '../../src/store/mongo/sharing.ts';
 import { TestClock } from '../support/clock.ts';
 import { allPages, entryWith, keyWith } from '../support/keys.ts';
 import { auditContract } from './contract/audit.ts';
+import { chainContract } from './contract/chain.ts';
 import { type Adapter, LEASE, LOCKOUT } from './contract/harness.ts';
 import { keyStoreContract } from './contract/keys.ts';
 import { limitsContract } from './contract/limits.ts';
@@ -31,7 +34,43 @@ const adapter: Adapter = {
     url.pathname = `/${name}`;
     return url.toString();
   },
-  open: (url, clock) => openMongoStore({ url, clock, lockout: LOCKOUT, lease: LEASE, warn: () => {} }),
+  open: (url, clock, chainKey) =>
+    openMongoStore({ url, clock, lockout: LOCKOUT, lease: LEASE, chainKey, warn: () => {} }),
+  tamper: async (url, how, { id, processId, sequence }) => {
+    const client = await new MongoClient(url).connect();
+    const log = client
+      .db()
+      .collection<{ _id: string; process_id: string; sequence: number }>('api_key_audit_log');
+    const next = { process_id: processId, sequence: sequence + 1 };
+    const rest = { process_id: processId, sequence: { $gte: sequence } };
+    if (how === 'changed') await log.updateOne({ _id: id }, { $set: { outcome: 'DECISION_REVOKED' } });
+    else if (how === 'removed') await log.deleteOne({ _id: id });
+    else if (how === 'truncated') await log.deleteMany(rest);
+    else if (how === 'headless')
+      await client
+        .db()
+        .collection<{ _id: string }>('api_key_meta')
+        .deleteOne({ _id: `head:${processId}` });
+    else if (how === 'swapped') {
+      const [one, two] = [await log.findOne({ _id: id }), await log.findOne(next)];
+      if (one === null || two === null) throw new Error('no rows');
+      const { _id, sequence: _s, process_id: _p, ...of } = { hash: '', ...two };
+      const { _id: _i, sequence: _t, process_id: _q, ...ofOne } = { hash: '', ...one };
+      await log.updateOne({ _id: id }, { $set: { ...of, hash: ofOne.hash } });
+      await log.updateOne({ _id }, { $set: { ...ofOne, hash: of.hash } });
+    } else {
+      // Its place is unique here, so what is put in stands after the end.
+      const last = await log.find({ process_id: processId }).sort({ sequence: -1 }).next();
+      if (last === null) throw new Error('no row');
+      const values: ChainValue[] = [];
+      const record = toRecord(last as never);
+      const forged = { ...record, id: 'forged', sequence: record.sequence + 1 };
+      pushEvent(values, forged);
+      const hash = new Chain(undefined).next(record.hash, forged, values);
+      await log.insertOne({ ...last, _id: 'forged', sequence: last.sequence + 1, hash } as never);
+    }
+    await client.close();
+  },
   severalProcesses: true,
   ownClock: true,
 };
@@ -47,6 +86,7 @@ describe.skipIf(uri === '' && process.env.CI !== 'true')('mongo', () => {
   auditContract(adapter);
   limitsContract(adapter);
   noticesContract(adapter);
+  chainContract(adapter);
 
   it('lets several processes start on an empty database at once', async () => {
     const url = adapter.freshUrl();
@@ -65,10 +105,20 @@ describe.skipIf(uri === '' && process.env.CI !== 'true')('mongo', () => {
     const warn = (text: string) => void warnings.push(text);
     const lease = new Lease(clock, 1_000);
     const registry = new Registry(database, 'p', 1_000, true);
-    const audit = new MongoAuditLog(database, new EventFactory('p'), clock, warn);
+    const audit = new MongoAuditLog(database, new EventFactory('p'), new Chain(undefined), clock, warn);
     const keys = new MongoKeyStore({ database, audit, registry, clock });
     const lockout = await MongoLockout.open(database, LOCKOUT, lease, clock);
-    const sharing = new MongoSharing({ database, registry, keys, lockout, lease, clock, pollMs: 20, warn });
+    const sharing = new MongoSharing({
+      database,
+      registry,
+      keys,
+      audit,
+      lockout,
+      lease,
+      clock,
+      pollMs: 20,
+      warn,
+    });
     await sharing.start(() => {});
     await sharing.healthy();
     // A closed client stands for one whose monitor hangs: no call on it ever finds the server again.

@@ -2,10 +2,12 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { afterAll, describe, expect, it } from 'vitest';
 import { openSqliteStore } from '../../src/store/sqlite/open.ts';
 import { TestClock } from '../support/clock.ts';
 import { auditContract } from './contract/audit.ts';
+import { chainContract } from './contract/chain.ts';
 import { type Adapter, LEASE, LOCKOUT } from './contract/harness.ts';
 import { keyStoreContract } from './contract/keys.ts';
 import { limitsContract } from './contract/limits.ts';
@@ -18,7 +20,30 @@ let files = 0;
 const adapter: Adapter = {
   name: 'sqlite',
   freshUrl: () => `sqlite:${join(folder, `${files++}`, 'apikeyd.db')}`,
-  open: (url, clock) => openSqliteStore({ url, clock, lockout: LOCKOUT, lease: LEASE, warn: () => {} }),
+  open: (url, clock, chainKey) =>
+    openSqliteStore({ url, clock, lockout: LOCKOUT, lease: LEASE, chainKey, warn: () => {} }),
+  tamper: async (url, how, { processId, sequence }) => {
+    const db = new DatabaseSync(url.replace('sqlite:', ''));
+    const where = `WHERE process_id = '${processId}' AND sequence`;
+    const columns = 'time, method, outcome, request_id';
+    const swap = `UPDATE api_key_audit_log SET (${columns}) = (SELECT ${columns} FROM swapped WHERE swapped.row <> api_key_audit_log.row) ${where} IN (${sequence}, ${sequence + 1})`;
+    const copied = db
+      .prepare('SELECT * FROM api_key_audit_log LIMIT 0')
+      .columns()
+      .map(({ name }) => name)
+      .slice(1);
+    db.exec(
+      {
+        changed: `UPDATE api_key_audit_log SET outcome = 'DECISION_REVOKED' ${where} = ${sequence}`,
+        removed: `DELETE FROM api_key_audit_log ${where} = ${sequence}`,
+        swapped: `CREATE TEMP TABLE swapped AS SELECT * FROM api_key_audit_log ${where} IN (${sequence}, ${sequence + 1}); ${swap}`,
+        inserted: `INSERT INTO api_key_audit_log (${copied}) SELECT ${copied} FROM api_key_audit_log ${where} = ${sequence}`,
+        truncated: `DELETE FROM api_key_audit_log ${where} >= ${sequence}`,
+        headless: `DELETE FROM api_key_chain_heads WHERE process_id = '${processId}'`,
+      }[how],
+    );
+    db.close();
+  },
   severalProcesses: false,
   ownClock: false,
 };
@@ -27,6 +52,7 @@ keyStoreContract(adapter);
 auditContract(adapter);
 limitsContract(adapter);
 noticesContract(adapter);
+chainContract(adapter);
 
 describe('sqlite: one process', () => {
   it('refuses a second one on its file, and lets the next have it', async () => {

@@ -6,7 +6,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { AuditEvent } from "./audit_pb.ts";
+import type { AuditChainHead, AuditDefect, AuditEvent } from "./audit_pb.ts";
 import { file_apikey_v1_audit } from "./audit_pb.ts";
 import type { Key, KeyType, RateLimit, RevokeReason, RotationMode, SecretSlot } from "./key_pb.ts";
 import { file_apikey_v1_key } from "./key_pb.ts";
@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file apikey/v1/admin.proto.
  */
 export const file_apikey_v1_admin: GenFile = /*@__PURE__*/
-  fileDesc("ChVhcGlrZXkvdjEvYWRtaW4ucHJvdG8SCWFwaWtleS52MSLeAwoQQ3JlYXRlS2V5UmVxdWVzdBIMCgRuYW1lGAEgASgJEhAKCG93bmVyX2lkGAIgASgJEiQKCGtleV90eXBlGAMgASgOMhIuYXBpa2V5LnYxLktleVR5cGUSDgoGc2NvcGVzGAQgAygJEikKC3JhdGVfbGltaXRzGAUgAygLMhQuYXBpa2V5LnYxLlJhdGVMaW1pdBIZChFyYXRlX2xpbWl0X2J1Y2tldBgGIAEoCRIxCgtleHBpcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIABIoCgN0dGwYCCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25IABIUCgxpcF9hbGxvd2xpc3QYCSADKAkSOwoIbWV0YWRhdGEYCiADKAsyKS5hcGlrZXkudjEuQ3JlYXRlS2V5UmVxdWVzdC5NZXRhZGF0YUVudHJ5EhIKCnJlcXVlc3RfaWQYCyABKAkSLwoMcm90YXRlX2V2ZXJ5GAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZleHBpcnkiQAoRQ3JlYXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIOCgZzZWNyZXQYAiABKAkiGwoNR2V0S2V5UmVxdWVzdBIKCgJpZBgBIAEoCSItCg5HZXRLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5IoUBCg9MaXN0S2V5c1JlcXVlc3QSEAoIb3duZXJfaWQYASABKAkSJAoIa2V5X3R5cGUYAiABKA4yEi5hcGlrZXkudjEuS2V5VHlwZRITCgthY3RpdmVfb25seRgDIAEoCBIRCglwYWdlX3NpemUYBCABKAUSEgoKcGFnZV90b2tlbhgFIAEoCSJJChBMaXN0S2V5c1Jlc3BvbnNlEhwKBGtleXMYASADKAsyDi5hcGlrZXkudjEuS2V5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJgChBVcGRhdGVLZXlSZXF1ZXN0EhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkSLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIjAKEVVwZGF0ZUtleVJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkiVQoQUmV2b2tlS2V5UmVxdWVzdBIKCgJpZBgBIAEoCRInCgZyZWFzb24YAiABKA4yFy5hcGlrZXkudjEuUmV2b2tlUmVhc29uEgwKBG5vdGUYAyABKAkiQgoRUmV2b2tlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIQCghyZXZpc2lvbhgCIAEoAyJPChBFeHBpcmVLZXlSZXF1ZXN0EgoKAmlkGAEgASgJEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIwChFFeHBpcmVLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5Im8KEFJvdGF0ZUtleVJlcXVlc3QSCgoCaWQYASABKAkSJQoEbW9kZRgCIAEoDjIXLmFwaWtleS52MS5Sb3RhdGlvbk1vZGUSKAoFZ3JhY2UYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iQAoRUm90YXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIOCgZzZWNyZXQYAiABKAkiJQoXQ29tcGxldGVSb3RhdGlvblJlcXVlc3QSCgoCaWQYASABKAkiNwoYQ29tcGxldGVSb3RhdGlvblJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkiTQoUTGlzdFJvdGF0aW9uc1JlcXVlc3QSDgoGa2V5X2lkGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIsMCCghSb3RhdGlvbhIKCgJpZBgBIAEoCRIOCgZrZXlfaWQYAiABKAkSJQoEbW9kZRgDIAEoDjIXLmFwaWtleS52MS5Sb3RhdGlvbk1vZGUSLgoKc3RhcnRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDWNvbXBsZXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCG9sZF91c2VzGAcgASgDEjUKEWxhc3Rfb2xkX3VzZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9sYXN0X29sZF91c2VfaXAYCSABKAkiWAoVTGlzdFJvdGF0aW9uc1Jlc3BvbnNlEiYKCXJvdGF0aW9ucxgBIAMoCzITLmFwaWtleS52MS5Sb3RhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkimwEKFExpc3RBbm9tYWxpZXNSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIkCgR0eXBlGAIgASgOMhYuYXBpa2V5LnYxLkFub21hbHlUeXBlEiYKBXN0YXRlGAMgASgOMhcuYXBpa2V5LnYxLkFub21hbHlTdGF0ZRIRCglwYWdlX3NpemUYBCABKAUSEgoKcGFnZV90b2tlbhgFIAEoCSJXChVMaXN0QW5vbWFsaWVzUmVzcG9uc2USJQoJYW5vbWFsaWVzGAEgAygLMhIuYXBpa2V5LnYxLkFub21hbHkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiMKFVJlc29sdmVBbm9tYWx5UmVxdWVzdBIKCgJpZBgBIAEoCSI9ChZSZXNvbHZlQW5vbWFseVJlc3BvbnNlEiMKB2Fub21hbHkYASABKAsyEi5hcGlrZXkudjEuQW5vbWFseSJEChJXYXRjaEFsZXJ0c1JlcXVlc3QSLgoKc2luY2VfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiNgoTV2F0Y2hBbGVydHNSZXNwb25zZRIfCgVhbGVydBgBIAEoCzIQLmFwaWtleS52MS5BbGVydCIRCg9HZXRTdGF0c1JlcXVlc3QiwwMKEEdldFN0YXRzUmVzcG9uc2USRQoOa2V5c19ieV9zdGF0dXMYASADKAsyLS5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5LZXlzQnlTdGF0dXNFbnRyeRJBCgxrZXlzX2J5X3R5cGUYAiADKAsyKy5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5LZXlzQnlUeXBlRW50cnkSSwoRZXZlbnRzX2J5X291dGNvbWUYAyADKAsyMC5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5FdmVudHNCeU91dGNvbWVFbnRyeRIUCgxhdWRpdF9ldmVudHMYBCABKAMSEAoIbG9ja291dHMYBSABKAMSEAoIcmV2aXNpb24YBiABKAMaMwoRS2V5c0J5U3RhdHVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ARoxCg9LZXlzQnlUeXBlRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ARo2ChRFdmVudHNCeU91dGNvbWVFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBIqQCChZMaXN0QXVkaXRFdmVudHNSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIVCg1jYWxsZXJfa2V5X2lkGAIgASgJEg4KBm1ldGhvZBgDIAEoCRIPCgdvdXRjb21lGAQgASgJEhEKCWNsaWVudF9pcBgFIAEoCRIqCgtzZWNyZXRfc2xvdBgGIAEoDjIVLmFwaWtleS52MS5TZWNyZXRTbG90Ei4KCnN0YXJ0X3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglwYWdlX3NpemUYCSABKAUSEgoKcGFnZV90b2tlbhgKIAEoCSJZChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIlCgZldmVudHMYASADKAsyFS5hcGlrZXkudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiPAoTTGlzdExvY2tvdXRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJNCgdMb2Nrb3V0EhEKCWNsaWVudF9pcBgBIAEoCRIvCgtleHBpcmVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVQoUTGlzdExvY2tvdXRzUmVzcG9uc2USJAoIbG9ja291dHMYASADKAsyEi5hcGlrZXkudjEuTG9ja291dBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiKAoTQ2xlYXJMb2Nrb3V0UmVxdWVzdBIRCgljbGllbnRfaXAYASABKAkiFgoUQ2xlYXJMb2Nrb3V0UmVzcG9uc2Uy5gkKC0FwaUtleUFkbWluEkYKCUNyZWF0ZUtleRIbLmFwaWtleS52MS5DcmVhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLkNyZWF0ZUtleVJlc3BvbnNlEj0KBkdldEtleRIYLmFwaWtleS52MS5HZXRLZXlSZXF1ZXN0GhkuYXBpa2V5LnYxLkdldEtleVJlc3BvbnNlEkMKCExpc3RLZXlzEhouYXBpa2V5LnYxLkxpc3RLZXlzUmVxdWVzdBobLmFwaWtleS52MS5MaXN0S2V5c1Jlc3BvbnNlEkYKCVVwZGF0ZUtleRIbLmFwaWtleS52MS5VcGRhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlVwZGF0ZUtleVJlc3BvbnNlEkYKCVJldm9rZUtleRIbLmFwaWtleS52MS5SZXZva2VLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlJldm9rZUtleVJlc3BvbnNlEkYKCUV4cGlyZUtleRIbLmFwaWtleS52MS5FeHBpcmVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLkV4cGlyZUtleVJlc3BvbnNlEkYKCVJvdGF0ZUtleRIbLmFwaWtleS52MS5Sb3RhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlJvdGF0ZUtleVJlc3BvbnNlElsKEENvbXBsZXRlUm90YXRpb24SIi5hcGlrZXkudjEuQ29tcGxldGVSb3RhdGlvblJlcXVlc3QaIy5hcGlrZXkudjEuQ29tcGxldGVSb3RhdGlvblJlc3BvbnNlElIKDUxpc3RSb3RhdGlvbnMSHy5hcGlrZXkudjEuTGlzdFJvdGF0aW9uc1JlcXVlc3QaIC5hcGlrZXkudjEuTGlzdFJvdGF0aW9uc1Jlc3BvbnNlEkMKCEdldFN0YXRzEhouYXBpa2V5LnYxLkdldFN0YXRzUmVxdWVzdBobLmFwaWtleS52MS5HZXRTdGF0c1Jlc3BvbnNlElgKD0xpc3RBdWRpdEV2ZW50cxIhLmFwaWtleS52MS5MaXN0QXVkaXRFdmVudHNSZXF1ZXN0GiIuYXBpa2V5LnYxLkxpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlElIKDUxpc3RBbm9tYWxpZXMSHy5hcGlrZXkudjEuTGlzdEFub21hbGllc1JlcXVlc3QaIC5hcGlrZXkudjEuTGlzdEFub21hbGllc1Jlc3BvbnNlElUKDlJlc29sdmVBbm9tYWx5EiAuYXBpa2V5LnYxLlJlc29sdmVBbm9tYWx5UmVxdWVzdBohLmFwaWtleS52MS5SZXNvbHZlQW5vbWFseVJlc3BvbnNlEk4KC1dhdGNoQWxlcnRzEh0uYXBpa2V5LnYxLldhdGNoQWxlcnRzUmVxdWVzdBoeLmFwaWtleS52MS5XYXRjaEFsZXJ0c1Jlc3BvbnNlMAESTwoMTGlzdExvY2tvdXRzEh4uYXBpa2V5LnYxLkxpc3RMb2Nrb3V0c1JlcXVlc3QaHy5hcGlrZXkudjEuTGlzdExvY2tvdXRzUmVzcG9uc2USTwoMQ2xlYXJMb2Nrb3V0Eh4uYXBpa2V5LnYxLkNsZWFyTG9ja291dFJlcXVlc3QaHy5hcGlrZXkudjEuQ2xlYXJMb2Nrb3V0UmVzcG9uc2ViBnByb3RvMw", [file_apikey_v1_audit, file_apikey_v1_key, file_apikey_v1_watch, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
+  fileDesc("ChVhcGlrZXkvdjEvYWRtaW4ucHJvdG8SCWFwaWtleS52MSLeAwoQQ3JlYXRlS2V5UmVxdWVzdBIMCgRuYW1lGAEgASgJEhAKCG93bmVyX2lkGAIgASgJEiQKCGtleV90eXBlGAMgASgOMhIuYXBpa2V5LnYxLktleVR5cGUSDgoGc2NvcGVzGAQgAygJEikKC3JhdGVfbGltaXRzGAUgAygLMhQuYXBpa2V5LnYxLlJhdGVMaW1pdBIZChFyYXRlX2xpbWl0X2J1Y2tldBgGIAEoCRIxCgtleHBpcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIABIoCgN0dGwYCCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25IABIUCgxpcF9hbGxvd2xpc3QYCSADKAkSOwoIbWV0YWRhdGEYCiADKAsyKS5hcGlrZXkudjEuQ3JlYXRlS2V5UmVxdWVzdC5NZXRhZGF0YUVudHJ5EhIKCnJlcXVlc3RfaWQYCyABKAkSLwoMcm90YXRlX2V2ZXJ5GAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZleHBpcnkiQAoRQ3JlYXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIOCgZzZWNyZXQYAiABKAkiGwoNR2V0S2V5UmVxdWVzdBIKCgJpZBgBIAEoCSItCg5HZXRLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5IoUBCg9MaXN0S2V5c1JlcXVlc3QSEAoIb3duZXJfaWQYASABKAkSJAoIa2V5X3R5cGUYAiABKA4yEi5hcGlrZXkudjEuS2V5VHlwZRITCgthY3RpdmVfb25seRgDIAEoCBIRCglwYWdlX3NpemUYBCABKAUSEgoKcGFnZV90b2tlbhgFIAEoCSJJChBMaXN0S2V5c1Jlc3BvbnNlEhwKBGtleXMYASADKAsyDi5hcGlrZXkudjEuS2V5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJgChBVcGRhdGVLZXlSZXF1ZXN0EhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkSLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIjAKEVVwZGF0ZUtleVJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkiVQoQUmV2b2tlS2V5UmVxdWVzdBIKCgJpZBgBIAEoCRInCgZyZWFzb24YAiABKA4yFy5hcGlrZXkudjEuUmV2b2tlUmVhc29uEgwKBG5vdGUYAyABKAkiQgoRUmV2b2tlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIQCghyZXZpc2lvbhgCIAEoAyJPChBFeHBpcmVLZXlSZXF1ZXN0EgoKAmlkGAEgASgJEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIwChFFeHBpcmVLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5Im8KEFJvdGF0ZUtleVJlcXVlc3QSCgoCaWQYASABKAkSJQoEbW9kZRgCIAEoDjIXLmFwaWtleS52MS5Sb3RhdGlvbk1vZGUSKAoFZ3JhY2UYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iQAoRUm90YXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIOCgZzZWNyZXQYAiABKAkiJQoXQ29tcGxldGVSb3RhdGlvblJlcXVlc3QSCgoCaWQYASABKAkiNwoYQ29tcGxldGVSb3RhdGlvblJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkiTQoUTGlzdFJvdGF0aW9uc1JlcXVlc3QSDgoGa2V5X2lkGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIsMCCghSb3RhdGlvbhIKCgJpZBgBIAEoCRIOCgZrZXlfaWQYAiABKAkSJQoEbW9kZRgDIAEoDjIXLmFwaWtleS52MS5Sb3RhdGlvbk1vZGUSLgoKc3RhcnRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDWNvbXBsZXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCG9sZF91c2VzGAcgASgDEjUKEWxhc3Rfb2xkX3VzZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9sYXN0X29sZF91c2VfaXAYCSABKAkiWAoVTGlzdFJvdGF0aW9uc1Jlc3BvbnNlEiYKCXJvdGF0aW9ucxgBIAMoCzITLmFwaWtleS52MS5Sb3RhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiRwoSVmVyaWZ5QXVkaXRSZXF1ZXN0EjEKDmV4cGVjdGVkX2hlYWRzGAEgAygLMhkuYXBpa2V5LnYxLkF1ZGl0Q2hhaW5IZWFkIpUBChNWZXJpZnlBdWRpdFJlc3BvbnNlEg4KBmludGFjdBgBIAEoCBIWCg5jaGVja2VkX2V2ZW50cxgCIAEoAxIsCgxmaXJzdF9kZWZlY3QYAyABKAsyFi5hcGlrZXkudjEuQXVkaXREZWZlY3QSKAoFaGVhZHMYBCADKAsyGS5hcGlrZXkudjEuQXVkaXRDaGFpbkhlYWQimwEKFExpc3RBbm9tYWxpZXNSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIkCgR0eXBlGAIgASgOMhYuYXBpa2V5LnYxLkFub21hbHlUeXBlEiYKBXN0YXRlGAMgASgOMhcuYXBpa2V5LnYxLkFub21hbHlTdGF0ZRIRCglwYWdlX3NpemUYBCABKAUSEgoKcGFnZV90b2tlbhgFIAEoCSJXChVMaXN0QW5vbWFsaWVzUmVzcG9uc2USJQoJYW5vbWFsaWVzGAEgAygLMhIuYXBpa2V5LnYxLkFub21hbHkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiMKFVJlc29sdmVBbm9tYWx5UmVxdWVzdBIKCgJpZBgBIAEoCSI9ChZSZXNvbHZlQW5vbWFseVJlc3BvbnNlEiMKB2Fub21hbHkYASABKAsyEi5hcGlrZXkudjEuQW5vbWFseSJEChJXYXRjaEFsZXJ0c1JlcXVlc3QSLgoKc2luY2VfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiNgoTV2F0Y2hBbGVydHNSZXNwb25zZRIfCgVhbGVydBgBIAEoCzIQLmFwaWtleS52MS5BbGVydCIRCg9HZXRTdGF0c1JlcXVlc3QiwwMKEEdldFN0YXRzUmVzcG9uc2USRQoOa2V5c19ieV9zdGF0dXMYASADKAsyLS5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5LZXlzQnlTdGF0dXNFbnRyeRJBCgxrZXlzX2J5X3R5cGUYAiADKAsyKy5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5LZXlzQnlUeXBlRW50cnkSSwoRZXZlbnRzX2J5X291dGNvbWUYAyADKAsyMC5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5FdmVudHNCeU91dGNvbWVFbnRyeRIUCgxhdWRpdF9ldmVudHMYBCABKAMSEAoIbG9ja291dHMYBSABKAMSEAoIcmV2aXNpb24YBiABKAMaMwoRS2V5c0J5U3RhdHVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ARoxCg9LZXlzQnlUeXBlRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ARo2ChRFdmVudHNCeU91dGNvbWVFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBIqQCChZMaXN0QXVkaXRFdmVudHNSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIVCg1jYWxsZXJfa2V5X2lkGAIgASgJEg4KBm1ldGhvZBgDIAEoCRIPCgdvdXRjb21lGAQgASgJEhEKCWNsaWVudF9pcBgFIAEoCRIqCgtzZWNyZXRfc2xvdBgGIAEoDjIVLmFwaWtleS52MS5TZWNyZXRTbG90Ei4KCnN0YXJ0X3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglwYWdlX3NpemUYCSABKAUSEgoKcGFnZV90b2tlbhgKIAEoCSJZChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIlCgZldmVudHMYASADKAsyFS5hcGlrZXkudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiPAoTTGlzdExvY2tvdXRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJNCgdMb2Nrb3V0EhEKCWNsaWVudF9pcBgBIAEoCRIvCgtleHBpcmVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVQoUTGlzdExvY2tvdXRzUmVzcG9uc2USJAoIbG9ja291dHMYASADKAsyEi5hcGlrZXkudjEuTG9ja291dBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiKAoTQ2xlYXJMb2Nrb3V0UmVxdWVzdBIRCgljbGllbnRfaXAYASABKAkiFgoUQ2xlYXJMb2Nrb3V0UmVzcG9uc2UytAoKC0FwaUtleUFkbWluEkYKCUNyZWF0ZUtleRIbLmFwaWtleS52MS5DcmVhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLkNyZWF0ZUtleVJlc3BvbnNlEj0KBkdldEtleRIYLmFwaWtleS52MS5HZXRLZXlSZXF1ZXN0GhkuYXBpa2V5LnYxLkdldEtleVJlc3BvbnNlEkMKCExpc3RLZXlzEhouYXBpa2V5LnYxLkxpc3RLZXlzUmVxdWVzdBobLmFwaWtleS52MS5MaXN0S2V5c1Jlc3BvbnNlEkYKCVVwZGF0ZUtleRIbLmFwaWtleS52MS5VcGRhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlVwZGF0ZUtleVJlc3BvbnNlEkYKCVJldm9rZUtleRIbLmFwaWtleS52MS5SZXZva2VLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlJldm9rZUtleVJlc3BvbnNlEkYKCUV4cGlyZUtleRIbLmFwaWtleS52MS5FeHBpcmVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLkV4cGlyZUtleVJlc3BvbnNlEkYKCVJvdGF0ZUtleRIbLmFwaWtleS52MS5Sb3RhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlJvdGF0ZUtleVJlc3BvbnNlElsKEENvbXBsZXRlUm90YXRpb24SIi5hcGlrZXkudjEuQ29tcGxldGVSb3RhdGlvblJlcXVlc3QaIy5hcGlrZXkudjEuQ29tcGxldGVSb3RhdGlvblJlc3BvbnNlElIKDUxpc3RSb3RhdGlvbnMSHy5hcGlrZXkudjEuTGlzdFJvdGF0aW9uc1JlcXVlc3QaIC5hcGlrZXkudjEuTGlzdFJvdGF0aW9uc1Jlc3BvbnNlEkMKCEdldFN0YXRzEhouYXBpa2V5LnYxLkdldFN0YXRzUmVxdWVzdBobLmFwaWtleS52MS5HZXRTdGF0c1Jlc3BvbnNlElgKD0xpc3RBdWRpdEV2ZW50cxIhLmFwaWtleS52MS5MaXN0QXVkaXRFdmVudHNSZXF1ZXN0GiIuYXBpa2V5LnYxLkxpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEkwKC1ZlcmlmeUF1ZGl0Eh0uYXBpa2V5LnYxLlZlcmlmeUF1ZGl0UmVxdWVzdBoeLmFwaWtleS52MS5WZXJpZnlBdWRpdFJlc3BvbnNlElIKDUxpc3RBbm9tYWxpZXMSHy5hcGlrZXkudjEuTGlzdEFub21hbGllc1JlcXVlc3QaIC5hcGlrZXkudjEuTGlzdEFub21hbGllc1Jlc3BvbnNlElUKDlJlc29sdmVBbm9tYWx5EiAuYXBpa2V5LnYxLlJlc29sdmVBbm9tYWx5UmVxdWVzdBohLmFwaWtleS52MS5SZXNvbHZlQW5vbWFseVJlc3BvbnNlEk4KC1dhdGNoQWxlcnRzEh0uYXBpa2V5LnYxLldhdGNoQWxlcnRzUmVxdWVzdBoeLmFwaWtleS52MS5XYXRjaEFsZXJ0c1Jlc3BvbnNlMAESTwoMTGlzdExvY2tvdXRzEh4uYXBpa2V5LnYxLkxpc3RMb2Nrb3V0c1JlcXVlc3QaHy5hcGlrZXkudjEuTGlzdExvY2tvdXRzUmVzcG9uc2USTwoMQ2xlYXJMb2Nrb3V0Eh4uYXBpa2V5LnYxLkNsZWFyTG9ja291dFJlcXVlc3QaHy5hcGlrZXkudjEuQ2xlYXJMb2Nrb3V0UmVzcG9uc2ViBnByb3RvMw", [file_apikey_v1_audit, file_apikey_v1_key, file_apikey_v1_watch, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * A new key.
@@ -686,6 +686,69 @@ export const ListRotationsResponseSchema: GenMessage<ListRotationsResponse> = /*
   messageDesc(file_apikey_v1_admin, 18);
 
 /**
+ * What must still be there.
+ *
+ * @generated from message apikey.v1.VerifyAuditRequest
+ */
+export type VerifyAuditRequest = Message<"apikey.v1.VerifyAuditRequest"> & {
+  /**
+   * Heads that were kept elsewhere, up to 1 000.
+   *
+   * @generated from field: repeated apikey.v1.AuditChainHead expected_heads = 1;
+   */
+  expectedHeads: AuditChainHead[];
+};
+
+/**
+ * Describes the message apikey.v1.VerifyAuditRequest.
+ * Use `create(VerifyAuditRequestSchema)` to create a new message.
+ */
+export const VerifyAuditRequestSchema: GenMessage<VerifyAuditRequest> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 19);
+
+/**
+ * Whether the audit is what was written.
+ *
+ * @generated from message apikey.v1.VerifyAuditResponse
+ */
+export type VerifyAuditResponse = Message<"apikey.v1.VerifyAuditResponse"> & {
+  /**
+   * Nothing was changed, taken away or put in between.
+   *
+   * @generated from field: bool intact = 1;
+   */
+  intact: boolean;
+
+  /**
+   * Events that were recomputed.
+   *
+   * @generated from field: int64 checked_events = 2;
+   */
+  checkedEvents: bigint;
+
+  /**
+   * Not set when intact.
+   *
+   * @generated from field: apikey.v1.AuditDefect first_defect = 3;
+   */
+  firstDefect?: AuditDefect | undefined;
+
+  /**
+   * Where the chains end now: keep them elsewhere, for the next time.
+   *
+   * @generated from field: repeated apikey.v1.AuditChainHead heads = 4;
+   */
+  heads: AuditChainHead[];
+};
+
+/**
+ * Describes the message apikey.v1.VerifyAuditResponse.
+ * Use `create(VerifyAuditResponseSchema)` to create a new message.
+ */
+export const VerifyAuditResponseSchema: GenMessage<VerifyAuditResponse> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 20);
+
+/**
  * Which anomalies. Filters combine with AND.
  *
  * @generated from message apikey.v1.ListAnomaliesRequest
@@ -732,7 +795,7 @@ export type ListAnomaliesRequest = Message<"apikey.v1.ListAnomaliesRequest"> & {
  * Use `create(ListAnomaliesRequestSchema)` to create a new message.
  */
 export const ListAnomaliesRequestSchema: GenMessage<ListAnomaliesRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 19);
+  messageDesc(file_apikey_v1_admin, 21);
 
 /**
  * One page of anomalies.
@@ -760,7 +823,7 @@ export type ListAnomaliesResponse = Message<"apikey.v1.ListAnomaliesResponse"> &
  * Use `create(ListAnomaliesResponseSchema)` to create a new message.
  */
 export const ListAnomaliesResponseSchema: GenMessage<ListAnomaliesResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 20);
+  messageDesc(file_apikey_v1_admin, 22);
 
 /**
  * Which anomaly is dealt with.
@@ -781,7 +844,7 @@ export type ResolveAnomalyRequest = Message<"apikey.v1.ResolveAnomalyRequest"> &
  * Use `create(ResolveAnomalyRequestSchema)` to create a new message.
  */
 export const ResolveAnomalyRequestSchema: GenMessage<ResolveAnomalyRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 21);
+  messageDesc(file_apikey_v1_admin, 23);
 
 /**
  * The anomaly, RESOLVED.
@@ -802,7 +865,7 @@ export type ResolveAnomalyResponse = Message<"apikey.v1.ResolveAnomalyResponse">
  * Use `create(ResolveAnomalyResponseSchema)` to create a new message.
  */
 export const ResolveAnomalyResponseSchema: GenMessage<ResolveAnomalyResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 22);
+  messageDesc(file_apikey_v1_admin, 24);
 
 /**
  * From when on.
@@ -823,7 +886,7 @@ export type WatchAlertsRequest = Message<"apikey.v1.WatchAlertsRequest"> & {
  * Use `create(WatchAlertsRequestSchema)` to create a new message.
  */
 export const WatchAlertsRequestSchema: GenMessage<WatchAlertsRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 23);
+  messageDesc(file_apikey_v1_admin, 25);
 
 /**
  * One alert.
@@ -844,7 +907,7 @@ export type WatchAlertsResponse = Message<"apikey.v1.WatchAlertsResponse"> & {
  * Use `create(WatchAlertsResponseSchema)` to create a new message.
  */
 export const WatchAlertsResponseSchema: GenMessage<WatchAlertsResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 24);
+  messageDesc(file_apikey_v1_admin, 26);
 
 /**
  * Nothing to say.
@@ -859,7 +922,7 @@ export type GetStatsRequest = Message<"apikey.v1.GetStatsRequest"> & {
  * Use `create(GetStatsRequestSchema)` to create a new message.
  */
 export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 25);
+  messageDesc(file_apikey_v1_admin, 27);
 
 /**
  * Counts, as of now.
@@ -915,7 +978,7 @@ export type GetStatsResponse = Message<"apikey.v1.GetStatsResponse"> & {
  * Use `create(GetStatsResponseSchema)` to create a new message.
  */
 export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 26);
+  messageDesc(file_apikey_v1_admin, 28);
 
 /**
  * Which events. Filters combine with AND.
@@ -999,7 +1062,7 @@ export type ListAuditEventsRequest = Message<"apikey.v1.ListAuditEventsRequest">
  * Use `create(ListAuditEventsRequestSchema)` to create a new message.
  */
 export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 27);
+  messageDesc(file_apikey_v1_admin, 29);
 
 /**
  * One page of the log.
@@ -1027,7 +1090,7 @@ export type ListAuditEventsResponse = Message<"apikey.v1.ListAuditEventsResponse
  * Use `create(ListAuditEventsResponseSchema)` to create a new message.
  */
 export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 28);
+  messageDesc(file_apikey_v1_admin, 30);
 
 /**
  * Which page.
@@ -1055,7 +1118,7 @@ export type ListLockoutsRequest = Message<"apikey.v1.ListLockoutsRequest"> & {
  * Use `create(ListLockoutsRequestSchema)` to create a new message.
  */
 export const ListLockoutsRequestSchema: GenMessage<ListLockoutsRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 29);
+  messageDesc(file_apikey_v1_admin, 31);
 
 /**
  * An address that is locked out.
@@ -1083,7 +1146,7 @@ export type Lockout = Message<"apikey.v1.Lockout"> & {
  * Use `create(LockoutSchema)` to create a new message.
  */
 export const LockoutSchema: GenMessage<Lockout> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 30);
+  messageDesc(file_apikey_v1_admin, 32);
 
 /**
  * One page of lockouts.
@@ -1111,7 +1174,7 @@ export type ListLockoutsResponse = Message<"apikey.v1.ListLockoutsResponse"> & {
  * Use `create(ListLockoutsResponseSchema)` to create a new message.
  */
 export const ListLockoutsResponseSchema: GenMessage<ListLockoutsResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 31);
+  messageDesc(file_apikey_v1_admin, 33);
 
 /**
  * Which address.
@@ -1132,7 +1195,7 @@ export type ClearLockoutRequest = Message<"apikey.v1.ClearLockoutRequest"> & {
  * Use `create(ClearLockoutRequestSchema)` to create a new message.
  */
 export const ClearLockoutRequestSchema: GenMessage<ClearLockoutRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 32);
+  messageDesc(file_apikey_v1_admin, 34);
 
 /**
  * Cleared.
@@ -1147,7 +1210,7 @@ export type ClearLockoutResponse = Message<"apikey.v1.ClearLockoutResponse"> & {
  * Use `create(ClearLockoutResponseSchema)` to create a new message.
  */
 export const ClearLockoutResponseSchema: GenMessage<ClearLockoutResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 33);
+  messageDesc(file_apikey_v1_admin, 35);
 
 /**
  * Administration. Needs `authorization: Bearer <key>` with the scope `apikeys:admin`; the calls that only read also
@@ -1268,6 +1331,17 @@ export const ApiKeyAdmin: GenService<{
     methodKind: "unary";
     input: typeof ListAuditEventsRequestSchema;
     output: typeof ListAuditEventsResponseSchema;
+  },
+  /**
+   * Recomputes every hash chain of the audit from its beginning. Takes seconds for a million events; one at a time.
+   * Also with `apikeys:audit`.
+   *
+   * @generated from rpc apikey.v1.ApiKeyAdmin.VerifyAudit
+   */
+  verifyAudit: {
+    methodKind: "unary";
+    input: typeof VerifyAuditRequestSchema;
+    output: typeof VerifyAuditResponseSchema;
   },
   /**
    * Anomalies, newest first. Also with `apikeys:audit`.

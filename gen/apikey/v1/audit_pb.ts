@@ -4,19 +4,19 @@
 
 // The audit: what, when, which key. No user identity, no secret, no header, no request body.
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { SecretSlot } from "./key_pb.ts";
 import { file_apikey_v1_key } from "./key_pb.ts";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { Message } from "@bufbuild/protobuf";
+import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file apikey/v1/audit.proto.
  */
 export const file_apikey_v1_audit: GenFile = /*@__PURE__*/
-  fileDesc("ChVhcGlrZXkvdjEvYXVkaXQucHJvdG8SCWFwaWtleS52MSLoAwoKQXVkaXRFdmVudBIKCgJpZBgBIAEoCRIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZtZXRob2QYAyABKAkSDwoHb3V0Y29tZRgEIAEoCRIOCgZyZWFzb24YBSABKAkSDgoGa2V5X2lkGAYgASgJEhUKDWNhbGxlcl9rZXlfaWQYByABKAkSFwoPa2V5X2ZpbmdlcnByaW50GAggASgJEhYKDnJlcXVpcmVkX3Njb3BlGAkgASgJEhEKCWNsaWVudF9pcBgKIAEoCRIZChFjbGllbnRfaXBfaXNfcGVlchgLIAEoCBISCgp1c2VyX2FnZW50GAwgASgJEioKC3NlY3JldF9zbG90GA0gASgOMhUuYXBpa2V5LnYxLlNlY3JldFNsb3QSDAoEY29zdBgOIAEoBBIPCgdkcnlfcnVuGA8gASgIEioKB2xhdGVuY3kYECABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKcmVxdWVzdF9pZBgRIAEoCRISCgpwcm9jZXNzX2lkGBIgASgJEhAKCHNlcXVlbmNlGBMgASgDEhEKCXNlcnZlZF9ieRgUIAEoCRIVCg1yZWZ1c2VkX2NhbGxzGBUgASgDYgZwcm90bzM", [file_apikey_v1_key, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChVhcGlrZXkvdjEvYXVkaXQucHJvdG8SCWFwaWtleS52MSL2AwoKQXVkaXRFdmVudBIKCgJpZBgBIAEoCRIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZtZXRob2QYAyABKAkSDwoHb3V0Y29tZRgEIAEoCRIOCgZyZWFzb24YBSABKAkSDgoGa2V5X2lkGAYgASgJEhUKDWNhbGxlcl9rZXlfaWQYByABKAkSFwoPa2V5X2ZpbmdlcnByaW50GAggASgJEhYKDnJlcXVpcmVkX3Njb3BlGAkgASgJEhEKCWNsaWVudF9pcBgKIAEoCRIZChFjbGllbnRfaXBfaXNfcGVlchgLIAEoCBISCgp1c2VyX2FnZW50GAwgASgJEioKC3NlY3JldF9zbG90GA0gASgOMhUuYXBpa2V5LnYxLlNlY3JldFNsb3QSDAoEY29zdBgOIAEoBBIPCgdkcnlfcnVuGA8gASgIEioKB2xhdGVuY3kYECABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKcmVxdWVzdF9pZBgRIAEoCRISCgpwcm9jZXNzX2lkGBIgASgJEhAKCHNlcXVlbmNlGBMgASgDEhEKCXNlcnZlZF9ieRgUIAEoCRIVCg1yZWZ1c2VkX2NhbGxzGBUgASgDEgwKBGhhc2gYFiABKAkiRAoOQXVkaXRDaGFpbkhlYWQSEgoKcHJvY2Vzc19pZBgBIAEoCRIQCghzZXF1ZW5jZRgCIAEoAxIMCgRoYXNoGAMgASgJIm8KC0F1ZGl0RGVmZWN0EigKBGtpbmQYASABKA4yGi5hcGlrZXkudjEuQXVkaXREZWZlY3RLaW5kEhIKCnByb2Nlc3NfaWQYAiABKAkSEAoIc2VxdWVuY2UYAyABKAMSEAoIZXZlbnRfaWQYBCABKAkqswEKD0F1ZGl0RGVmZWN0S2luZBIhCh1BVURJVF9ERUZFQ1RfS0lORF9VTlNQRUNJRklFRBAAEh0KGUFVRElUX0RFRkVDVF9LSU5EX0NIQU5HRUQQARIdChlBVURJVF9ERUZFQ1RfS0lORF9NSVNTSU5HEAISHgoaQVVESVRfREVGRUNUX0tJTkRfSU5TRVJURUQQAxIfChtBVURJVF9ERUZFQ1RfS0lORF9UUlVOQ0FURUQQBGIGcHJvdG8z", [file_apikey_v1_key, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * One call of this service, whatever its outcome.
@@ -171,6 +171,14 @@ export type AuditEvent = Message<"apikey.v1.AuditEvent"> & {
    * @generated from field: int64 refused_calls = 21;
    */
   refusedCalls: bigint;
+
+  /**
+   * SHA-256 over this event and the hash of the one before it in its process's chain, 64 hex digits; with
+   * AUDIT_CHAIN_KEY_FILE an HMAC.
+   *
+   * @generated from field: string hash = 22;
+   */
+  hash: string;
 };
 
 /**
@@ -179,4 +187,136 @@ export type AuditEvent = Message<"apikey.v1.AuditEvent"> & {
  */
 export const AuditEventSchema: GenMessage<AuditEvent> = /*@__PURE__*/
   messageDesc(file_apikey_v1_audit, 0);
+
+/**
+ * Where the chain of a process ends. Kept elsewhere, it proves later that nothing up to there was taken away.
+ *
+ * @generated from message apikey.v1.AuditChainHead
+ */
+export type AuditChainHead = Message<"apikey.v1.AuditChainHead"> & {
+  /**
+   * The process that wrote the chain.
+   *
+   * @generated from field: string process_id = 1;
+   */
+  processId: string;
+
+  /**
+   * Its last event.
+   *
+   * @generated from field: int64 sequence = 2;
+   */
+  sequence: bigint;
+
+  /**
+   * The hash of that.
+   *
+   * @generated from field: string hash = 3;
+   */
+  hash: string;
+};
+
+/**
+ * Describes the message apikey.v1.AuditChainHead.
+ * Use `create(AuditChainHeadSchema)` to create a new message.
+ */
+export const AuditChainHeadSchema: GenMessage<AuditChainHead> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_audit, 1);
+
+/**
+ * The first thing that is wrong.
+ *
+ * @generated from message apikey.v1.AuditDefect
+ */
+export type AuditDefect = Message<"apikey.v1.AuditDefect"> & {
+  /**
+   * What it is.
+   *
+   * @generated from field: apikey.v1.AuditDefectKind kind = 1;
+   */
+  kind: AuditDefectKind;
+
+  /**
+   * In which chain.
+   *
+   * @generated from field: string process_id = 2;
+   */
+  processId: string;
+
+  /**
+   * At which place.
+   *
+   * @generated from field: int64 sequence = 3;
+   */
+  sequence: bigint;
+
+  /**
+   * At which event, where there is one.
+   *
+   * @generated from field: string event_id = 4;
+   */
+  eventId: string;
+};
+
+/**
+ * Describes the message apikey.v1.AuditDefect.
+ * Use `create(AuditDefectSchema)` to create a new message.
+ */
+export const AuditDefectSchema: GenMessage<AuditDefect> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_audit, 2);
+
+/**
+ * What is wrong with a chain.
+ *
+ * @generated from enum apikey.v1.AuditDefectKind
+ */
+export const AuditDefectKind = {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: AUDIT_DEFECT_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * An event, or a hash, is not what was written.
+   *
+   * @generated from enum value: AUDIT_DEFECT_KIND_CHANGED = 1;
+   */
+  CHANGED: 1,
+
+  /**
+   * Events before this one are gone, and no checkpoint of the retention says so.
+   *
+   * @generated from enum value: AUDIT_DEFECT_KIND_MISSING = 2;
+   */
+  MISSING: 2,
+
+  /**
+   * An event stands where there is already one, or after the end of its chain.
+   *
+   * @generated from enum value: AUDIT_DEFECT_KIND_INSERTED = 3;
+   */
+  INSERTED: 3,
+
+  /**
+   * The end of a chain is gone: `sequence` was there.
+   *
+   * @generated from enum value: AUDIT_DEFECT_KIND_TRUNCATED = 4;
+   */
+  TRUNCATED: 4,
+} as const;
+
+/**
+ * What is wrong with a chain.
+ *
+ * @generated from enum apikey.v1.AuditDefectKind
+ */
+export type AuditDefectKind = (typeof AuditDefectKind)[keyof typeof AuditDefectKind] | UnknownEnum;
+
+/**
+ * Describes the enum apikey.v1.AuditDefectKind.
+ */
+export const AuditDefectKindSchema: GenEnum<AuditDefectKind> = /*@__PURE__*/
+  enumDesc(file_apikey_v1_audit, 0);
 

@@ -1,8 +1,19 @@
 import { type Filter, MongoBulkWriteError } from 'mongodb';
+import { type Chain, type ChainValue, GENESIS, pushEvent } from '../../audit/chain.ts';
 import type { AuditEvent, EventFactory } from '../../audit/event.ts';
 import { GapReporter } from '../../audit/gap-reporter.ts';
 import { GroupCommit } from '../../audit/group-commit.ts';
-import type { AuditEntry, AuditFilter, AuditLog, AuditRecord, Clock, Page, Paged } from '../../keys/ports.ts';
+import type {
+  AuditEntry,
+  AuditFilter,
+  AuditLog,
+  AuditRecord,
+  ChainHead,
+  ChainPrefix,
+  Clock,
+  Page,
+  Paged,
+} from '../../keys/ports.ts';
 import { pagedBy, wrongToken } from '../paging.ts';
 import { backoff } from '../retry.ts';
 import type { Warn } from '../store.ts';
@@ -10,6 +21,9 @@ import type { MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, unavailableAudit } from './errors.ts';
 import { type AuditDoc, toEventDoc, toRecord } from './rows.ts';
 
+const HEAD = 'head:';
+/** ';' is the character after ':', so the range is the prefix. */
+const HEADS = { $gte: HEAD, $lt: 'head;' };
 const MAX_QUEUED = 20_000;
 const MAX_BATCH = 1_000;
 const WAIT_LIMIT_MS = 4_000;
@@ -22,11 +36,16 @@ export class MongoAuditLog implements AuditLog {
   readonly #database: MongoDatabase;
   readonly #group: GroupCommit<AuditEvent>;
   readonly #gaps: GapReporter;
+  readonly #chain: Chain;
   readonly #warn: Warn;
   readonly #closed = new AbortController();
+  /** The last row that is certain to be in the log. */
   #sequence = 0;
+  #head = GENESIS;
+  #savedSequence = 0;
 
-  constructor(database: MongoDatabase, events: EventFactory, clock: Clock, warn: Warn) {
+  constructor(database: MongoDatabase, events: EventFactory, chain: Chain, clock: Clock, warn: Warn) {
+    this.#chain = chain;
     this.events = events;
     this.#database = database;
     this.#warn = warn;
@@ -94,16 +113,81 @@ export class MongoAuditLog implements AuditLog {
     });
   }
 
-  deleteBefore(time: number, limit: number): Promise<number> {
+  /** By process and sequence: the order of its unique index. */
+  readChains(page: Page): Promise<Paged<AuditRecord>> {
     return guarded(async (limits) => {
-      const old = this.#database.audit.find(
-        { time: { $lt: new Date(time) } },
-        { projection: { _id: 1 }, ...limits },
-      );
-      const ids = (await old.sort({ time: 1 }).limit(limit).toArray()).map(({ _id }) => _id);
-      if (ids.length === 0) return 0;
-      return (await this.#database.audit.deleteMany({ _id: { $in: ids } }, { ...limits })).deletedCount;
+      const [process = '', sequence = 0] = page.after ?? [];
+      const rest = { process_id: String(process), sequence: { $gt: Number(sequence) } };
+      const where = page.after === undefined ? {} : { $or: [rest, { process_id: { $gt: String(process) } }] };
+      const docs = await this.#database.audit
+        .find(where, limits)
+        .sort({ process_id: 1, sequence: 1 })
+        .limit(page.size + 1)
+        .toArray();
+      const paged = pagedBy(docs, page.size, (doc) => [doc.process_id, doc.sequence]);
+      return { items: paged.items.map(toRecord), next: paged.next };
     });
+  }
+
+  async heads(): Promise<readonly ChainHead[]> {
+    const docs = await guarded((limits) => this.#database.meta.find({ _id: HEADS }, limits).toArray());
+    return docs.map(({ _id, sequence = 0, hash = GENESIS, closed = false, cut }) => ({
+      processId: _id.slice(HEAD.length),
+      sequence,
+      hash,
+      closed,
+      ...(cut === undefined ? {} : { cut }),
+    }));
+  }
+
+  /** Notes where the chain ends: from then on no row can be taken off its end unseen. */
+  async saveHead(closed = false): Promise<void> {
+    const sequence = this.#sequence;
+    if (!closed && sequence === this.#savedSequence) return;
+    const update = { $set: { sequence, hash: this.#head, closed } };
+    const filter = { _id: HEAD + this.events.processId };
+    await guarded((limits) => this.#database.meta.updateOne(filter, update, { upsert: true, ...limits }));
+    this.#savedSequence = sequence;
+  }
+
+  async expiredPrefixes(time: number, limit: number): Promise<readonly ChainPrefix[]> {
+    const prefixes: ChainPrefix[] = [];
+    let process = '';
+    for (let left = limit; left > 0; ) {
+      const [first] = await this.#rows({ process_id: { $gt: process } }, 1);
+      if (first === undefined) break;
+      process = first.process_id;
+      if (first.time.getTime() >= time) continue;
+      const rows = await this.#rows({ process_id: process }, left);
+      const end = rows.findIndex((row) => row.time.getTime() >= time);
+      const last = rows[(end < 0 ? rows.length : end) - 1];
+      if (last === undefined) continue;
+      const events = end < 0 ? rows.length : end;
+      prefixes.push({ processId: process, sequence: last.sequence, hash: last.hash, events });
+      left -= events;
+    }
+    return prefixes;
+  }
+
+  async cut({ processId, sequence, hash }: ChainPrefix, token: string): Promise<void> {
+    const note = { $set: { cut: { sequence, hash, token } }, $max: { sequence }, $setOnInsert: { hash } };
+    await guarded((limits) =>
+      this.#database.meta.updateOne({ _id: HEAD + processId }, note, { upsert: true, ...limits }),
+    );
+    const old = { process_id: processId, sequence: { $lte: sequence } };
+    await guarded((limits) => this.#database.audit.deleteMany(old, { ...limits }));
+  }
+
+  /** From the beginning of what is asked for. */
+  #rows(where: Filter<AuditDoc>, limit: number) {
+    const projection = { process_id: 1, sequence: 1, hash: 1, time: 1 };
+    return guarded((limits) =>
+      this.#database.audit
+        .find(where, { projection, ...limits })
+        .sort({ process_id: 1, sequence: 1 })
+        .limit(limit)
+        .toArray(),
+    );
   }
 
   /** Writes what is queued; what a store that is away keeps from being written is given up after `limitMs`. */
@@ -111,22 +195,23 @@ export class MongoAuditLog implements AuditLog {
     await Promise.race([this.#gaps.flush(), backoff(1, limitMs, limitMs)]);
     await Promise.race([this.#group.drained(), backoff(1, limitMs, limitMs)]);
     this.#closed.abort();
+    if (this.#sequence > 0)
+      await this.saveHead(this.#group.pending === 0).catch(() => {
+        // Away: the chain stays open, which is the truth.
+      });
   }
 
   /** Rows keep their place and are sent again until the log has acknowledged each. */
   async #write(batch: AuditEvent[]): Promise<void> {
     let left = batch;
     for (let attempt = 1; left.length > 0; attempt++) {
-      const docs = left.map((event, i): AuditDoc => {
-        const { id, ...rest } = toEventDoc(event);
-        return { _id: id, process_id: this.events.processId, sequence: this.#sequence + 1 + i, ...rest };
-      });
+      const docs = this.#link(left);
       try {
         await inTime(
           (limits) => this.#database.audit.insertMany(docs, { ordered: true, ...limits }),
           SEND_MS,
         );
-        this.#sequence += docs.length;
+        this.#stands(docs.at(-1));
         return;
       } catch (error) {
         const settled = await this.#settle(docs, error);
@@ -140,17 +225,39 @@ export class MongoAuditLog implements AuditLog {
     }
   }
 
+  /** The rows that follow what stands: the same ones, however often they must be sent. */
+  #link(events: readonly AuditEvent[]): AuditDoc[] {
+    const { processId } = this.events;
+    let [sequence, hash] = [this.#sequence, this.#head];
+    return events.map((event) => {
+      const { id, ...rest } = toEventDoc(event);
+      const servedBy = event.servedBy === processId ? '' : event.servedBy;
+      const values: ChainValue[] = [];
+      pushEvent(values, event.entry);
+      sequence++;
+      hash = this.#chain.next(hash, { id, processId, sequence, servedBy }, values);
+      return { _id: id, process_id: processId, sequence, hash, ...rest };
+    });
+  }
+
+  #stands(last: AuditDoc | undefined): void {
+    if (last === undefined) return;
+    this.#sequence = last.sequence;
+    this.#head = last.hash;
+  }
+
   /** How many rows from the front are in the log for certain. */
   async #settle(docs: readonly AuditDoc[], error: unknown): Promise<number> {
     const inserted = error instanceof MongoBulkWriteError ? error.insertedCount : 0;
     const concern = error instanceof MongoBulkWriteError && error.result.getWriteConcernError() !== undefined;
     if (concern || failureOf(error) !== 'DUPLICATE') return 0;
-    this.#sequence += inserted;
+    this.#stands(docs[inserted - 1]);
     const doubted = docs[inserted];
     const there = doubted === undefined ? null : await this.#find(doubted._id);
-    if (there === null) return inserted;
-    // In this process's own chain it keeps its number; one that a sweeper has moved stands in another and needs none.
-    if (there.process_id === this.events.processId && there.sequence === doubted?.sequence) this.#sequence++;
+    if (there === null || doubted === undefined) return inserted;
+    // In this very place it stands; one that a sweeper has moved stands in another chain and is left out of this one.
+    const same = there.process_id === doubted.process_id && there.sequence === doubted.sequence;
+    if (same && there.hash === doubted.hash) this.#stands(doubted);
     return inserted + 1;
   }
 

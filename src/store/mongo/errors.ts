@@ -29,6 +29,8 @@ export function failureOf(error: unknown): Failure {
     if (DUPLICATE_CODES.has(code)) return 'DUPLICATE';
     // FerretDB reports a lost race on a unique index so; it means the same.
     if (code === 1 && /exclusion constraint|duplicate key/i.test(error.message)) return 'DUPLICATE';
+    // An error of the server's own says nothing of the command: perhaps it took place.
+    if (code === 1 || code === 8) return 'AWAY';
     if (AWAY_CODES.has(code) || error.hasErrorLabel('RetryableWriteError')) return 'AWAY';
     return 'OTHER';
   }

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { Chain } from '../../audit/chain.ts';
 import { EventFactory } from '../../audit/event.ts';
 import { Lease } from '../lease.ts';
 import type { Store, StoreOptions } from '../store.ts';
@@ -19,12 +20,19 @@ import { MongoSweepLease } from './sweep-lease.ts';
 const CLOSE_WAIT_MS = 3_000;
 
 /** Opens `mongodb://…`: connects, brings the schema up to date and waits for its indexes. */
-export async function openMongoStore({ url, clock, lockout, lease, warn }: StoreOptions): Promise<Store> {
+export async function openMongoStore({
+  url,
+  clock,
+  lockout,
+  lease,
+  chainKey,
+  warn,
+}: StoreOptions): Promise<Store> {
   const database = await MongoDatabase.connect(url);
   try {
     await migrate(database);
     const processId = randomBytes(8).toString('hex');
-    const audit = new MongoAuditLog(database, new EventFactory(processId), clock, warn);
+    const audit = new MongoAuditLog(database, new EventFactory(processId), new Chain(chainKey), clock, warn);
     const registry = new Registry(database, processId, lease.leaseMs, lease.caches);
     const keys = new MongoKeyStore({ database, audit, registry, clock });
     const anomalies = new MongoAnomalyLog(database, audit);
@@ -34,6 +42,7 @@ export async function openMongoStore({ url, clock, lockout, lease, warn }: Store
       database,
       registry,
       keys,
+      audit,
       lockout: locks,
       lease: held,
       clock,

@@ -27,7 +27,12 @@ export interface EventDoc {
   refused_calls?: number;
 }
 
-export type AuditDoc = Omit<EventDoc, 'id'> & { _id: string; process_id: string; sequence: number };
+export type AuditDoc = Omit<EventDoc, 'id'> & {
+  _id: string;
+  process_id: string;
+  sequence: number;
+  hash: string;
+};
 
 /** An event that rides in a key document, with what else the change must leave. */
 export type WaitingDoc = EventDoc & {
@@ -133,6 +138,11 @@ export interface MetaDoc {
   revision?: number;
   recent?: { revision: number; key_id: string; change: string }[];
   version?: number;
+  /** Of a chain. */
+  sequence?: number;
+  hash?: string;
+  closed?: boolean;
+  cut?: { sequence: number; hash: string; token: string };
   /** Of a process. */
   counter?: number;
   lease_ms?: number;
@@ -305,5 +315,6 @@ function toEntry(doc: Omit<EventDoc, 'id'>): AuditEntry {
 
 export function toRecord(doc: AuditDoc): AuditRecord {
   const servedBy = doc.served_by === doc.process_id ? '' : doc.served_by;
-  return { ...toEntry(doc), id: doc._id, processId: doc.process_id, sequence: doc.sequence, servedBy };
+  const { _id: id, process_id: processId, sequence, hash } = doc;
+  return { ...toEntry(doc), id, processId, sequence, servedBy, hash };
 }

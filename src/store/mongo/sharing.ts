@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '../../keys/ports.ts';
 import type { Lease } from '../lease.ts';
 import type { Changes, Sharing, Warn } from '../store.ts';
+import type { MongoAuditLog } from './audit-log.ts';
 import type { MongoDatabase } from './database.ts';
 import { guarded, inTime, type Limits, toApiError } from './errors.ts';
 import type { MongoKeyStore } from './key-store.ts';
@@ -21,6 +22,7 @@ export interface SharingParts {
   readonly database: MongoDatabase;
   readonly registry: Registry;
   readonly keys: MongoKeyStore;
+  readonly audit: MongoAuditLog;
   readonly lockout: MongoLockout;
   readonly lease: Lease;
   readonly clock: Clock;
@@ -93,7 +95,7 @@ export class MongoSharing implements Sharing {
 
   /** First the registration, then the read: the other order is unsafe when a stalled process comes back. */
   async #poll(): Promise<void> {
-    const { registry, keys, lockout, clock, lease } = this.#parts;
+    const { registry, keys, audit, lockout, clock, lease } = this.#parts;
     const start = lease.now();
     await inTime((limits) => registry.renew(limits), POLL_LIMIT_MS);
     const [{ revision, changes }] = await Promise.all([
@@ -104,6 +106,7 @@ export class MongoSharing implements Sharing {
     this.#cursor = revision;
     lease.renew(start);
     this.#lastPoll = start.monotonic;
+    await audit.saveHead();
     await registry.reap(clock.monotonic());
     await this.#compareClocks();
   }

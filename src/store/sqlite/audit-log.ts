@@ -1,5 +1,15 @@
 import { GapReporter } from '../../audit/gap-reporter.ts';
-import type { AuditEntry, AuditFilter, AuditLog, AuditRecord, Clock, Page, Paged } from '../../keys/ports.ts';
+import type {
+  AuditEntry,
+  AuditFilter,
+  AuditLog,
+  AuditRecord,
+  ChainHead,
+  ChainPrefix,
+  Clock,
+  Page,
+  Paged,
+} from '../../keys/ports.ts';
 import { pagedBy } from '../paging.ts';
 import { toRecord } from './audit-rows.ts';
 import type { Committer } from './committer.ts';
@@ -67,9 +77,50 @@ export class SqliteAuditLog implements AuditLog {
     return new Map(rows.map((row) => [String(row.outcome), Number(row.n)]));
   }
 
-  deleteBefore(time: number, limit: number): Promise<number> {
-    const sql = `WITH gone AS (SELECT row FROM api_key_audit_log WHERE time < ? ORDER BY time, row LIMIT ?)
-      DELETE FROM api_key_audit_log WHERE row IN gone`;
-    return this.#committer.delete(sql, [time, limit]);
+  async readChains(page: Page): Promise<Paged<AuditRecord>> {
+    // The file serves one process after the other, so the order of writing is that of every chain.
+    const rows = await this.#database.query(
+      'SELECT * FROM api_key_audit_log WHERE row > ? ORDER BY row LIMIT ?',
+      [...(page.after ?? [0]), page.size + 1],
+    );
+    const paged = pagedBy(rows, page.size, (row) => [Number(row.row)]);
+    return { items: paged.items.map(toRecord), next: paged.next };
+  }
+
+  async heads(): Promise<readonly ChainHead[]> {
+    const rows = await this.#database.query('SELECT * FROM api_key_chain_heads', []);
+    return rows.map((row) => ({
+      processId: String(row.process_id),
+      sequence: Number(row.sequence),
+      hash: String(row.hash),
+      closed: row.closed === 1,
+      ...(row.cut === null ? {} : { cut: JSON.parse(String(row.cut)) }),
+    }));
+  }
+
+  async expiredPrefixes(time: number, limit: number): Promise<readonly ChainPrefix[]> {
+    const rows = await this.#database.query(
+      'SELECT process_id, sequence, hash, time FROM api_key_audit_log ORDER BY row LIMIT ?',
+      [limit],
+    );
+    const end = rows.findIndex((row) => Number(row.time) >= time);
+    const prefixes = new Map<string, ChainPrefix>();
+    for (const row of end < 0 ? rows : rows.slice(0, end)) {
+      const processId = String(row.process_id);
+      const events = (prefixes.get(processId)?.events ?? 0) + 1;
+      prefixes.set(processId, { processId, sequence: Number(row.sequence), hash: String(row.hash), events });
+    }
+    return [...prefixes.values()];
+  }
+
+  async cut({ processId, sequence, hash, events }: ChainPrefix, token: string): Promise<void> {
+    const note = 'UPDATE api_key_chain_heads SET cut = ? WHERE process_id = ?';
+    // The beginning of the log is the beginning of its oldest chain, so only what goes is looked at.
+    const drop = `DELETE FROM api_key_audit_log WHERE process_id = ? AND sequence <= ?
+      AND row <= (SELECT max(row) FROM (SELECT row FROM api_key_audit_log ORDER BY row LIMIT ?))`;
+    await this.#committer.write([
+      { sql: note, params: [JSON.stringify({ sequence, hash, token }), processId] },
+      { sql: drop, params: [processId, sequence, events] },
+    ]);
   }
 }

@@ -1,7 +1,8 @@
-import type { AuditEntry, AuditRecord } from '../../keys/ports.ts';
+import { EVENT_WIDTH } from '../../audit/chain.ts';
+import type { AuditRecord } from '../../keys/ports.ts';
 import type { Value } from './thread.ts';
 
-// The two columns that the writer thread adds come first.
+// In the canonical order of pushEvent; the three columns that the writer thread adds come first.
 const COLUMNS = [
   'time',
   'method',
@@ -22,37 +23,11 @@ const COLUMNS = [
   'refused_calls',
 ] as const;
 
-/** Values of one event in a flat array. */
-export const EVENT_WIDTH = COLUMNS.length;
-
-/** Inserts so many events at once; process_id and sequence come before the values of each. */
+/** Inserts so many events at once; process_id, sequence and hash come before the values of each. */
 export function eventInsert(events: number): string {
-  const row = `(?, ?${', ?'.repeat(EVENT_WIDTH)})`;
-  const columns = `process_id, sequence, ${COLUMNS.join(', ')}`;
+  const row = `(?, ?, ?${', ?'.repeat(EVENT_WIDTH)})`;
+  const columns = `process_id, sequence, hash, ${COLUMNS.join(', ')}`;
   return `INSERT INTO api_key_audit_log (${columns}) VALUES ${Array(events).fill(row).join(', ')}`;
-}
-
-/** Appends the event's values in the order of eventInsert. */
-export function pushEvent(to: Value[], e: AuditEntry): void {
-  to.push(
-    e.time,
-    e.method,
-    e.outcome,
-    e.reason,
-    e.keyId,
-    e.callerKeyId,
-    e.keyFingerprint,
-    e.requiredScope,
-    e.clientIp,
-    e.clientIpIsPeer ? 1 : 0,
-    e.userAgent,
-    e.secretSlot,
-    e.cost,
-    e.dryRun ? 1 : 0,
-    e.latencyMicros,
-    e.requestId,
-    e.refusedCalls,
-  );
 }
 
 /** A row as the log shows it. */
@@ -64,6 +39,7 @@ export function toRecord(row: Record<string, Value>): AuditRecord {
     processId: text('process_id'),
     sequence: number('sequence'),
     servedBy: '',
+    hash: text('hash'),
     time: number('time'),
     method: text('method'),
     outcome: text('outcome'),

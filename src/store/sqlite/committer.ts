@@ -1,6 +1,6 @@
+import { pushEvent } from '../../audit/chain.ts';
 import { GroupCommit } from '../../audit/group-commit.ts';
 import type { AuditEntry, Clock } from '../../keys/ports.ts';
-import { pushEvent } from './audit-rows.ts';
 import type { SqliteDatabase } from './database.ts';
 import { unavailable } from './errors.ts';
 import type { LimitRows } from './limit-rows.ts';
@@ -45,7 +45,7 @@ export class Committer {
 
   /** All statements and the event, or none of them. */
   async write(statements: readonly Statement[], entry?: AuditEntry): Promise<GuardedResult> {
-    const event: Value[] = [];
+    const event: (string | number)[] = [];
     if (entry !== undefined) pushEvent(event, entry);
     const pending = new PendingWrite({ statements, event });
     await this.#group.add(pending);
@@ -67,7 +67,7 @@ export class Committer {
   }
 
   async #commit(batch: Item[]): Promise<void> {
-    const events: Value[] = [];
+    const events: (string | number)[] = [];
     const pending: PendingWrite[] = [];
     for (const item of batch) {
       if (item instanceof PendingWrite) pending.push(item);

@@ -60,21 +60,21 @@ export class SqliteDatabase {
   readonly #writer: Thread;
   readonly #reader: Thread;
 
-  private constructor(path: string, processId: string, lock: DatabaseSync) {
+  private constructor(path: string, processId: string, lock: DatabaseSync, chainKey: Uint8Array | undefined) {
     this.#lock = lock;
     this.#reads = new DatabaseSync(path, { readOnly: true });
-    this.#writer = new Thread({ path, processId, role: 'writer' });
-    this.#reader = new Thread({ path, processId, role: 'reader' });
+    this.#writer = new Thread({ path, processId, chainKey, role: 'writer' });
+    this.#reader = new Thread({ path, processId, chainKey, role: 'reader' });
   }
 
   /** @throws StartError when the file cannot be had, or another process has it. */
-  static open(path: string, processId: string): SqliteDatabase {
+  static open(path: string, processId: string, chainKey?: Uint8Array): SqliteDatabase {
     let lock: DatabaseSync | undefined;
     try {
       mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
       lock = lockFile(`${path}.lock`);
       migrate(path);
-      return new SqliteDatabase(path, processId, lock);
+      return new SqliteDatabase(path, processId, lock, chainKey);
     } catch (error) {
       lock?.close();
       if (error instanceof StartError) throw error;

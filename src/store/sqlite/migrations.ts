@@ -103,6 +103,7 @@ export const MIGRATIONS: readonly string[] = [
     row INTEGER PRIMARY KEY,
     process_id TEXT NOT NULL,
     sequence INTEGER NOT NULL,
+    hash TEXT NOT NULL,
     time INTEGER NOT NULL,
     method TEXT NOT NULL,
     outcome TEXT NOT NULL,
@@ -124,6 +125,14 @@ export const MIGRATIONS: readonly string[] = [
   CREATE INDEX api_key_audit_log_by_time ON api_key_audit_log (time);
   CREATE INDEX api_key_audit_log_by_key ON api_key_audit_log (key_id, time);
   CREATE INDEX api_key_audit_log_by_ip ON api_key_audit_log (client_ip, time);
+
+  CREATE TABLE api_key_chain_heads (
+    process_id TEXT PRIMARY KEY,
+    sequence INTEGER NOT NULL,
+    hash TEXT NOT NULL,
+    closed INTEGER NOT NULL,
+    cut TEXT
+  ) STRICT, WITHOUT ROWID;
 
   CREATE TABLE api_key_limits (
     key TEXT PRIMARY KEY,

@@ -13,9 +13,9 @@ import { SqliteQuota } from './quota.ts';
 import { SqliteRotationLog } from './rotations.ts';
 
 /** Opens `sqlite:PATH`, making the file and its folder when they are not there. One process a file. */
-export async function openSqliteStore({ url, clock, lockout }: StoreOptions): Promise<Store> {
+export async function openSqliteStore({ url, clock, lockout, chainKey }: StoreOptions): Promise<Store> {
   const path = url.replace(/^sqlite:(\/\/)?/, '');
-  const database = SqliteDatabase.open(path, randomBytes(8).toString('hex'));
+  const database = SqliteDatabase.open(path, randomBytes(8).toString('hex'), chainKey);
   const rows = new LimitRows(database);
   const committer = new Committer(database, rows, clock);
   const audit = new SqliteAuditLog(database, committer, clock);

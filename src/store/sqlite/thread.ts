@@ -4,7 +4,8 @@
  */
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { parentPort, workerData } from 'node:worker_threads';
-import { EVENT_WIDTH, eventInsert } from './audit-rows.ts';
+import { Chain, EVENT_WIDTH, GENESIS } from '../../audit/chain.ts';
+import { eventInsert } from './audit-rows.ts';
 
 export type Value = string | number | null;
 
@@ -57,12 +58,16 @@ export interface ThreadData {
   readonly path: string;
   readonly role: 'writer' | 'reader';
   readonly processId: string;
+  /** Of the audit's HMAC. */
+  readonly chainKey: Uint8Array | undefined;
 }
 
-const { path, role, processId } = workerData as ThreadData;
+const { path, role, processId, chainKey } = workerData as ThreadData;
 const db = new DatabaseSync(path, { readOnly: role === 'reader' });
 const statements = new Map<string, StatementSync>();
+const chain = new Chain(chainKey);
 let sequence = 0;
+let head = GENESIS;
 const GROUP = 16;
 const INSERT_GROUP = eventInsert(GROUP);
 const INSERT_ONE = eventInsert(1);
@@ -92,7 +97,10 @@ function insertEvents(values: readonly Value[]): void {
       for (let row = 0; row < size; row++) {
         sequence++;
         const from = at + row * EVENT_WIDTH;
-        params.push(processId, sequence, ...values.slice(from, from + EVENT_WIDTH));
+        const event = values.slice(from, from + EVENT_WIDTH) as (string | number)[];
+        const link = { id: `${processId}-${sequence}`, processId, sequence, servedBy: '' };
+        head = chain.next(head, link, event);
+        params.push(processId, sequence, head, ...event);
       }
       prepare(statement).run(...params);
     }
@@ -100,10 +108,10 @@ function insertEvents(values: readonly Value[]): void {
 }
 
 function runGuarded({ statements: steps, event }: GuardedWrite): GuardedResult {
-  const before = sequence;
+  const before = { sequence, head };
   db.exec('SAVEPOINT guarded');
   const undo = () => {
-    sequence = before;
+    ({ sequence, head } = before);
     db.exec('ROLLBACK TO guarded; RELEASE guarded');
   };
   try {
@@ -127,8 +135,16 @@ function runGuarded({ statements: steps, event }: GuardedWrite): GuardedResult {
   }
 }
 
+/** With every batch, so that no row can be taken off the end unseen. */
+function noteHead(closed: 0 | 1): void {
+  prepare(
+    `INSERT INTO api_key_chain_heads (process_id, sequence, hash, closed) VALUES (?, ?, ?, ?)
+     ON CONFLICT (process_id) DO UPDATE SET sequence = excluded.sequence, hash = excluded.hash, closed = excluded.closed`,
+  ).run(processId, sequence, head, closed);
+}
+
 function commit({ events, guarded, limits }: CommitRequest): GuardedResult[] {
-  const before = sequence;
+  const before = { sequence, head };
   db.exec('BEGIN IMMEDIATE');
   try {
     insertEvents(JSON.parse(events));
@@ -138,10 +154,11 @@ function commit({ events, guarded, limits }: CommitRequest): GuardedResult[] {
       if (value === null) prepare('DELETE FROM api_key_limits WHERE key = ?').run(key);
       else prepare('INSERT OR REPLACE INTO api_key_limits VALUES (?, ?, ?)').run(key, value, expire);
     }
+    if (sequence !== before.sequence) noteHead(0);
     db.exec('COMMIT');
     return results;
   } catch (error) {
-    sequence = before;
+    ({ sequence, head } = before);
     // A failed COMMIT may have ended the transaction already.
     if (db.isTransaction) db.exec('ROLLBACK');
     throw error;
@@ -153,7 +170,10 @@ parentPort?.on('message', (request: ThreadRequest) => {
     let result: unknown;
     if (request.kind === 'commit') result = commit(request);
     else if (request.kind === 'query') result = prepare(request.sql).all(...request.params);
-    else db.close();
+    else {
+      if (role === 'writer' && sequence > 0) noteHead(1);
+      db.close();
+    }
     parentPort?.postMessage({ id: request.id, result } satisfies ThreadReply);
     if (request.kind === 'close') parentPort?.close();
   } catch (error) {

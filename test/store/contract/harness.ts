@@ -1,12 +1,17 @@
-import type { Clock } from '../../../src/keys/ports.ts';
+import type { AuditRecord, Clock } from '../../../src/keys/ports.ts';
 import type { Store } from '../../../src/store/store.ts';
+
+/** swapped: with the next row. truncated: it and what comes after it. headless: also the note of where the chain ends. */
+export type Tampering = 'changed' | 'removed' | 'swapped' | 'inserted' | 'truncated' | 'headless';
 
 /** What a database must give to be judged by the contract. */
 export interface Adapter {
   readonly name: string;
   /** A URL of an empty database of its own. */
   freshUrl(): string;
-  open(url: string, clock: Clock): Promise<Store>;
+  open(url: string, clock: Clock, chainKey?: Uint8Array): Promise<Store>;
+  /** Does something to a row of the audit behind the back of a store that is closed. */
+  tamper(url: string, how: Tampering, row: AuditRecord): Promise<void>;
   /** False where the database serves one process: two stores on one URL cannot be had. */
   readonly severalProcesses: boolean;
   /** Where counters go by the database's own clock, which no test can move. */
