@@ -8,12 +8,19 @@ import type { AuditLog, CallOrigin, Clock } from '../keys/ports.ts';
 import type { Authenticator } from './authenticate.ts';
 import { type Call, type Caller, NOBODY, originOf } from './call.ts';
 import { asApiError, codeName, rowOf, toConnectError } from './errors.ts';
+import { LIMITS } from './limits.ts';
 import type { Access, Implementation, MountedMethod, OpenStream } from './method.ts';
 
 /** An answer that is made leaves within this. */
 const LEAVE_MS = 200;
 /** How soon a stream ends after its caller's key. */
 const RECHECK_MS = 1_000;
+
+const OVERLOADED = new ApiError('SERVER_OVERLOADED', 'too many calls are under way here', {
+  retryAfterMs: 1000,
+});
+/** The same for all: made once. */
+const OVERLOADED_STATUS = toConnectError(OVERLOADED, '');
 
 /** Told how each call ended. */
 export interface CallObserver {
@@ -45,8 +52,9 @@ export class CallServer {
   }
 
   begin(call: Call): CallSession {
+    const overloaded = this.#underWay >= LIMITS.callsUnderWay;
     this.#underWay++;
-    return new CallSession(this.#parts, call, () => {
+    return new CallSession(this.#parts, call, overloaded, () => {
       this.#underWay--;
       if (this.#underWay === 0) this.#idle?.();
     });
@@ -69,18 +77,21 @@ export class CallServer {
 export class CallSession {
   readonly #parts: CallServerParts;
   readonly #call: Call;
+  readonly #overloaded: boolean;
   readonly #over: () => void;
   #caller: Caller = NOBODY;
   #requestId = '';
 
-  constructor(parts: CallServerParts, call: Call, over: () => void) {
+  constructor(parts: CallServerParts, call: Call, overloaded: boolean, over: () => void) {
     this.#parts = parts;
     this.#call = call;
+    this.#overloaded = overloaded;
     this.#over = over;
   }
 
   /** Finds out who calls and whether they may. */
   async authenticate(access: Access): Promise<void> {
+    if (this.#overloaded) throw this.#shed();
     if (access === 'OPEN' || (access.anonymous === true && this.#call.authorization === undefined)) return;
     try {
       const key = await this.#parts.authenticator.identify(this.#call);
@@ -89,6 +100,13 @@ export class CallSession {
     } catch (error) {
       throw await this.refuse(asApiError(error));
     }
+  }
+
+  /** Refuses before any work is done: what costs nothing keeps the throughput up. */
+  #shed(): ConnectError {
+    this.#parts.audit.countRefused(1);
+    this.#finished(codeName(rowOf(OVERLOADED).status));
+    return OVERLOADED_STATUS;
   }
 
   /** Reads the message, has it handled, and resolves when the event is durable. */

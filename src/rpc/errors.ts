@@ -53,6 +53,7 @@ export const ERRORS = {
   SUBSCRIBER_TOO_SLOW: { status: Code.ResourceExhausted, quota: 'messages waiting for this subscriber' },
   TOO_MANY_SUBSCRIBERS: { status: Code.ResourceExhausted, quota: 'subscribers of one process' },
   SERVER_STOPPING: { status: Code.Unavailable },
+  SERVER_OVERLOADED: { status: Code.ResourceExhausted, unrecorded: true },
   AUDIT_OVERLOADED: { status: Code.ResourceExhausted, unrecorded: true },
   AUDIT_UNAVAILABLE: { status: Code.Unavailable, unrecorded: true },
   STORE_UNAVAILABLE: { status: Code.Unavailable, unrecorded: true },

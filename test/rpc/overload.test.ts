@@ -1,0 +1,83 @@
+// If this fails, a flood of calls slows every answer down, fills the memory, or leaves no trace in the audit.
+import { ConnectError } from '@connectrpc/connect';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { ErrorInfoSchema, RetryInfoSchema } from '../../gen/google/rpc/error_details_pb.ts';
+import { ApiError } from '../../src/keys/errors.ts';
+import type { Authenticator } from '../../src/rpc/authenticate.ts';
+import { newCall } from '../../src/rpc/call.ts';
+import { CallServer } from '../../src/rpc/call-server.ts';
+import { LIMITS } from '../../src/rpc/limits.ts';
+import { TestClock } from '../support/clock.ts';
+import { MemoryAudit } from '../support/doubles.ts';
+import { freshDatabase, startServer, type TestServer, TRANSPORTS } from '../support/server.ts';
+import { decide, decisionOf, makeKey } from './cases.ts';
+
+// HTTP/1.1 has a connection a call: there the backlog of the socket is the limit.
+const HTTP2 = TRANSPORTS.filter(
+  (name) => name === 'grpc' || name === 'connect-binary' || name === 'grpc-on-http',
+);
+
+describe.each(HTTP2)('more calls at once than may be under way, over %s', (transport) => {
+  const database = freshDatabase('sqlite', '');
+  let server: TestServer;
+  beforeAll(async () => {
+    server = await startServer(database.url, database.folder);
+  });
+  afterAll(async () => {
+    await server.stop();
+    await database.drop();
+  });
+
+  it('are refused at once and counted; the others are served, and later ones too', async () => {
+    const { secret } = await makeKey(server.clients(transport));
+    // One connection may have so many; so it takes several.
+    const clients = Array.from({ length: 6 }, () => server.clients(transport));
+    const total = 6 * LIMITS.streamsPerConnection;
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: total }, (_, i) => decide(clients[i % 6] ?? server.clients(transport), secret)),
+    );
+    const served = outcomes.filter((outcome) => outcome.status === 'fulfilled');
+    const failures = outcomes.flatMap((outcome) =>
+      outcome.status === 'rejected' ? [ConnectError.from(outcome.reason)] : [],
+    );
+    expect(served.length).toBeGreaterThanOrEqual(LIMITS.callsUnderWay);
+    for (const failure of failures) {
+      expect(failure.findDetails(ErrorInfoSchema)[0]?.reason).toBe('SERVER_OVERLOADED');
+      expect(failure.findDetails(RetryInfoSchema)[0]?.retryDelay?.seconds).toBe(1n);
+    }
+    expect(served.length + failures.length).toBe(total);
+    expect(await decisionOf(server.clients(transport), secret)).toBe('VALID');
+    const counted = async () => {
+      const { events } = await server.clients(transport).admin.listAuditEvents({ outcome: 'GAP' });
+      return events.reduce((sum, event) => sum + Number(event.refusedCalls), 0);
+    };
+    await vi.waitFor(async () => expect(await counted()).toBe(failures.length), 5_000);
+  });
+});
+
+describe('the call server', () => {
+  it('begins as many calls as may be under way, and goes on when one has ended', async () => {
+    const clock = new TestClock();
+    const audit = new MemoryAudit();
+    const observer = { finished: () => {}, failed: () => {} };
+    const callServer = new CallServer({
+      authenticator: {} as Authenticator,
+      audit: audit.log,
+      clock,
+      observer,
+    });
+    const begin = () => callServer.begin(newCall(clock, 'm', '192.0.2.1', undefined));
+    const sessions = Array.from({ length: LIMITS.callsUnderWay }, begin);
+    for (const session of sessions) await session.authenticate('OPEN');
+    for (let i = 0; i < 3; i++) {
+      const refused = await begin()
+        .authenticate('OPEN')
+        .catch((error: unknown) => ConnectError.from(error));
+      expect(refused?.findDetails(ErrorInfoSchema)[0]?.reason).toBe('SERVER_OVERLOADED');
+    }
+    expect(audit.refused).toBe(3);
+    expect(audit.entries).toEqual([]);
+    await sessions[0]?.refuse(new ApiError('INTERNAL', 'ends it'));
+    await begin().authenticate('OPEN');
+  });
+});
