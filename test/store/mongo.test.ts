@@ -7,6 +7,7 @@ import { EventFactory } from '../../src/audit/event.ts';
 import { Lease } from '../../src/store/lease.ts';
 import { MongoAuditLog } from '../../src/store/mongo/audit-log.ts';
 import { MongoDatabase } from '../../src/store/mongo/database.ts';
+import { FreshReads } from '../../src/store/mongo/fresh-reads.ts';
 import { MongoKeyStore } from '../../src/store/mongo/key-store.ts';
 import { MongoLockout } from '../../src/store/mongo/lockout.ts';
 import { migrate } from '../../src/store/mongo/migrations.ts';
@@ -105,13 +106,15 @@ describe.skipIf(uri === '' && process.env.CI !== 'true')('mongo', () => {
     const warn = (text: string) => void warnings.push(text);
     const lease = new Lease(clock, 1_000);
     const registry = new Registry(database, 'p', 1_000, true);
+    const reads = new FreshReads(database, lease);
     const audit = new MongoAuditLog(database, new EventFactory('p'), new Chain(undefined), clock, warn);
-    const keys = new MongoKeyStore({ database, audit, registry, clock });
+    const keys = new MongoKeyStore({ database, audit, registry, reads, clock });
     const lockout = await MongoLockout.open(database, LOCKOUT, lease, clock);
     const sharing = new MongoSharing({
       database,
       registry,
       keys,
+      reads,
       audit,
       lockout,
       lease,

@@ -6,6 +6,9 @@ export class Wire {
   readonly #server = createServer((client) => this.#join(client));
   readonly #target: { host: string; port: number };
   #state: 'open' | 'cut' | 'held' = 'open';
+  #slowMs = 0;
+  #passed = 0;
+  #cutAt = Number.POSITIVE_INFINITY;
 
   private constructor(target: { host: string; port: number }) {
     this.#target = target;
@@ -34,8 +37,26 @@ export class Wire {
     for (const socket of this.#sockets) socket.pause();
   }
 
+  /** Every answer takes so much longer. */
+  slow(ms: number): void {
+    this.#slowMs = ms;
+  }
+
+  /** Cuts the wire when the client sends its nth message from now on: that one does not arrive. */
+  cutAtMessage(n: number): void {
+    this.#passed = 0;
+    this.#cutAt = n;
+  }
+
+  /** Messages of the client since cutAtMessage. */
+  get passed(): number {
+    return this.#passed;
+  }
+
   mend(): void {
     this.#state = 'open';
+    this.#slowMs = 0;
+    this.#cutAt = Number.POSITIVE_INFINITY;
     for (const socket of this.#sockets) socket.resume();
   }
 
@@ -55,7 +76,11 @@ export class Wire {
       [server, client],
     ] as const) {
       this.#sockets.add(from);
-      from.on('data', (chunk) => to.write(chunk));
+      from.on('data', (chunk) => {
+        if (from === client && ++this.#passed >= this.#cutAt) this.cut();
+        else if (from === server && this.#slowMs > 0) setTimeout(() => to.write(chunk), this.#slowMs);
+        else to.write(chunk);
+      });
       from.on('error', () => {});
       from.on('close', () => {
         this.#sockets.delete(from);

@@ -1,4 +1,4 @@
-import type { Filter, OptionalUnlessRequiredId, UpdateFilter } from 'mongodb';
+import type { Filter, FindOptions, OptionalUnlessRequiredId, UpdateFilter } from 'mongodb';
 import { ApiError } from '../../keys/errors.ts';
 import type { Key } from '../../keys/key.ts';
 import { KEY_TYPES } from '../../keys/key.ts';
@@ -20,7 +20,8 @@ import { revisionNotReached } from '../errors.ts';
 import { pagedBy } from '../paging.ts';
 import type { MongoAuditLog } from './audit-log.ts';
 import type { MongoDatabase } from './database.ts';
-import { failureOf, guarded, inTime, type Limits, toApiError } from './errors.ts';
+import { failureOf, guarded, inTime, toApiError } from './errors.ts';
+import type { FreshReads } from './fresh-reads.ts';
 import type { Registry } from './registry.ts';
 import { afterTime, type KeyDoc, keyFields, toEvent, toKey, toWaitingDoc, type WaitingDoc } from './rows.ts';
 import { waitForOthers } from './sharing.ts';
@@ -43,6 +44,7 @@ export interface MongoKeyStoreParts {
   readonly database: MongoDatabase;
   readonly audit: MongoAuditLog;
   readonly registry: Registry;
+  readonly reads: FreshReads;
   readonly clock: Clock;
 }
 
@@ -54,11 +56,13 @@ export class MongoKeyStore implements KeyStore {
   readonly #database: MongoDatabase;
   readonly #audit: MongoAuditLog;
   readonly #registry: Registry;
+  readonly #reads: FreshReads;
   readonly #clock: Clock;
   /** The newest revision this process has seen. */
   #seen = 0;
 
-  constructor({ database, audit, registry, clock }: MongoKeyStoreParts) {
+  constructor({ database, audit, registry, reads, clock }: MongoKeyStoreParts) {
+    this.#reads = reads;
     this.#database = database;
     this.#audit = audit;
     this.#registry = registry;
@@ -71,8 +75,8 @@ export class MongoKeyStore implements KeyStore {
       if (revision < minRevision) throw revisionNotReached(minRevision, revision);
     }
     const revision = this.#seen;
-    const doc = await guarded((limits) =>
-      this.#database.keys.findOne({ 'secrets.hash': secretHash }, limits),
+    const doc = await this.#one((options) =>
+      this.#database.keys.findOne({ 'secrets.hash': secretHash }, options),
     );
     if (doc !== null) return { key: toKey(doc), revision, ageMs: 0 };
     const former = await this.#findRetired(secretHash);
@@ -205,7 +209,7 @@ export class MongoKeyStore implements KeyStore {
   }
 
   /** What was published after revision `after`: undefined when that is further back than what is remembered. */
-  async readChanges(after: number, limits: Limits) {
+  async readChanges(after: number, limits: FindOptions) {
     const doc = await this.#database.meta.findOne({ _id: 'revision' }, limits);
     const revision = this.#see(doc?.revision ?? 0);
     const recent = (doc?.recent ?? []).filter((change) => change.revision > after);
@@ -315,8 +319,19 @@ export class MongoKeyStore implements KeyStore {
   }
 
   async #findRetired(secretHash: string): Promise<Key | undefined> {
-    const row = await guarded((limits) => this.#database.retired.findOne({ _id: secretHash }, limits));
-    return row === null ? undefined : this.get(row.key_id);
+    const row = await this.#one((options) => this.#database.retired.findOne({ _id: secretHash }, options));
+    if (row === null) return undefined;
+    const doc = await this.#one((options) => this.#database.keys.findOne({ _id: row.key_id }, options));
+    return doc === null ? undefined : toKey(doc);
+  }
+
+  /** A read that decisions rest on. */
+  async #one<T>(read: (options: FindOptions) => Promise<T>): Promise<T> {
+    try {
+      return await this.#reads.one(read);
+    } catch (error) {
+      throw toApiError(error);
+    }
   }
 
   async #tookPlace(id: string, op: string): Promise<boolean> {

@@ -8,6 +8,7 @@ import { MongoAlertLog } from './alerts.ts';
 import { MongoAnomalyLog } from './anomalies.ts';
 import { MongoAuditLog } from './audit-log.ts';
 import { MongoDatabase } from './database.ts';
+import { FreshReads } from './fresh-reads.ts';
 import { MongoKeyStore } from './key-store.ts';
 import { MongoLockout } from './lockout.ts';
 import { migrate } from './migrations.ts';
@@ -33,15 +34,17 @@ export async function openMongoStore({
     await migrate(database);
     const processId = randomBytes(8).toString('hex');
     const audit = new MongoAuditLog(database, new EventFactory(processId), new Chain(chainKey), clock, warn);
-    const registry = new Registry(database, processId, lease.leaseMs, lease.caches);
-    const keys = new MongoKeyStore({ database, audit, registry, clock });
-    const anomalies = new MongoAnomalyLog(database, audit);
     const held = new Lease(clock, lease.leaseMs);
+    const reads = new FreshReads(database, held);
+    const registry = new Registry(database, processId, lease.leaseMs, lease.caches);
+    const keys = new MongoKeyStore({ database, audit, registry, reads, clock });
+    const anomalies = new MongoAnomalyLog(database, audit);
     const locks = await MongoLockout.open(database, lockout, held, clock);
     const sharing = new MongoSharing({
       database,
       registry,
       keys,
+      reads,
       audit,
       lockout: locks,
       lease: held,

@@ -5,6 +5,7 @@ import type { Changes, Sharing, Warn } from '../store.ts';
 import type { MongoAuditLog } from './audit-log.ts';
 import type { MongoDatabase } from './database.ts';
 import { guarded, inTime, type Limits, toApiError } from './errors.ts';
+import type { FreshReads } from './fresh-reads.ts';
 import type { MongoKeyStore } from './key-store.ts';
 import type { MongoLockout } from './lockout.ts';
 import type { Registry } from './registry.ts';
@@ -22,6 +23,7 @@ export interface SharingParts {
   readonly database: MongoDatabase;
   readonly registry: Registry;
   readonly keys: MongoKeyStore;
+  readonly reads: FreshReads;
   readonly audit: MongoAuditLog;
   readonly lockout: MongoLockout;
   readonly lease: Lease;
@@ -99,7 +101,7 @@ export class MongoSharing implements Sharing {
     const start = lease.now();
     await inTime((limits) => registry.renew(limits), POLL_LIMIT_MS);
     const [{ revision, changes }] = await Promise.all([
-      inTime((limits) => keys.readChanges(this.#cursor, limits), POLL_LIMIT_MS),
+      this.#parts.reads.poll((options) => keys.readChanges(this.#cursor, options), POLL_LIMIT_MS),
       inTime((limits) => lockout.refresh(limits), POLL_LIMIT_MS),
     ]);
     this.#applied({ revision, keyIds: changes?.map(({ keyId }) => keyId) });

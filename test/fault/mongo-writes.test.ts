@@ -1,0 +1,120 @@
+// If this fails, a database that fails at one step of a change leaves half of it, or hangs or misleads its caller.
+import { MongoClient } from 'mongodb';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { decide, decisionOf, makeKey } from '../rpc/cases.ts';
+import { type Clients, freshDatabase, startServer, type TestServer } from '../support/server.ts';
+import { Wire } from '../support/wire.ts';
+
+const mongoUri = inject('mongoUri');
+/** Messages of a change and of what runs beside it. */
+const STEPS = process.env.LONG ? 40 : 14;
+
+describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('MongoDB failing at one step', () => {
+  let database: ReturnType<typeof freshDatabase>;
+  let wire: Wire;
+  let server: TestServer;
+  let clients: Clients;
+  beforeAll(async () => {
+    database = freshDatabase('mongo', mongoUri);
+    const wired = await Wire.to(database.url);
+    wire = wired.wire;
+    server = await startServer(wired.url, database.folder);
+    clients = server.clients('grpc');
+  });
+  afterAll(async () => {
+    wire.mend();
+    await server.stop();
+    await wire.close();
+    await database.drop();
+  });
+
+  const until = async (holds: () => Promise<boolean>) => {
+    const begun = Date.now();
+    while (!(await holds())) {
+      expect(Date.now() - begun).toBeLessThan(20_000);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  };
+  const works = async () => {
+    try {
+      await clients.admin.getStats({});
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  const answered = async (call: Promise<unknown>) => {
+    const begun = Date.now();
+    const outcome = await call.then(
+      () => true,
+      () => false,
+    );
+    expect(Date.now() - begun).toBeLessThan(20_000);
+    return outcome;
+  };
+
+  it.each(Array.from({ length: STEPS }, (_, i) => i + 1))(
+    'message %i of a creation and a revocation does not arrive',
+    async (n) => {
+      const made = await makeKey(clients);
+      await decide(clients, made.secret);
+      wire.cutAtMessage(n);
+      const name = `created ${n}`;
+      const mending = until(async () => wire.passed >= n).then(
+        () => wire.mend(),
+        () => wire.mend(),
+      );
+      const created = await answered(makeKey(clients, { name }));
+      const revoked = await answered(clients.admin.revokeKey({ id: made.id, reason: 1 }));
+      wire.mend();
+      await mending;
+      await until(works);
+      const client = await new MongoClient(database.url).connect();
+      try {
+        const keys = client
+          .db()
+          .collection<{ _id: string; revoke_time?: Date; outbox: { id: string; change: string }[] }>(
+            'api_keys',
+          );
+        const log = client.db().collection('api_key_audit_log');
+        const events = (keyId: string, method: string) =>
+          log.countDocuments({ key_id: keyId, method: `apikey.v1.ApiKeyAdmin/${method}`, outcome: 'OK' });
+        const found = await keys.find({ name }).toArray();
+        expect(found.length).toBe(created ? 1 : found.length);
+        for (const key of found) {
+          // In the log, or still in the document where the sweep finds it: never nowhere and never twice.
+          const riding = key.outbox.filter(({ change }) => change === 'CREATED').length;
+          const inLog = await events(key._id, 'CreateKey');
+          expect(Math.min(1, riding + inLog)).toBe(1);
+          expect(inLog).toBeLessThanOrEqual(1);
+        }
+        const key = await keys.findOne({ _id: made.id });
+        if (revoked) expect(key?.revoke_time).toBeDefined();
+        // What the store holds is what is answered, whatever the caller was told.
+        expect(await decisionOf(clients, made.secret)).toBe(
+          key?.revoke_time === undefined ? 'VALID' : 'REVOKED',
+        );
+      } finally {
+        await client.close();
+      }
+      expect((await clients.admin.verifyAudit({})).firstDefect).toBeUndefined();
+    },
+  );
+
+  it('answering each request a second late still decides, within the deadline, and never on old facts', async () => {
+    const made = await makeKey(clients);
+    expect(await decisionOf(clients, made.secret)).toBe('VALID');
+    wire.slow(1_000);
+    // The poll takes longer than the lease lasts: every call reads.
+    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    const begun = Date.now();
+    const answers = await Promise.allSettled(Array.from({ length: 20 }, () => decide(clients, made.secret)));
+    expect(Date.now() - begun).toBeLessThan(10_000);
+    for (const answer of answers)
+      if (answer.status === 'fulfilled') expect(answer.value.cacheAge?.seconds ?? 0n).toBe(0n);
+    await answered(clients.admin.revokeKey({ id: made.id, reason: 1 }));
+    wire.mend();
+    await until(works);
+    expect(await decisionOf(clients, made.secret)).toBe('REVOKED');
+  });
+});
