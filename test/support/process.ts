@@ -82,6 +82,8 @@ export function run(
     child.stderr.on('data', (chunk: Buffer) => (stderr += chunk));
     child.on('error', reject);
     child.on('close', (code) => resolve({ code, stdout, stderr }));
+    // A command that does not read its input may end before it is written.
+    child.stdin.on('error', () => {});
     child.stdin.end(options.input ?? '');
   });
 }
