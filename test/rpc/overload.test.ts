@@ -31,10 +31,13 @@ describe.each(HTTP2)('more calls at once than may be under way, over %s', (trans
   it('are refused at once and counted; the others are served, and later ones too', async () => {
     const { secret } = await makeKey(server.clients(transport));
     // One connection may have so many; so it takes several.
-    const clients = Array.from({ length: 6 }, () => server.clients(transport));
-    const total = 6 * LIMITS.streamsPerConnection;
+    const connections = Math.ceil(LIMITS.callsUnderWay / LIMITS.streamsPerConnection) + 8;
+    const clients = Array.from({ length: connections }, () => server.clients(transport));
+    const total = connections * LIMITS.streamsPerConnection;
     const outcomes = await Promise.allSettled(
-      Array.from({ length: total }, (_, i) => decide(clients[i % 6] ?? server.clients(transport), secret)),
+      Array.from({ length: total }, (_, i) =>
+        decide(clients[i % connections] ?? server.clients(transport), secret),
+      ),
     );
     const served = outcomes.filter((outcome) => outcome.status === 'fulfilled');
     const failures = outcomes.flatMap((outcome) =>

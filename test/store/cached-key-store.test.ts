@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Key } from '../../src/keys/key.ts';
 import { CachedKeyStore } from '../../src/store/cached-key-store.ts';
+import { Lease } from '../../src/store/lease.ts';
 import { openSqliteStore } from '../../src/store/sqlite/open.ts';
 import type { Store } from '../../src/store/store.ts';
 import { TestClock } from '../support/clock.ts';
@@ -123,5 +124,109 @@ describe('cached key store', () => {
     await store.keys.insert(other, entryWith());
     expect((await cache.findByHash(hashOf(key), 2)).revision).toBe(2);
     expect(inner.reads).toBe(2);
+  });
+
+  describe('with a lease', () => {
+    const lease = { holds: true };
+    let leased: CachedKeyStore;
+    beforeEach(() => {
+      lease.holds = true;
+      leased = new CachedKeyStore(inner.store, { ttlMs: 300_000, maxRecords: 3 }, clock, lease);
+    });
+    const found = (of: Key) => leased.findByHash(hashOf(of));
+    const reads = async (calls: () => Promise<unknown>) => {
+      const before = inner.reads;
+      await calls();
+      return inner.reads - before;
+    };
+
+    it('reads the store on every call once the lease has run out, and keeps nothing', async () => {
+      await found(key);
+      expect(await reads(() => found(key))).toBe(0);
+      lease.holds = false;
+      expect(await reads(() => Promise.all([found(key), found(key)]))).toBe(2);
+      expect(leased.recall(hashOf(key))).toBeUndefined();
+      lease.holds = true;
+      // The record from before the gap was current under every lease there was: a poll comes first.
+      leased.apply({ revision: 2, keyIds: undefined });
+      expect(await reads(() => found(key))).toBe(1);
+    });
+
+    it('drops what others changed, all of it when that is not known, and tells how new the rest is', async () => {
+      const other = keyWith().key;
+      await leased.insert(other, entryWith());
+      await found(key);
+      await found(other);
+      leased.apply({ revision: 9, keyIds: [key.id] });
+      expect(await reads(() => found(key))).toBe(1);
+      expect(await reads(() => found(other))).toBe(0);
+      expect(leased.recall(hashOf(other))?.revision).toBe(9);
+      leased.apply({ revision: 10, keyIds: undefined });
+      expect(await reads(() => found(other))).toBe(1);
+    });
+
+    it('forgets that a key was not there when others made one', async () => {
+      const unborn = keyWith().key;
+      expect((await found(unborn)).key).toBeUndefined();
+      await store.keys.insert(unborn, entryWith());
+      leased.apply({ revision: 3, keyIds: [unborn.id] });
+      expect((await found(unborn)).key?.id).toBe(unborn.id);
+    });
+
+    it('neither keeps nor shares a read that was sent before a poll', async () => {
+      inner.gated = true;
+      const early = found(key);
+      while (inner.waiting === 0) await new Promise(setImmediate);
+      inner.gated = false;
+      await store.keys.replace({ ...key, disabled: true, etag: 'e' }, key.etag, 'UPDATED', entryWith());
+      leased.apply({ revision: 2, keyIds: [key.id] });
+      expect((await found(key)).key?.disabled).toBe(true);
+      inner.open();
+      expect((await early).key?.disabled).toBe(false);
+      expect((await found(key)).key?.disabled).toBe(true);
+    });
+
+    it('says of what was found whether it may still be acted on', async () => {
+      const read = await found(key);
+      const kept = await found(key);
+      lease.holds = false;
+      expect([leased.isCurrent(read), leased.isCurrent(kept)]).toEqual([true, false]);
+    });
+  });
+});
+
+describe('lease', () => {
+  const clock = {
+    monotonicMs: 1_000,
+    wallMs: 1_000_000,
+    monotonic: () => clock.monotonicMs,
+    now: () => clock.wallMs,
+  };
+  const pass = (monotonic: number, wall = monotonic) => {
+    clock.monotonicMs += monotonic;
+    clock.wallMs += wall;
+  };
+
+  it('holds for its time from the start of the poll, by whichever clock says more', () => {
+    const lease = new Lease(clock, 1_000);
+    expect(lease.holds).toBe(false);
+    const start = lease.now();
+    pass(400);
+    lease.renew(start);
+    pass(599);
+    expect(lease.holds).toBe(true);
+    pass(1);
+    expect(lease.holds).toBe(false);
+    lease.renew(lease.now());
+    // A machine that was suspended: its monotonic clock stood still.
+    pass(0, 1_000);
+    expect(lease.holds).toBe(false);
+    lease.renew(lease.now());
+    pass(1_000, 0);
+    expect(lease.holds).toBe(false);
+    lease.renew(lease.now());
+    // A wall clock that was set back says nothing that can be trusted.
+    pass(1, -1);
+    expect(lease.holds).toBe(false);
   });
 });
