@@ -2,124 +2,21 @@
  * `npm run bench`: ratios in one run, alternating, medians. Servers on core 0, load on core 1.
  *   --quick    fewer and shorter rounds     --json    one JSON object as the last line
  *   --memory   1 000 000 calls, and what the process holds then     --write    rewrite docs/benchmarks.md
+ *   --overload 1, 2 and 5 times of what can be served
  */
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { create, toBinary } from '@bufbuild/protobuf';
 import { MongoClient } from 'mongodb';
-import { ValidateKeyRequestSchema } from '../../gen/apikey/v1/auth_pb.ts';
-import { KeyType } from '../../gen/apikey/v1/key_pb.ts';
-import { frame } from '../support/raw.ts';
-import { clientsOf } from '../support/server.ts';
+import { overload } from './overload.ts';
+import { apikeyd, emptyHandler, load, type Subject } from './servers.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
-const VALIDATE = '/apikey.v1.ApiKeyAuth/ValidateKey';
 const flag = (name: string) => process.argv.includes(`--${name}`);
 const ROUNDS = flag('quick') ? 3 : 7;
 const CALLS = flag('quick') ? 20_000 : 50_000;
 const say = (text: string) => void process.stderr.write(`${text}\n`);
-
-interface Subject {
-  readonly name: string;
-  readonly url: string;
-  readonly args: readonly string[];
-  readonly child: ChildProcess;
-  readonly figures: number[];
-}
-
-/** Starts a process on core 0 and waits for a line of its output. */
-function pinned(
-  script: string,
-  args: string[],
-  env: Record<string, string>,
-  ready: RegExp,
-): Promise<{ child: ChildProcess; output: string }> {
-  const node = [
-    '-c',
-    '0',
-    process.execPath,
-    '--disable-warning=ExperimentalWarning',
-    join(ROOT, script),
-    ...args,
-  ];
-  const child = spawn('taskset', node, {
-    env: { PATH: process.env.PATH, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  return new Promise((resolve, reject) => {
-    let output = '';
-    child.once('exit', () => reject(new Error(output)));
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.on('data', (chunk: Buffer) => {
-        output += chunk.toString();
-        if (ready.test(output)) resolve({ child, output });
-      });
-    }
-  });
-}
-
-async function emptyHandler(folder: string): Promise<Subject> {
-  const { child, output } = await pinned('test/bench/empty-handler.ts', [], {}, /^\d+\n/);
-  const url = `http://127.0.0.1:${output.trim()}${VALIDATE}`;
-  return { name: 'empty grpc-js handler', url, args: ['-d', join(folder, 'request')], child, figures: [] };
-}
-
-/** apikeyd with a cached record, one limit and the durable audit. */
-async function apikeyd(
-  name: string,
-  storeUrl: string,
-  folder: string,
-  requestName: string,
-  settings: Record<string, string> = {},
-): Promise<Subject> {
-  const keyFile = join(folder, `${requestName}.key`);
-  const any = '127.0.0.1:0';
-  const env = {
-    STORE_URL: storeUrl,
-    GRPC_ADDR: any,
-    HTTP_ADDR: any,
-    METRICS_ADDR: any,
-    APIKEYD_KEY_FILE: keyFile,
-    ...settings,
-  };
-  const { child, output } = await pinned('src/main.ts', ['serve'], env, /"msg":"serving"/);
-  const port = Number(/:(\d+)","msg":"GRPC_ADDR/.exec(output)?.[1]);
-  const admin = readFileSync(keyFile, 'utf8').trim();
-  const clients = clientsOf({ grpc: port, http: 0 }, 'grpc', admin);
-  const { secret } = await clients.admin.createKey({
-    name: 'bench',
-    ownerId: 'bench',
-    keyType: KeyType.SERVICE,
-    scopes: ['traces:read'],
-    rateLimits: [{ name: 'm', limit: 1_000_000_000n, window: { seconds: 86_400n } }],
-  });
-  const request = create(ValidateKeyRequestSchema, {
-    key: secret,
-    requiredScope: 'traces:read',
-    clientIp: '10.1.2.3',
-  });
-  const file = join(folder, requestName);
-  writeFileSync(file, frame(toBinary(ValidateKeyRequestSchema, request)));
-  // h2load takes headers as arguments only; this key lives as long as this run.
-  return {
-    name,
-    url: `http://127.0.0.1:${port}${VALIDATE}`,
-    args: ['-d', file, '-H', `authorization: Bearer ${admin}`],
-    child,
-    figures: [],
-  };
-}
-
-/** Calls a second; throws when not every call succeeded. */
-function load({ url, args }: Subject, calls: number): number {
-  const headers = ['-H', 'content-type: application/grpc', '-H', 'te: trailers'];
-  const h2load = ['-c', '1', 'h2load', '-n', String(calls), '-c', '10', '-m', '32', ...headers, ...args, url];
-  const { stdout } = spawnSync('taskset', h2load, { encoding: 'utf8' });
-  if (!stdout.includes(`${calls} succeeded`)) throw new Error(stdout);
-  return Number(/([\d.]+) req\/s/.exec(stdout)?.[1]);
-}
 
 /** Every threshold off: nothing is counted. */
 const UNCOUNTED = {
@@ -170,7 +67,11 @@ function memory(subject: Subject): number[] {
   return seen;
 }
 
-function page(subjects: readonly Subject[], resident: readonly number[]): string {
+function page(
+  subjects: readonly Subject[],
+  resident: readonly number[],
+  overloaded: readonly string[],
+): string {
   const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], {
     encoding: 'utf8',
     cwd: ROOT,
@@ -194,6 +95,19 @@ function page(subjects: readonly Subject[], resident: readonly number[]): string
 
 Resident MiB of the embedded server after 0, 100 000, … 1 000 000 more calls: ${resident.join(', ')}.
 `;
+  const flood =
+    overloaded.length === 0
+      ? ''
+      : `
+## More than can be served
+
+Offered by h2load in an open loop; the last column is the part of what is served when each stream asks one call after the
+other.
+
+| connections | offered | served/s | refused/s | of capacity |
+|---|---|---|---|---|
+${overloaded.join('\n')}
+`;
   return `# Benchmarks
 
 Written by \`npm run bench\` at commit ${commit}, ${cpus()[0]?.model.trim()}, ${cpus().length} cores, Node ${process.version}.
@@ -209,7 +123,7 @@ authenticates its caller, counts anomalies, checks scope and allow-list on a cac
 audit event is durable. On MongoDB the limit is one update and the event one shared insert; the database is on the
 same machine and takes its share of both cores.
 
-${anomalies}${flat}`;
+${anomalies}${flat}${flood}`;
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'apikeyd-bench-'));
@@ -217,6 +131,7 @@ const mongo = process.env.MONGODB_URI ?? '';
 const mongoUrl =
   mongo === '' ? '' : Object.assign(new URL(mongo), { pathname: `/apikeyd_bench_${process.pid}` }).toString();
 const subjects = await compare(folder, flag('quick') ? '' : mongoUrl);
+const overloaded = flag('overload') && subjects[1] !== undefined ? await overload(subjects[1]) : [];
 const resident = flag('memory') && subjects[1] !== undefined ? memory(subjects[1]) : [];
 for (const { child } of subjects) {
   child.removeAllListeners('exit');
@@ -229,7 +144,7 @@ if (mongoUrl !== '' && !flag('quick')) {
   await client.close();
 }
 rmSync(folder, { recursive: true });
-const text = page(subjects, resident);
+const text = page(subjects, resident, overloaded);
 if (flag('write')) writeFileSync(join(ROOT, 'docs/benchmarks.md'), text);
 else process.stdout.write(text);
 if (flag('json')) {

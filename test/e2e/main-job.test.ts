@@ -333,9 +333,12 @@ describe.each(storesHere())('main job on %s', (kind) => {
       const answeredChanges = await changed;
       await start();
       await changesAndEventsAgree(`kill${round}`, answeredChanges);
-      const verified = await clients.admin.verifyAudit({});
-      expect(verified.firstDefect).toBeUndefined();
-      expect(verified.intact).toBe(true);
+      // Recomputing everything takes longer with every round: of many rounds not after each.
+      if (KILLS < 10 || round % 25 === 0 || round === KILLS - 1) {
+        const verified = await clients.admin.verifyAudit({});
+        expect(verified.firstDefect).toBeUndefined();
+        expect(verified.intact).toBe(true);
+      }
       const seen = await recorded(`kill${round}`, begun);
       expect(answered.filter((id) => !seen.has(id))).toEqual([]);
       // What was answered was also taken from the limit.
