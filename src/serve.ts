@@ -167,6 +167,7 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
     });
   }, tls);
   const metrics = createServer((_request, response) => {
+    telemetry.shared(store.sharing?.skewMs ?? 0, store.sharing?.lease.holds ?? true);
     void telemetry.registry.metrics().then((text) => {
       response.writeHead(200, { 'content-type': telemetry.registry.contentType }).end(text);
     });

@@ -79,6 +79,8 @@ export class Metrics implements CallObserver {
   readonly #seconds: Histogram<'method'>;
   readonly #serving: Gauge;
   readonly #alerts: Counter<'type'>;
+  readonly #skew: Gauge;
+  readonly #lease: Gauge;
   readonly #children = new Map<string, { calls: Counter.Internal; seconds: Histogram.Internal<'method'> }>();
   readonly #logger: Logger;
 
@@ -115,6 +117,16 @@ export class Metrics implements CallObserver {
       labelNames: ['type'],
       registers,
     });
+    this.#skew = new Gauge({
+      name: 'apikeyd_store_clock_skew_seconds',
+      help: "How far the store's clock is ahead of this machine's.",
+      registers,
+    });
+    this.#lease = new Gauge({
+      name: 'apikeyd_lease_holds',
+      help: '1 while records may be used from memory without asking the store.',
+      registers,
+    });
     this.#serving = new Gauge({ name: 'apikeyd_serving', help: '1 while decisions can be made.', registers });
   }
 
@@ -140,6 +152,12 @@ export class Metrics implements CallObserver {
 
   alerted(type: AlertType): void {
     this.#alerts.labels(type).inc();
+  }
+
+  /** How far the store's clock is ahead of this machine's, and whether records may be used from memory. */
+  shared(skewMs: number, leaseHolds: boolean): void {
+    this.#skew.set(skewMs / 1000);
+    this.#lease.set(leaseHolds ? 1 : 0);
   }
 
   serving(is: boolean): void {

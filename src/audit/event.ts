@@ -22,3 +22,26 @@ export class EventFactory {
     return { id: `${this.processId}-${this.#count}`, entry, servedBy: this.processId };
   }
 }
+
+type OwnFacts = Pick<AuditEntry, 'time' | 'outcome' | 'reason'> & Partial<AuditEntry>;
+
+/** An event of the server itself, about no call. */
+export function ownEntry(facts: OwnFacts): AuditEntry {
+  return {
+    method: '',
+    keyId: '',
+    callerKeyId: '',
+    keyFingerprint: '',
+    requiredScope: '',
+    clientIp: '',
+    clientIpIsPeer: false,
+    userAgent: '',
+    secretSlot: '',
+    cost: 0,
+    dryRun: false,
+    latencyMicros: 0,
+    requestId: '',
+    refusedCalls: 0,
+    ...facts,
+  };
+}

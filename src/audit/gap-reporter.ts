@@ -1,5 +1,6 @@
 import { ApiError } from '../keys/errors.ts';
 import type { AuditEntry, Clock } from '../keys/ports.ts';
+import { ownEntry } from './event.ts';
 
 /** Counts the calls that were refused without an event, and writes the count as one event when the log takes it. */
 export class GapReporter {
@@ -39,23 +40,6 @@ export class GapReporter {
 }
 
 function gapEntry(refusedCalls: number, since: number): AuditEntry {
-  return {
-    method: '',
-    time: since,
-    outcome: 'GAP',
-    reason: 'calls refused while the log or the server was away or overwhelmed',
-    keyId: '',
-    callerKeyId: '',
-    keyFingerprint: '',
-    requiredScope: '',
-    clientIp: '',
-    clientIpIsPeer: false,
-    userAgent: '',
-    secretSlot: '',
-    cost: 0,
-    dryRun: false,
-    latencyMicros: 0,
-    requestId: '',
-    refusedCalls,
-  };
+  const reason = 'calls refused while the log or the server was away or overwhelmed';
+  return ownEntry({ time: since, outcome: 'GAP', reason, refusedCalls });
 }

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { AuditEntry, AuditLog, ChainPrefix, Clock } from '../keys/ports.ts';
+import { ownEntry } from './event.ts';
 
 /** The outcome of the event that says where a chain begins from now on. */
 export const CHECKPOINT = 'CHECKPOINT';
@@ -36,24 +37,13 @@ export class Retention {
   }
 
   #checkpoint(prefix: ChainPrefix, requestId: string): AuditEntry {
-    return {
+    const reason = checkpointReason(prefix.processId, prefix);
+    return ownEntry({
       method: 'apikeyd/retention',
       time: this.#clock.now(),
       outcome: CHECKPOINT,
-      reason: checkpointReason(prefix.processId, prefix),
-      keyId: '',
-      callerKeyId: '',
-      keyFingerprint: '',
-      requiredScope: '',
-      clientIp: '',
-      clientIpIsPeer: false,
-      userAgent: '',
-      secretSlot: '',
-      cost: 0,
-      dryRun: false,
-      latencyMicros: 0,
+      reason,
       requestId,
-      refusedCalls: 0,
-    };
+    });
   }
 }

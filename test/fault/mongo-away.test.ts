@@ -2,39 +2,23 @@
 import * as grpc from '@grpc/grpc-js';
 import { service } from 'grpc-health-check';
 import { MongoClient } from 'mongodb';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { decide, decisionOf, failureOf, makeKey } from '../rpc/cases.ts';
-import { type Clients, freshDatabase, startServer, type TestServer } from '../support/server.ts';
-import { Wire } from '../support/wire.ts';
+import { wiredServer } from '../support/wired.ts';
 
 const mongoUri = inject('mongoUri');
 
 describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('MongoDB away', () => {
-  let database: ReturnType<typeof freshDatabase>;
-  let wire: Wire;
-  let server: TestServer;
-  let clients: Clients;
-  beforeAll(async () => {
-    database = freshDatabase('mongo', mongoUri);
-    const wired = await Wire.to(database.url);
-    wire = wired.wire;
-    server = await startServer(wired.url, database.folder);
-    clients = server.clients('grpc');
-  });
-  afterAll(async () => {
-    wire.mend();
-    await server.stop();
-    await wire.close();
-    await database.drop();
-  });
+  const wired = wiredServer(mongoUri);
 
-  const ready = async () => (await fetch(`http://127.0.0.1:${server.running.ports.http}/readyz`)).status;
+  const ready = async () =>
+    (await fetch(`http://127.0.0.1:${wired.server.running.ports.http}/readyz`)).status;
   const until = async (holds: () => Promise<boolean>) => {
     while (!(await holds())) await new Promise((resolve) => setTimeout(resolve, 50));
   };
   const works = async (secret: string) => {
     try {
-      return (await decide(clients, secret)).valid;
+      return (await decide(wired.clients, secret)).valid;
     } catch {
       return false;
     }
@@ -43,47 +27,52 @@ describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('MongoDB away', ()
   it.each(['cut', 'hold'] as const)(
     '%s: no decision, no hang, NOT_SERVING, then back with the gap counted',
     async (fault) => {
-      const { secret } = await makeKey(clients);
-      expect(await decisionOf(clients, secret)).toBe('VALID');
+      const { secret } = await makeKey(wired.clients);
+      expect(await decisionOf(wired.clients, secret)).toBe('VALID');
       const gapsBefore = await refusedCalls();
-      const watched = watchHealth(server.running.ports.grpc);
-      wire[fault]();
+      const watched = watchHealth(wired.server.running.ports.grpc);
+      wired.wire[fault]();
       const begun = Date.now();
-      const failures = await Promise.all(Array.from({ length: 5 }, () => failureOf(decide(clients, secret))));
+      const failures = await Promise.all(
+        Array.from({ length: 5 }, () => failureOf(decide(wired.clients, secret))),
+      );
       expect(Date.now() - begun).toBeLessThan(10_000);
       for (const failure of failures)
         expect(failure).toMatchObject({ code: 'Unavailable', reason: 'AUDIT_UNAVAILABLE' });
-      expect(await failureOf(clients.admin.getKey({ id: 'uid-apikey-0000000000000000' }))).toMatchObject({
+      expect(
+        await failureOf(wired.clients.admin.getKey({ id: 'uid-apikey-0000000000000000' })),
+      ).toMatchObject({
         code: 'Unavailable',
       });
       await until(async () => (await ready()) === 503);
-      wire.mend();
+      wired.wire.mend();
       await until(() => works(secret));
       await until(async () => (await ready()) === 200);
       await until(async () => watched.seen.length >= 3);
       watched.end();
       expect(watched.seen.slice(0, 3)).toEqual(['SERVING', 'NOT_SERVING', 'SERVING']);
       // The decisions were made and are in the log, late; the refused read is in the gap.
-      const events = (await clients.admin.listAuditEvents({ outcome: 'DECISION_VALID', pageSize: 1000 }))
-        .events;
+      const events = (
+        await wired.clients.admin.listAuditEvents({ outcome: 'DECISION_VALID', pageSize: 1000 })
+      ).events;
       expect(events.length).toBeGreaterThanOrEqual(6);
       await until(async () => (await refusedCalls()) > gapsBefore);
     },
   );
 
   const refusedCalls = async () => {
-    const { events } = await clients.admin.listAuditEvents({ outcome: 'GAP', pageSize: 1000 });
+    const { events } = await wired.clients.admin.listAuditEvents({ outcome: 'GAP', pageSize: 1000 });
     return events.reduce((sum, event) => sum + Number(event.refusedCalls), 0);
   };
 
   it('leaves no key without its event and no event without its key, cut at any moment', async () => {
-    const { secret } = await makeKey(clients);
+    const { secret } = await makeKey(wired.clients);
     const made: string[] = [];
     let over = false;
     const lanes = Array.from({ length: 8 }, async (_, lane) => {
       for (let i = 0; !over; i++) {
         try {
-          made.push((await makeKey(clients, { name: `cut ${lane} ${i}` })).id);
+          made.push((await makeKey(wired.clients, { name: `cut ${lane} ${i}` })).id);
         } catch {
           // Unknown to the caller: the store decides, and must be of one mind.
         }
@@ -93,14 +82,14 @@ describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('MongoDB away', ()
     for (let cut = 0; cut < 15; cut++) {
       // Uneven pauses, so that the cut falls between different steps of a change.
       await new Promise((resolve) => setTimeout(resolve, 90 + ((cut * 137) % 400)));
-      wire.cut();
+      wired.wire.cut();
       await new Promise(setImmediate);
-      wire.mend();
+      wired.wire.mend();
     }
     over = true;
     await Promise.all(lanes);
     await until(() => works(secret));
-    const client = await new MongoClient(database.url).connect();
+    const client = await new MongoClient(wired.database.url).connect();
     try {
       const db = client.db();
       const log = db.collection<{ _id: string; key_id: string }>('api_key_audit_log');

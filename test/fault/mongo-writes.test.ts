@@ -1,32 +1,15 @@
 // If this fails, a database that fails at one step of a change leaves half of it, or hangs or misleads its caller.
 import { MongoClient } from 'mongodb';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
 import { decide, decisionOf, makeKey } from '../rpc/cases.ts';
-import { type Clients, freshDatabase, startServer, type TestServer } from '../support/server.ts';
-import { Wire } from '../support/wire.ts';
+import { wiredServer } from '../support/wired.ts';
 
 const mongoUri = inject('mongoUri');
 /** Messages of a change and of what runs beside it. */
 const STEPS = process.env.LONG ? 40 : 14;
 
 describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('MongoDB failing at one step', () => {
-  let database: ReturnType<typeof freshDatabase>;
-  let wire: Wire;
-  let server: TestServer;
-  let clients: Clients;
-  beforeAll(async () => {
-    database = freshDatabase('mongo', mongoUri);
-    const wired = await Wire.to(database.url);
-    wire = wired.wire;
-    server = await startServer(wired.url, database.folder);
-    clients = server.clients('grpc');
-  });
-  afterAll(async () => {
-    wire.mend();
-    await server.stop();
-    await wire.close();
-    await database.drop();
-  });
+  const wired = wiredServer(mongoUri);
 
   const until = async (holds: () => Promise<boolean>) => {
     const begun = Date.now();
@@ -37,7 +20,7 @@ describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('MongoDB failing a
   };
   const works = async () => {
     try {
-      await clients.admin.getStats({});
+      await wired.clients.admin.getStats({});
       return true;
     } catch {
       return false;
@@ -56,20 +39,20 @@ describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('MongoDB failing a
   it.each(Array.from({ length: STEPS }, (_, i) => i + 1))(
     'message %i of a creation and a revocation does not arrive',
     async (n) => {
-      const made = await makeKey(clients);
-      await decide(clients, made.secret);
-      wire.cutAtMessage(n);
+      const made = await makeKey(wired.clients);
+      await decide(wired.clients, made.secret);
+      wired.wire.cutAtMessage(n);
       const name = `created ${n}`;
-      const mending = until(async () => wire.passed >= n).then(
-        () => wire.mend(),
-        () => wire.mend(),
+      const mending = until(async () => wired.wire.passed >= n).then(
+        () => wired.wire.mend(),
+        () => wired.wire.mend(),
       );
-      const created = await answered(makeKey(clients, { name }));
-      const revoked = await answered(clients.admin.revokeKey({ id: made.id, reason: 1 }));
-      wire.mend();
+      const created = await answered(makeKey(wired.clients, { name }));
+      const revoked = await answered(wired.clients.admin.revokeKey({ id: made.id, reason: 1 }));
+      wired.wire.mend();
       await mending;
       await until(works);
-      const client = await new MongoClient(database.url).connect();
+      const client = await new MongoClient(wired.database.url).connect();
       try {
         const keys = client
           .db()
@@ -91,30 +74,32 @@ describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('MongoDB failing a
         const key = await keys.findOne({ _id: made.id });
         if (revoked) expect(key?.revoke_time).toBeDefined();
         // What the store holds is what is answered, whatever the caller was told.
-        expect(await decisionOf(clients, made.secret)).toBe(
+        expect(await decisionOf(wired.clients, made.secret)).toBe(
           key?.revoke_time === undefined ? 'VALID' : 'REVOKED',
         );
       } finally {
         await client.close();
       }
-      expect((await clients.admin.verifyAudit({})).firstDefect).toBeUndefined();
+      expect((await wired.clients.admin.verifyAudit({})).firstDefect).toBeUndefined();
     },
   );
 
   it('answering each request a second late still decides, within the deadline, and never on old facts', async () => {
-    const made = await makeKey(clients);
-    expect(await decisionOf(clients, made.secret)).toBe('VALID');
-    wire.slow(1_000);
+    const made = await makeKey(wired.clients);
+    expect(await decisionOf(wired.clients, made.secret)).toBe('VALID');
+    wired.wire.slow(1_000);
     // The poll takes longer than the lease lasts: every call reads.
     await new Promise((resolve) => setTimeout(resolve, 1_500));
     const begun = Date.now();
-    const answers = await Promise.allSettled(Array.from({ length: 20 }, () => decide(clients, made.secret)));
+    const answers = await Promise.allSettled(
+      Array.from({ length: 20 }, () => decide(wired.clients, made.secret)),
+    );
     expect(Date.now() - begun).toBeLessThan(10_000);
     for (const answer of answers)
       if (answer.status === 'fulfilled') expect(answer.value.cacheAge?.seconds ?? 0n).toBe(0n);
-    await answered(clients.admin.revokeKey({ id: made.id, reason: 1 }));
-    wire.mend();
+    await answered(wired.clients.admin.revokeKey({ id: made.id, reason: 1 }));
+    wired.wire.mend();
     await until(works);
-    expect(await decisionOf(clients, made.secret)).toBe('REVOKED');
+    expect(await decisionOf(wired.clients, made.secret)).toBe('REVOKED');
   });
 });

@@ -113,17 +113,18 @@ export class MongoAuditLog implements AuditLog {
     });
   }
 
-  /** By process and sequence: the order of its unique index. */
+  /** By process and sequence: the order of the unique index, which serves each of the two queries. */
   readChains(page: Page): Promise<Paged<AuditRecord>> {
     return guarded(async (limits) => {
       const [process = '', sequence = 0] = page.after ?? [];
-      const rest = { process_id: String(process), sequence: { $gt: Number(sequence) } };
-      const where = page.after === undefined ? {} : { $or: [rest, { process_id: { $gt: String(process) } }] };
-      const docs = await this.#database.audit
-        .find(where, limits)
-        .sort({ process_id: 1, sequence: 1 })
-        .limit(page.size + 1)
-        .toArray();
+      const read = (where: Filter<AuditDoc>, size: number) =>
+        this.#database.audit.find(where, limits).sort({ process_id: 1, sequence: 1 }).limit(size).toArray();
+      const wanted = page.size + 1;
+      const same = { process_id: String(process), sequence: { $gt: Number(sequence) } };
+      const docs = page.after === undefined ? [] : await read(same, wanted);
+      if (docs.length < wanted) {
+        docs.push(...(await read({ process_id: { $gt: String(process) } }, wanted - docs.length)));
+      }
       const paged = pagedBy(docs, page.size, (doc) => [doc.process_id, doc.sequence]);
       return { items: paged.items.map(toRecord), next: paged.next };
     });
