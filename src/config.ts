@@ -292,6 +292,25 @@ function checkTogether(config: Config): void {
   }
 }
 
+export interface SettingInUse {
+  readonly name: string;
+  /** Of a secret one only whether it is set. */
+  readonly value: string;
+  readonly origin: 'default' | 'environment';
+}
+
+/** What is in force, for people to look at. @throws ConfigError */
+export function settingsInUse(env: Readonly<Record<string, string | undefined>>): SettingInUse[] {
+  const config = readConfig(env);
+  const rows: readonly Row[] = SETTINGS;
+  return rows.map((row) => {
+    const value = String(config[row.name as SettingName]);
+    const isDefault = !env[row.name];
+    const shown = row.secret === true && !isDefault ? '(set)' : value;
+    return { name: row.name, value: shown, origin: isDefault ? 'default' : 'environment' };
+  });
+}
+
 /** `22-04` as hours of the day, `undefined` for ''. @throws ConfigError */
 export function parseQuietHours(value: string): { from: number; to: number } | undefined {
   if (value === '') return undefined;

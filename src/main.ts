@@ -6,7 +6,9 @@ import { adminKey, localOrigin } from './bootstrap.ts';
 import { apiKeyCommand } from './cli/api-key.ts';
 import { auditCommand } from './cli/audit.ts';
 import { CliError, EXIT } from './cli/client.ts';
-import { type Config, ConfigError, readConfig } from './config.ts';
+import { alertsCommand, anomaliesCommand } from './cli/notices.ts';
+import { table } from './cli/output.ts';
+import { type Config, ConfigError, readConfig, settingsInUse } from './config.ts';
 import { ManageKeys } from './keys/manage-keys.ts';
 import { graceBounds, openConfiguredStore, serve, systemClock } from './serve.ts';
 import { StartError } from './store/store.ts';
@@ -71,6 +73,14 @@ async function recoverCommand(): Promise<void> {
   }
 }
 
+/** Each setting with its value, but never a secret one. */
+function configTable(env: NodeJS.ProcessEnv): string {
+  return table(
+    ['SETTING', 'VALUE', 'FROM'],
+    settingsInUse(env).map(({ name, value, origin }) => [name, value, origin]),
+  );
+}
+
 /** One line, and the exit code that says what kind of failure it was. */
 function fail(error: unknown): never {
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? EXIT.ok : EXIT.usage);
@@ -91,6 +101,10 @@ program
   .command('serve')
   .description('run the server; settings come from the environment')
   .action(serveCommand);
+program
+  .command('config')
+  .description('print the settings, their values and where those come from')
+  .action(() => print(configTable(process.env)));
 program.command('recover').description('make a new admin key, straight on the store').action(recoverCommand);
 const defaults = {
   address: process.env.APIKEYD_ADDRESS || '127.0.0.1:50051',
@@ -100,7 +114,8 @@ const defaults = {
 const exit = (code: number) => {
   process.exitCode = code;
 };
-for (const group of [apiKeyCommand(defaults, print, exit), auditCommand(defaults, print, exit)]) {
+for (const command of [apiKeyCommand, auditCommand, anomaliesCommand, alertsCommand]) {
+  const group = command(defaults, print, exit);
   program.addCommand(group);
   for (const command of [group, ...group.commands]) command.exitOverride();
 }

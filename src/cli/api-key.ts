@@ -14,6 +14,7 @@ import {
   RevokeReason,
   RevokeReasonSchema,
 } from '../../gen/apikey/v1/key_pb.ts';
+import { addMoreKeyCommands } from './api-key-more.ts';
 import {
   type ClientDefaults,
   type Clients,
@@ -32,6 +33,7 @@ import {
   rateLimit,
   seconds,
   secretFrom,
+  toRateLimits,
   wholeNumber,
   word,
 } from './values.ts';
@@ -74,7 +76,7 @@ const CREATE_EXAMPLE =
 
 /** `apikeyd api-key …`: keys, over gRPC. `exit` is told the exit code of a command that has run. */
 export function apiKeyCommand(defaults: ClientDefaults, print: Print, exit: (code: number) => void): Command {
-  const group = new Command('api-key').description('create, list, validate, rotate and revoke keys');
+  const group = new Command('api-key').description('make, look at, change and end keys');
   const run = runner(exit);
 
   withConnection(group.command('create <name>'), defaults)
@@ -132,6 +134,7 @@ export function apiKeyCommand(defaults: ClientDefaults, print: Print, exit: (cod
     .option('--note <text>', 'kept with the key')
     .action(run((clients, options: RevokeOptions, id) => revoke(clients, options, id, print)));
 
+  addMoreKeyCommands(group, defaults, run, print);
   return group;
 }
 
@@ -147,11 +150,7 @@ async function create(
     ownerId: options.owner,
     keyType: options.keyType,
     scopes: [...options.scope],
-    rateLimits: (options.rateLimit ?? []).map(({ name: limitName, limit, windowSeconds }) => ({
-      name: limitName,
-      limit,
-      window: { seconds: BigInt(windowSeconds) },
-    })),
+    rateLimits: toRateLimits(options.rateLimit ?? []),
     rateLimitBucket: options.bucket ?? '',
     ipAllowlist: [...(options.allowIp ?? [])],
     metadata: Object.fromEntries(options.metadata ?? []),

@@ -91,6 +91,9 @@ export function explain(error: unknown, { address = '' }: ConnectionOptions): Cl
   return new CliError(EXIT.denied, [`${failure.rawMessage} (${reason})`, ...lines].join('\n'));
 }
 
+/** Makes an action of a command. */
+export type Runner = ReturnType<typeof runner>;
+
 /** Runs commands: connects, acts, tells the exit code, and words what fails. */
 export function runner(exit: (code: number) => void) {
   return <O extends ConnectionOptions>(

@@ -27,6 +27,15 @@ export function rateLimit(text: string): { name: string; limit: bigint; windowSe
   return { name: name ?? `per-${window}`, limit: BigInt(limit), windowSeconds: seconds(window) };
 }
 
+/** The same as the API takes it. */
+export function toRateLimits(limits: readonly ReturnType<typeof rateLimit>[]) {
+  return limits.map(({ name, limit, windowSeconds }) => ({
+    name,
+    limit,
+    window: { seconds: BigInt(windowSeconds) },
+  }));
+}
+
 /** A time with Z or an offset. */
 export function isoTime(text: string): Date {
   const time = ISO.test(text) ? new Date(text) : new Date(Number.NaN);

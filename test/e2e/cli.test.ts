@@ -1,5 +1,5 @@
 // If this fails, people at a terminal cannot make or end keys, or a secret shows where it must not.
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { connect as tlsConnect } from 'node:tls';
@@ -33,6 +33,83 @@ describe('apikeyd', () => {
   afterAll(async () => {
     await server.end('SIGTERM');
     await database.drop();
+  });
+
+  it('shows, changes and expires keys, and counts them', async () => {
+    const { key } = await create('--metadata', 'team=a');
+    const shown = await cli(['api-key', 'get', key.id]);
+    expect(shown.stdout).toMatch(/^id +uid-apikey-/);
+    expect(shown.stdout).toMatch(/metadata +team=a/);
+    const changed = await cli([
+      'api-key',
+      'update',
+      key.id,
+      '--scope',
+      'c:d',
+      '--rate-limit',
+      '5/60s',
+      '--disable',
+      '--etag',
+      key.etag,
+    ]);
+    expect(changed).toMatchObject({
+      code: 0,
+      stdout: `changed scopes, rate_limits, disabled of ${key.id}\n`,
+    });
+    const stale = await cli(['api-key', 'update', key.id, '--name', 'late', '--etag', key.etag]);
+    expect(stale).toMatchObject({ code: 1, stderr: expect.stringContaining('ETAG_MISMATCH') });
+    expect((await cli(['api-key', 'update', key.id])).code).toBe(2);
+    expect((await cli(['api-key', 'update', key.id, '--enable', '--disable'])).code).toBe(2);
+    const enabled = JSON.parse(
+      (await cli(['api-key', 'update', key.id, '--enable', '--unlimited', '--json'])).stdout,
+    );
+    expect(enabled.key).toMatchObject({ scopes: ['c:d'], status: 'KEY_STATUS_ACTIVE' });
+    expect(enabled.key.rateLimits).toBeUndefined();
+    expect((await cli(['api-key', 'expire', key.id])).stdout).toContain(`${key.id} expires at 20`);
+    expect((await cli(['api-key', 'expire', key.id, '--at', 'tomorrow'])).code).toBe(2);
+    expect((await cli(['api-key', 'stats'])).stdout).toMatch(/keys EXPIRED +[1-9]/);
+  });
+
+  it('lists and resolves anomalies, and watches alerts', async () => {
+    const { key, secret } = await create();
+    const { auth } = clientsOf(
+      server.ports,
+      'grpc',
+      readFileSync(join(database.folder, 'admin.key'), 'utf8').trim(),
+    );
+    for (let i = 0; i < 6; i++) await auth.validateKey({ key: secret, clientIp: `192.0.2.${i + 1}` });
+    const listed = async (...more: string[]) =>
+      (await cli(['anomalies', 'list', '--key', key.id, ...more])).stdout;
+    while (!(await listed()).includes('MULTIPLE_IPS'));
+    const id = /anomaly-\w+/.exec(await listed())?.[0] ?? '';
+    expect((await cli(['anomalies', 'resolve', id])).stdout).toMatch(/^resolved anomaly-/);
+    expect(await listed()).not.toContain(id);
+    expect(await listed('--all')).toContain('RESOLVED');
+    const since = new Date(Date.now() - 60_000).toISOString();
+    const env = {
+      PATH: process.env.PATH ?? '',
+      APIKEYD_ADDRESS: `127.0.0.1:${server.ports.grpc}`,
+      APIKEYD_KEY_FILE: join(database.folder, 'admin.key'),
+    };
+    const main = new URL('../../src/main.ts', import.meta.url).pathname;
+    const watching = spawn(process.execPath, [main, 'alerts', 'watch', '--since', since], { env });
+    let seen = '';
+    watching.stdout.on('data', (chunk: Buffer) => {
+      seen += chunk;
+    });
+    while (!seen.includes(key.id)) await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(seen).toMatch(/ANOMALY +key uid-apikey-\w+ is used from more addresses/);
+    watching.kill('SIGINT');
+  });
+
+  it('prints the settings that are in force, and no secret', async () => {
+    const env = { REDIS_URL: 'redis://:hunter2@localhost', LOG_LEVEL: 'warn' };
+    const { stdout } = await apikeyd(['config'], { env });
+    expect(stdout).toMatch(/LOG_LEVEL +warn +environment/);
+    expect(stdout).toMatch(/REDIS_URL +\(set\) +environment/);
+    expect(stdout).toMatch(/CACHE_TTL_SECONDS +300 +default/);
+    expect(stdout).not.toContain('hunter2');
+    expect(await apikeyd(['config'], { env: { LOG_LEVEL: 'loud' } })).toMatchObject({ code: 78 });
   });
 
   it('lists, exports and verifies the audit, and finds what was taken away since an export', async () => {
