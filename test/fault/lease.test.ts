@@ -241,19 +241,18 @@ describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('several processes
       await clients.admin.revokeKey({ id, reason: 1 });
       return performance.now() - begun;
     };
-    const other = () =>
-      spawnServer(lonely.url, lonely.folder, { ADMIN_BOOTSTRAP_KEY: admin, REVISION_LEASE_MS: '500' });
+    const other = () => spawnServer(lonely.url, lonely.folder, { ADMIN_BOOTSTRAP_KEY: admin });
     try {
-      expect(await took()).toBeLessThan(500);
+      expect(await took()).toBeLessThan(1_000);
       const leaver = await other();
-      expect(await took()).toBeGreaterThan(600);
+      expect(await took()).toBeGreaterThan(1_200);
       await leaver.end('SIGTERM');
-      expect(await took()).toBeLessThan(500);
+      expect(await took()).toBeLessThan(1_000);
       await (await other()).end('SIGKILL');
-      expect(await took()).toBeGreaterThan(600);
+      expect(await took()).toBeGreaterThan(1_200);
       // Its counter stands still; ten of its leases later it is taken away.
       const begun = Date.now();
-      while ((await took()) > 600) expect(Date.now() - begun).toBeLessThan(20_000);
+      while ((await took()) > 1_200) expect(Date.now() - begun).toBeLessThan(40_000);
     } finally {
       await one.end('SIGTERM');
       await lonely.drop();
@@ -288,7 +287,8 @@ describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('several processes
     await delay(200);
     for (let i = 0; i < 5; i++) await decide(a.clients, 'x', { clientIp });
     const locked = Date.now();
-    expect((await seen) - locked).toBeLessThan(2_000);
+    // 1 s where nothing else runs; the bound leaves room for a machine that is busy.
+    expect((await seen) - locked).toBeLessThan(4_000);
     stop.abort();
   });
 });

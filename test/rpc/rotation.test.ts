@@ -256,8 +256,9 @@ forEveryMount((mount) => {
     const { clients } = mount;
     const { id, secret } = await makeKey(clients, { scopes: ['apikeys:audit'] });
     const stream = watching(clientsFor(secret), {});
-    await vi.waitFor(async () =>
-      expect((await clients.admin.listAuditEvents({ callerKeyId: id })).events).toHaveLength(1),
+    await vi.waitFor(
+      async () => expect((await clients.admin.listAuditEvents({ callerKeyId: id })).events).toHaveLength(1),
+      5_000,
     );
     await clients.admin.revokeKey({ id, reason: 1 });
     const ended = await stream.over;

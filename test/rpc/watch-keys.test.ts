@@ -38,7 +38,7 @@ forEveryMount((mount) => {
     await clients.admin.updateKey({ key: { id, name: 'n' }, updateMask: { paths: ['name'] } });
     await clients.admin.expireKey({ id });
     await clients.admin.revokeKey({ id, reason: 1 });
-    await vi.waitFor(() => expect(stream.changes()).toHaveLength(5), 1_000);
+    await vi.waitFor(() => expect(stream.changes()).toHaveLength(5), 3_000);
     const { CREATED, ROTATED, UPDATED, EXPIRED, REVOKED } = KeyChange;
     expect(stream.changes().map(({ change }) => change)).toEqual([
       CREATED,

@@ -129,7 +129,7 @@ describe.skipIf(uri === '' && process.env.CI !== 'true')('mongo', () => {
     await expect(keys.get('uid-apikey-0000000000000000')).rejects.toMatchObject({
       code: 'STORE_UNAVAILABLE',
     });
-    await vi.waitFor(() => expect(warnings).toHaveLength(1));
+    await vi.waitFor(() => expect(warnings).toHaveLength(1), 5_000);
     clock.advance(5_001);
     await expect(sharing.healthy()).rejects.toThrow();
     await vi.waitFor(() => sharing.healthy(), 5_000);

@@ -69,7 +69,7 @@ describe.skipIf(!here && process.env.CI !== 'true')('alerts on Redis', () => {
     let listener = await listen();
     alerts = new RedisAlerts(`redis://127.0.0.1:${port}`, (text) => warnings.push(text));
     await vi.waitFor(async () => expect(await published('a')).toBe(true), { timeout: 5_000 });
-    await vi.waitFor(() => expect(heard).toHaveLength(1));
+    await vi.waitFor(() => expect(heard).toHaveLength(1), 5_000);
     expect(JSON.parse(heard[0] ?? '')).toEqual({
       id: 'a',
       type: 'ANOMALY',
@@ -86,7 +86,7 @@ describe.skipIf(!here && process.env.CI !== 'true')('alerts on Redis', () => {
     await start();
     listener = await listen();
     await vi.waitFor(async () => expect(await published('c')).toBe(true), { timeout: 10_000 });
-    await vi.waitFor(() => expect(heard.some((message) => message.includes('"c"'))).toBe(true));
+    await vi.waitFor(() => expect(heard.some((message) => message.includes('"c"'))).toBe(true), 5_000);
     expect(warnings).toHaveLength(1);
     listener.destroy();
   });
@@ -99,7 +99,7 @@ describe.skipIf(!here && process.env.CI !== 'true')('alerts on Redis', () => {
     const begun = Date.now();
     expect(await published('a')).toBe(false);
     expect(Date.now() - begun).toBeLessThan(4_000);
-    await vi.waitFor(() => expect(told).toHaveLength(1));
+    await vi.waitFor(() => expect(told).toHaveLength(1), 5_000);
     expect(told.join('')).not.toContain('hunter2');
   });
 });

@@ -96,7 +96,7 @@ describe('watch', () => {
   const typesOf = async () => (await alerts()).map(({ type }) => type);
   /** What is raised is written a little later. */
   const settled = async (count: number) => {
-    await vi.waitFor(async () => expect(await alerts()).toHaveLength(count));
+    await vi.waitFor(async () => expect(await alerts()).toHaveLength(count), 5_000);
   };
   const sweep = async (watch: Watch) => {
     watch.start();
