@@ -113,17 +113,23 @@ export class MongoAuditLog implements AuditLog {
     });
   }
 
-  /** By process and sequence: the order of the unique index, which serves each of the two queries. */
+  /** By process and sequence: the order of the unique index. */
   readChains(page: Page): Promise<Paged<AuditRecord>> {
     return guarded(async (limits) => {
       const [process = '', sequence = 0] = page.after ?? [];
+      const [process_id, after] = [String(process), Number(sequence)];
       const read = (where: Filter<AuditDoc>, size: number) =>
         this.#database.audit.find(where, limits).sort({ process_id: 1, sequence: 1 }).limit(size).toArray();
       const wanted = page.size + 1;
-      const same = { process_id: String(process), sequence: { $gt: Number(sequence) } };
-      const docs = page.after === undefined ? [] : await read(same, wanted);
+      // A chain has no gaps, so its next page lies in this range: far less to sort where the index does not.
+      const range = { process_id, sequence: { $gt: after, $lte: after + wanted } };
+      const docs = page.after === undefined ? [] : await read(range, wanted);
+      if (docs.length < wanted && page.after !== undefined) {
+        const beyond = { process_id, sequence: { $gt: after + wanted } };
+        docs.push(...(await read(beyond, wanted - docs.length)));
+      }
       if (docs.length < wanted) {
-        docs.push(...(await read({ process_id: { $gt: String(process) } }, wanted - docs.length)));
+        docs.push(...(await read({ process_id: { $gt: process_id } }, wanted - docs.length)));
       }
       const paged = pagedBy(docs, page.size, (doc) => [doc.process_id, doc.sequence]);
       return { items: paged.items.map(toRecord), next: paged.next };
