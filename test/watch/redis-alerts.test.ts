@@ -5,6 +5,8 @@ import { createClient } from '@redis/client';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { Alert } from '../../src/keys/notices.ts';
 import { REDIS_CHANNEL, RedisAlerts } from '../../src/watch/redis-alerts.ts';
+import { decisionOf, makeKey } from '../rpc/cases.ts';
+import { freshDatabase, startServer } from '../support/server.ts';
 
 const here = spawnSync('redis-server', ['--version']).status === 0;
 
@@ -45,12 +47,12 @@ describe.skipIf(!here && process.env.CI !== 'true')('alerts on Redis', () => {
     await start();
   });
   afterAll(() => void redis.kill('SIGKILL'));
-  let alerts: RedisAlerts;
-  afterEach(() => alerts.close());
+  let alerts: RedisAlerts | undefined;
+  afterEach(() => alerts?.close());
 
   const published = async (id: string) => {
     try {
-      await alerts.publish(alert(id));
+      await alerts?.publish(alert(id));
       return true;
     } catch {
       return false;
@@ -101,5 +103,51 @@ describe.skipIf(!here && process.env.CI !== 'true')('alerts on Redis', () => {
     expect(Date.now() - begun).toBeLessThan(4_000);
     await vi.waitFor(() => expect(told).toHaveLength(1), 5_000);
     expect(told.join('')).not.toContain('hunter2');
+  });
+
+  it('carries the alerts of a server, which decides as ever when Redis is away', async () => {
+    const database = freshDatabase('sqlite', '');
+    const server = await startServer(database.url, database.folder, {
+      REDIS_URL: `redis://127.0.0.1:${port}`,
+    });
+    const clients = server.clients('grpc');
+    const heard: { type: string; client_ip: string }[] = [];
+    const listen = async () => {
+      const listener = createClient({ url: `redis://127.0.0.1:${port}` });
+      listener.on('error', () => {});
+      await listener.connect();
+      await listener.subscribe(REDIS_CHANNEL, (message) => heard.push(JSON.parse(message)));
+      return listener;
+    };
+    const lockOut = async (clientIp: string) => {
+      for (let i = 0; i < 5; i++) expect(await decisionOf(clients, 'x', { clientIp })).toBe('MALFORMED');
+    };
+    let listener = await listen();
+    let next = 3;
+    try {
+      await lockOut('192.0.2.1');
+      await vi.waitFor(
+        () => expect(heard).toMatchObject([{ type: 'LOCKOUT', client_ip: '192.0.2.1' }]),
+        5_000,
+      );
+      listener.destroy();
+      await stop();
+      const { secret } = await makeKey(clients);
+      await lockOut('192.0.2.2');
+      for (let i = 0; i < 20; i++) expect(await decisionOf(clients, secret)).toBe('VALID');
+      const said = () => server.log.filter((line) => line.includes('Redis is away'));
+      await vi.waitFor(() => expect(said()).toHaveLength(1), 5_000);
+      await start();
+      listener = await listen();
+      await vi.waitFor(async () => {
+        await lockOut(`192.0.2.${next++}`);
+        expect(heard.length).toBeGreaterThan(1);
+      }, 15_000);
+      expect(said()).toHaveLength(1);
+    } finally {
+      listener.destroy();
+      await server.stop();
+      await database.drop();
+    }
   });
 });

@@ -37,7 +37,7 @@ describe('sweeper', () => {
   const sweeper = (retentionDays: number, over: Partial<Store> = {}) =>
     new Sweeper({
       store: { ...store, ...over },
-      lease: store.sweepLease,
+      lease: over.sweepLease ?? store.sweepLease,
       retention: new Retention(store.audit, clock),
       alertLog: store.alerts,
       anomalies: store.anomalies,
@@ -61,6 +61,17 @@ describe('sweeper', () => {
     await sweeper(90).sweep();
     // What is left, and a checkpoint for each of the three steps.
     expect(await store.audit.count()).toBe(4);
+  });
+
+  it('leaves the work to the process whose turn it is', async () => {
+    await store.audit.record(entryWith({ time: 0 }));
+    let swept = 0;
+    const counted = { sweep: async () => void swept++ };
+    const lease = { take: async () => false, release: async () => {} };
+    await sweeper(90, { ...counted, sweepLease: lease }).sweep();
+    expect([swept, await store.audit.count()]).toEqual([0, 1]);
+    await sweeper(90, counted).sweep();
+    expect(swept).toBe(1);
   });
 
   it('tells a failing sweep and goes on with the next', async () => {
