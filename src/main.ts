@@ -9,10 +9,11 @@ import { CliError, EXIT } from './cli/client.ts';
 import { alertsCommand, anomaliesCommand } from './cli/notices.ts';
 import { table } from './cli/output.ts';
 import { type Config, ConfigError, readConfig, settingsInUse } from './config.ts';
+import { examine } from './doctor.ts';
 import { ManageKeys } from './keys/manage-keys.ts';
 import { graceBounds, openConfiguredStore, serve, systemClock } from './serve.ts';
 import { StartError } from './store/store.ts';
-import { createLogger, type Logger } from './telemetry.ts';
+import { createLogger, type Logger, redact } from './telemetry.ts';
 
 const SOFTWARE_FAILURE = 70;
 
@@ -73,6 +74,14 @@ async function recoverCommand(): Promise<void> {
   }
 }
 
+/** Exit 1 when something is not as it should be. */
+async function doctorCommand(): Promise<void> {
+  const findings = await examine(readConfig(process.env), new Date());
+  const rows = findings.map(({ what, ok, text }) => [ok ? 'ok' : 'WRONG', what, redact(text)]);
+  print(table(['', 'WHAT', 'FOUND'], rows));
+  if (findings.some(({ ok }) => !ok)) process.exitCode = EXIT.denied;
+}
+
 /** Each setting with its value, but never a secret one. */
 function configTable(env: NodeJS.ProcessEnv): string {
   return table(
@@ -101,6 +110,10 @@ program
   .command('serve')
   .description('run the server; settings come from the environment')
   .action(serveCommand);
+program
+  .command('doctor')
+  .description('look for what would stop a server from working here')
+  .action(doctorCommand);
 program
   .command('config')
   .description('print the settings, their values and where those come from')

@@ -1,10 +1,22 @@
-import type { Store, StoreOptions } from './store.ts';
+import type { Finding, Store, StoreOptions } from './store.ts';
 import { StartError } from './store.ts';
+
+const MONGODB = /^mongodb(\+srv)?:\/\//;
 
 /** Opens the store that STORE_URL names. Only the adapter that is used is loaded. */
 export async function openStore(options: StoreOptions): Promise<Store> {
   if (options.url.startsWith('sqlite:')) return (await import('./sqlite/open.ts')).openSqliteStore(options);
-  if (/^mongodb(\+srv)?:\/\//.test(options.url))
-    return (await import('./mongo/open.ts')).openMongoStore(options);
-  throw new StartError(78, 'STORE_URL: must begin with sqlite:, mongodb:// or mongodb+srv://');
+  if (MONGODB.test(options.url)) return (await import('./mongo/open.ts')).openMongoStore(options);
+  throw notKnown();
+}
+
+/** Looks at that store without changing it. @throws StartError when it cannot be had at all. */
+export async function inspectStore(url: string): Promise<Finding[]> {
+  if (url.startsWith('sqlite:')) return (await import('./sqlite/inspect.ts')).inspectSqlite(url);
+  if (MONGODB.test(url)) return (await import('./mongo/inspect.ts')).inspectMongo(url);
+  throw notKnown();
+}
+
+function notKnown(): StartError {
+  return new StartError(78, 'STORE_URL: must begin with sqlite:, mongodb:// or mongodb+srv://');
 }

@@ -64,6 +64,14 @@ export interface StoreOptions {
   readonly warn: Warn;
 }
 
+/** One thing that was looked at, and whether it is as it should be. */
+export interface Finding {
+  readonly what: string;
+  readonly ok: boolean;
+  /** What is there, or what to do. */
+  readonly text: string;
+}
+
 /** Why a process cannot start: it ends with this exit code (69 unavailable, 78 configuration) and this one line. */
 export class StartError extends Error {
   readonly exitCode: 69 | 78;

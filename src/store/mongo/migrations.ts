@@ -1,52 +1,58 @@
+import type { IndexDescription } from 'mongodb';
 import { RETIRED_MS } from '../../keys/rotation.ts';
 import type { MongoDatabase } from './database.ts';
 import { failureOf } from './errors.ts';
+
+/** Each index serves one query; docs/storage.md lists them. */
+export const INDEXES = {
+  keys: [
+    { key: { 'secrets.hash': 1 }, name: 'secret_hash', unique: true },
+    { key: { create_time: 1, _id: 1 }, name: 'by_create' },
+    { key: { owner_id: 1, create_time: 1, _id: 1 }, name: 'by_owner' },
+    { key: { request_id: 1 }, name: 'request_id', unique: true, sparse: true },
+    { key: { 'outbox.id': 1 }, name: 'outbox' },
+    { key: { 'rotation.expire_time': 1, _id: 1 }, name: 'by_rotation_expire', sparse: true },
+    { key: { rotation_due_time: 1, _id: 1 }, name: 'by_rotation_due', sparse: true },
+    { key: { expire_time: 1, _id: 1 }, name: 'by_expire', sparse: true },
+  ],
+  retired: [{ key: { retire_time: 1 }, name: 'retire_time', expireAfterSeconds: RETIRED_MS / 1000 }],
+  rotations: [
+    { key: { start_time: -1, _id: -1 }, name: 'by_start' },
+    { key: { key_id: 1, start_time: -1, _id: -1 }, name: 'by_key' },
+  ],
+  anomalies: [
+    { key: { open_for: 1 }, name: 'open_for', unique: true, sparse: true },
+    { key: { first_time: -1, _id: -1 }, name: 'by_time' },
+    { key: { key_id: 1, first_time: -1, _id: -1 }, name: 'by_key' },
+    { key: { 'outbox.id': 1 }, name: 'outbox', sparse: true },
+  ],
+  alerts: [
+    { key: { time: 1, _id: 1 }, name: 'by_time' },
+    { key: { pending: 1, time: 1 }, name: 'pending', sparse: true },
+  ],
+  audit: [
+    { key: { process_id: 1, sequence: 1 }, name: 'process_sequence', unique: true },
+    { key: { time: -1, sequence: -1, _id: -1 }, name: 'by_time' },
+    { key: { key_id: 1, time: -1, sequence: -1, _id: -1 }, name: 'by_key' },
+    { key: { client_ip: 1, time: -1, sequence: -1, _id: -1 }, name: 'by_ip' },
+  ],
+  limits: [
+    { key: { key: 1 }, name: 'key', unique: true },
+    { key: { expire: 1 }, name: 'expire', expireAfterSeconds: 0 },
+  ],
+} as const satisfies Partial<Record<keyof MongoDatabase, readonly IndexDescription[]>>;
 
 /**
  * Numbered, forward only. Every step may run twice and on several processes at once: createIndex of an index that
  * stands is nothing, and the version is only raised.
  */
 const MIGRATIONS: readonly ((db: MongoDatabase) => Promise<unknown>)[] = [
-  async ({ keys, audit, limits, meta, retired, rotations, anomalies, alerts }) => {
-    // Each index serves one query; docs/storage.md lists them.
-    await keys.createIndexes([
-      { key: { 'secrets.hash': 1 }, name: 'secret_hash', unique: true },
-      { key: { create_time: 1, _id: 1 }, name: 'by_create' },
-      { key: { owner_id: 1, create_time: 1, _id: 1 }, name: 'by_owner' },
-      { key: { request_id: 1 }, name: 'request_id', unique: true, sparse: true },
-      { key: { 'outbox.id': 1 }, name: 'outbox' },
-      { key: { 'rotation.expire_time': 1, _id: 1 }, name: 'by_rotation_expire', sparse: true },
-      { key: { rotation_due_time: 1, _id: 1 }, name: 'by_rotation_due', sparse: true },
-      { key: { expire_time: 1, _id: 1 }, name: 'by_expire', sparse: true },
-    ]);
-    await retired.createIndexes([
-      { key: { retire_time: 1 }, name: 'retire_time', expireAfterSeconds: RETIRED_MS / 1000 },
-    ]);
-    await rotations.createIndexes([
-      { key: { start_time: -1, _id: -1 }, name: 'by_start' },
-      { key: { key_id: 1, start_time: -1, _id: -1 }, name: 'by_key' },
-    ]);
-    await anomalies.createIndexes([
-      { key: { open_for: 1 }, name: 'open_for', unique: true, sparse: true },
-      { key: { first_time: -1, _id: -1 }, name: 'by_time' },
-      { key: { key_id: 1, first_time: -1, _id: -1 }, name: 'by_key' },
-      { key: { 'outbox.id': 1 }, name: 'outbox', sparse: true },
-    ]);
-    await alerts.createIndexes([
-      { key: { time: 1, _id: 1 }, name: 'by_time' },
-      { key: { pending: 1, time: 1 }, name: 'pending', sparse: true },
-    ]);
-    await audit.createIndexes([
-      { key: { process_id: 1, sequence: 1 }, name: 'process_sequence', unique: true },
-      { key: { time: -1, sequence: -1, _id: -1 }, name: 'by_time' },
-      { key: { key_id: 1, time: -1, sequence: -1, _id: -1 }, name: 'by_key' },
-      { key: { client_ip: 1, time: -1, sequence: -1, _id: -1 }, name: 'by_ip' },
-    ]);
-    // The limiter over-admits while this index is missing, so it stands before the first call.
-    await limits.createIndexes([
-      { key: { key: 1 }, name: 'key', unique: true },
-      { key: { expire: 1 }, name: 'expire', expireAfterSeconds: 0 },
-    ]);
+  async (db) => {
+    for (const [collection, indexes] of Object.entries(INDEXES)) {
+      // Awaited before the first call: the limiter over-admits while its unique index is missing.
+      await db[collection as keyof typeof INDEXES].createIndexes([...indexes]);
+    }
+    const { meta } = db;
     await insertOnce(() => meta.insertOne({ _id: 'revision', revision: 0, recent: [] }));
     await insertOnce(() => meta.insertOne({ _id: 'sweeper', holder: '', until: new Date(0) }));
   },

@@ -1,0 +1,55 @@
+import type { Finding } from '../store.ts';
+import { MongoDatabase } from './database.ts';
+import { INDEXES } from './migrations.ts';
+
+const SKEW_MS = 1_000;
+
+/** What would stop a server from working on this database, looked at without changing it. @throws StartError */
+export async function inspectMongo(url: string): Promise<Finding[]> {
+  const database = await MongoDatabase.connect(url);
+  try {
+    return [
+      { what: 'store', ok: true, text: 'answers' },
+      await clockOf(database),
+      ...(await indexesOf(database)),
+    ];
+  } finally {
+    await database.close();
+  }
+}
+
+async function clockOf({ client }: MongoDatabase): Promise<Finding> {
+  const before = Date.now();
+  const { localTime } = await client.db().command({ hello: 1 });
+  const ahead = Math.round((before + Date.now()) / 2 - (localTime as Date).getTime());
+  const ok = Math.abs(ahead) <= SKEW_MS;
+  return {
+    what: 'clock',
+    ok,
+    text: ok ? `${ahead} ms from the store's` : `${ahead} ms ahead of the store's: set it right`,
+  };
+}
+
+async function indexesOf(database: MongoDatabase): Promise<Finding[]> {
+  const schema = await database.meta.findOne({ _id: 'schema' });
+  if (schema === null)
+    return [{ what: 'indexes', ok: true, text: 'not made yet: the first start makes them' }];
+  const findings: Finding[] = [];
+  for (const [name, expected] of Object.entries(INDEXES)) {
+    const collection = database[name as keyof typeof INDEXES];
+    const there = new Map((await collection.indexes()).map((index) => [index.name, index]));
+    for (const index of expected) {
+      const found = there.get(index.name);
+      const what = `index ${collection.collectionName}.${index.name}`;
+      if (found === undefined)
+        findings.push({
+          what,
+          ok: false,
+          text: 'missing: make it again, or queries scan and limits over-admit',
+        });
+      else if ('unique' in index && found.unique !== true)
+        findings.push({ what, ok: false, text: 'not unique: counts and secrets can be doubled' });
+    }
+  }
+  return findings.length > 0 ? findings : [{ what: 'indexes', ok: true, text: 'all there' }];
+}
