@@ -39,9 +39,9 @@ describe.each(storesHere())('rotation under load on %s', (kind) => {
         return nameOf((await decide(clients, secret)).decision);
       } catch (error) {
         const { code, rawMessage } = ConnectError.from(error);
-        // A stream that was refused was never served: gRPC clients take it up again by themselves.
-        const away =
-          code === Code.Unavailable || code === Code.Aborted || rawMessage.includes('REFUSED_STREAM');
+        // A stream that the ending server refused or reset: asking again is safe, and what gRPC clients do.
+        const reset = code === Code.Canceled || rawMessage.includes('NGHTTP2');
+        const away = code === Code.Unavailable || code === Code.Aborted || reset;
         if (attempt > 100 || !away) throw error;
         await delay(100);
       }
