@@ -29,6 +29,7 @@ import { RedisAlerts } from './watch/redis-alerts.ts';
 import { Watch } from './watch/watch.ts';
 
 const DRAIN_MS = 9_000;
+const RELEASE_MS = 4_000;
 
 export interface Running {
   /** Bound ports; a port of 0 in the settings asks for any. */
@@ -69,12 +70,13 @@ export async function serve(config: Config, logger: Logger, clock: Clock = syste
     compose({ config, logger, clock, tls }, store);
   const release = async () => {
     health.stop();
-    await watch.stop();
-    redis?.close();
     grpc.close();
     http.close();
     metrics.close();
-    await lastUses.flush();
+    // What was counted is written if the store takes it; one that is away does not hold up the end.
+    const written = Promise.all([watch.stop(), lastUses.flush()]);
+    await Promise.race([written, delay(RELEASE_MS, undefined, { ref: false })]);
+    redis?.close();
     await store.close();
   };
   const ports = { grpc: 0, http: 0, metrics: 0 };

@@ -2,7 +2,7 @@
 import * as grpc from '@grpc/grpc-js';
 import { service } from 'grpc-health-check';
 import { MongoClient } from 'mongodb';
-import { describe, expect, inject, it } from 'vitest';
+import { afterEach, describe, expect, inject, it } from 'vitest';
 import { decide, decisionOf, failureOf, makeKey } from '../rpc/cases.ts';
 import { wiredServer } from '../support/wired.ts';
 
@@ -10,6 +10,8 @@ const mongoUri = inject('mongoUri');
 
 describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('MongoDB away', () => {
   const wired = wiredServer(mongoUri);
+
+  afterEach(() => wired.wire.mend());
 
   const ready = async () =>
     (await fetch(`http://127.0.0.1:${wired.server.running.ports.http}/readyz`)).status;
@@ -27,6 +29,7 @@ describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('MongoDB away', ()
   it.each(['cut', 'hold'] as const)(
     '%s: no decision, no hang, NOT_SERVING, then back with the gap counted',
     async (fault) => {
+      await until(async () => (await ready()) === 200);
       const { secret } = await makeKey(wired.clients);
       expect(await decisionOf(wired.clients, secret)).toBe('VALID');
       const gapsBefore = await refusedCalls();
@@ -37,8 +40,12 @@ describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('MongoDB away', ()
         Array.from({ length: 5 }, () => failureOf(decide(wired.clients, secret))),
       );
       expect(Date.now() - begun).toBeLessThan(10_000);
-      for (const failure of failures)
-        expect(failure).toMatchObject({ code: 'Unavailable', reason: 'AUDIT_UNAVAILABLE' });
+      // Decided under the lease and not recorded in time, or not decided: past the lease the store is read.
+      for (const { code, reason } of failures)
+        expect(['Unavailable AUDIT_UNAVAILABLE', 'Unavailable STORE_UNAVAILABLE']).toContain(
+          `${code} ${reason}`,
+        );
+      const decided = failures.filter(({ reason }) => reason === 'AUDIT_UNAVAILABLE').length;
       expect(
         await failureOf(wired.clients.admin.getKey({ id: 'uid-apikey-0000000000000000' })),
       ).toMatchObject({
@@ -55,7 +62,7 @@ describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('MongoDB away', ()
       const events = (
         await wired.clients.admin.listAuditEvents({ outcome: 'DECISION_VALID', pageSize: 1000 })
       ).events;
-      expect(events.length).toBeGreaterThanOrEqual(6);
+      expect(events.length).toBeGreaterThanOrEqual(1 + decided);
       await until(async () => (await refusedCalls()) > gapsBefore);
     },
   );
