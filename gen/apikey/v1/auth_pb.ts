@@ -217,14 +217,14 @@ export type ValidateKeyResponse = Message<"apikey.v1.ValidateKeyResponse"> & {
   expireTime?: Timestamp | undefined;
 
   /**
-   * Which secret was used.
+   * Which secret was used; unspecified for one that was retired.
    *
    * @generated from field: apikey.v1.SecretSlot secret_slot = 8;
    */
   secretSlot: SecretSlot;
 
   /**
-   * With PREVIOUS: when that secret stops working.
+   * While the key is in a rotation: when its previous secret stops, or has stopped, working.
    *
    * @generated from field: google.protobuf.Timestamp previous_secret_expire_time = 9;
    */
