@@ -4,7 +4,6 @@ import { type AddressInfo, isIP } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApiKeyAdmin } from '../gen/apikey/v1/admin_pb.ts';
 import { ApiKeyAuth } from '../gen/apikey/v1/auth_pb.ts';
-import { Chain } from './audit/chain.ts';
 import { AuditVerifier } from './audit/verify.ts';
 import { bootstrap, localOrigin } from './bootstrap.ts';
 import { type Config, ConfigError, parseAddress, parseQuietHours, type SettingName } from './config.ts';
@@ -146,7 +145,7 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
   const callServer = new CallServer({ authenticator, audit, clock, observer: telemetry });
   const allowAnonymous = config.ALLOW_ANONYMOUS_VALIDATE;
   const { alertFeed, keyFeed } = watch;
-  const verifier = new AuditVerifier(audit, new Chain(readChainKey(config)));
+  const verifier = new AuditVerifier(audit, store.chain);
   const admin = { manageKeys, keys, audit, verifier, lockout, rotations, anomalies, alertFeed, clock };
   const services = [
     mounted(ApiKeyAuth, authService({ validateKey, manageKeys, authenticator, keyFeed, allowAnonymous })),

@@ -1,3 +1,4 @@
+import type { Chain } from '../audit/chain.ts';
 import type { AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
 import type { AuditLog, Clock, KeyStore, Lockout, QuotaLimiter, RotationLog } from '../keys/ports.ts';
 
@@ -23,6 +24,8 @@ export interface Store {
   readonly quota: QuotaLimiter;
   readonly lockout: Lockout;
   readonly audit: AuditLog;
+  /** What links the audit's events: a verifier recomputes with the same. */
+  readonly chain: Chain;
   readonly rotations: RotationLog;
   readonly anomalies: AnomalyLog;
   readonly alerts: AlertLog;

@@ -2,7 +2,7 @@ import type { Filter } from 'mongodb';
 import type { Alert, AlertLog } from '../../keys/notices.ts';
 import type { Page, Paged } from '../../keys/ports.ts';
 import { pagedBy } from '../paging.ts';
-import type { MongoDatabase } from './database.ts';
+import { deleteSome, type MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, toApiError } from './errors.ts';
 import { type AlertDoc, afterTime } from './rows.ts';
 
@@ -61,17 +61,8 @@ export class MongoAlertLog implements AlertLog {
   }
 
   deleteBefore(time: number, limit: number): Promise<number> {
-    return guarded(async (limits) => {
-      const old = { time: { $lt: new Date(time) }, pending: { $exists: false } };
-      const docs = await this.#database.alerts
-        .find(old, { projection: { _id: 1 }, ...limits })
-        .sort({ time: 1 })
-        .limit(limit)
-        .toArray();
-      if (docs.length === 0) return 0;
-      const filter = { _id: { $in: docs.map(({ _id }) => _id) } };
-      return (await this.#database.alerts.deleteMany(filter, { ...limits })).deletedCount;
-    });
+    const old = { time: { $lt: new Date(time) }, pending: { $exists: false } };
+    return deleteSome(this.#database.alerts, old, limit, { time: 1 });
   }
 }
 

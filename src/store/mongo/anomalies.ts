@@ -5,12 +5,11 @@ import type { AuditEntry, Page, Paged } from '../../keys/ports.ts';
 import { pagedBy } from '../paging.ts';
 import { backoff } from '../retry.ts';
 import type { MongoAuditLog } from './audit-log.ts';
-import type { MongoDatabase } from './database.ts';
+import { deleteSome, type MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, toApiError } from './errors.ts';
-import { type AnomalyDoc, beforeTime, type EventDoc, toEvent, toEventDoc } from './rows.ts';
+import { ABANDONED_MS, type AnomalyDoc, beforeTime, type EventDoc, toEvent, toEventDoc } from './rows.ts';
 
 const MAX_ATTEMPTS = 8;
-const ABANDONED_MS = 15_000;
 const SWEEP_ANOMALIES = 100;
 
 export class MongoAnomalyLog implements AnomalyLog {
@@ -91,16 +90,8 @@ export class MongoAnomalyLog implements AnomalyLog {
   }
 
   deleteResolvedBefore(time: number, limit: number): Promise<number> {
-    return guarded(async (limits) => {
-      const old = { state: 'RESOLVED', resolve_time: { $lt: new Date(time) } };
-      const docs = await this.#database.anomalies
-        .find(old, { projection: { _id: 1 }, ...limits })
-        .limit(limit)
-        .toArray();
-      if (docs.length === 0) return 0;
-      const filter = { _id: { $in: docs.map(({ _id }) => _id) } };
-      return (await this.#database.anomalies.deleteMany(filter, { ...limits })).deletedCount;
-    });
+    const old = { state: 'RESOLVED', resolve_time: { $lt: new Date(time) } };
+    return deleteSome(this.#database.anomalies, old, limit);
   }
 
   /** Moves the events that crashed processes left behind. */

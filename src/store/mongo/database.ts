@@ -1,6 +1,6 @@
-import { type Collection, type Db, MongoClient } from 'mongodb';
+import { type Collection, type Db, type Filter, MongoClient, type Sort } from 'mongodb';
 import { StartError } from '../store.ts';
-import { inTime } from './errors.ts';
+import { guarded, inTime } from './errors.ts';
 import type {
   AlertDoc,
   AnomalyDoc,
@@ -100,6 +100,21 @@ export class MongoDatabase {
   close(): Promise<void> {
     return this.#client.close();
   }
+}
+
+/** Deletes up to `limit` of what the filter finds, in this order where one is given; answers how many. */
+export function deleteSome<T extends { _id: string }>(
+  collection: Collection<T>,
+  filter: Filter<T>,
+  limit: number,
+  order: Sort = {},
+): Promise<number> {
+  return guarded(async (limits) => {
+    const found = collection.find(filter, { projection: { _id: 1 }, ...limits });
+    const ids = (await found.sort(order).limit(limit).toArray()).map(({ _id }) => _id);
+    if (ids.length === 0) return 0;
+    return (await collection.deleteMany({ _id: { $in: ids } } as Filter<T>, { ...limits })).deletedCount;
+  });
 }
 
 function clientOf(url: string): MongoClient {

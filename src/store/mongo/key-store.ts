@@ -23,15 +23,22 @@ import type { MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, toApiError } from './errors.ts';
 import type { FreshReads } from './fresh-reads.ts';
 import type { Registry } from './registry.ts';
-import { afterTime, type KeyDoc, keyFields, toEvent, toKey, toWaitingDoc, type WaitingDoc } from './rows.ts';
+import {
+  ABANDONED_MS,
+  afterTime,
+  type KeyDoc,
+  keyFields,
+  toEvent,
+  toKey,
+  toWaitingDoc,
+  type WaitingDoc,
+} from './rows.ts';
 import { waitForOthers } from './sharing.ts';
 
 const KEPT_CHANGES = 1_000;
 const KEPT_OPS = 16;
 /** Events that may wait in one key document; revoking and expiring are exempt. */
 const MAX_OUTBOX = 32;
-/** An event this old was left behind by a crash. */
-const ABANDONED_MS = 15_000;
 const SWEEP_KEYS = 100;
 
 const DUE_FIELDS: Readonly<Record<DueTime, string>> = {

@@ -33,7 +33,8 @@ export async function openMongoStore({
   try {
     await migrate(database);
     const processId = randomBytes(8).toString('hex');
-    const audit = new MongoAuditLog(database, new EventFactory(processId), new Chain(chainKey), clock, warn);
+    const chain = new Chain(chainKey);
+    const audit = new MongoAuditLog(database, new EventFactory(processId), chain, clock, warn);
     const held = new Lease(clock, lease.leaseMs);
     const reads = new FreshReads(database, held);
     const registry = new Registry(database, processId, lease.leaseMs, lease.caches);
@@ -57,6 +58,7 @@ export async function openMongoStore({
       quota: new MongoQuota(database, processId),
       lockout: locks,
       audit,
+      chain,
       rotations: new MongoRotationLog(database),
       anomalies,
       alerts: new MongoAlertLog(database),

@@ -34,6 +34,9 @@ export type AuditDoc = Omit<EventDoc, 'id'> & {
   hash: string;
 };
 
+/** An event that has ridden in a document for so long was left behind by a crash. */
+export const ABANDONED_MS = 15_000;
+
 /** An event that rides in a key document, with what else the change must leave. */
 export type WaitingDoc = EventDoc & {
   change: string;

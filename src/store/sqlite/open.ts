@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { Chain } from '../../audit/chain.ts';
 import { RETIRED_MS } from '../../keys/rotation.ts';
 import type { Store, StoreOptions } from '../store.ts';
 import { SqliteAlertLog } from './alerts.ts';
@@ -26,6 +27,7 @@ export async function openSqliteStore({ url, clock, lockout, chainKey }: StoreOp
     quota: new SqliteQuota(rows, clock),
     lockout: await SqliteLockout.open(lockout, rows, database, clock),
     audit,
+    chain: new Chain(chainKey),
     rotations: new SqliteRotationLog(database, committer),
     anomalies: new SqliteAnomalyLog(database, committer),
     alerts: new SqliteAlertLog(database, committer),
