@@ -7,6 +7,7 @@ import {
   MongoWriteConcernError,
 } from 'mongodb';
 import { ApiError } from '../../keys/errors.ts';
+import { backoff } from '../retry.ts';
 
 /** DUPLICATE: a unique index said no. AWAY: the outcome is unknown. OTHER: the server refused the command. */
 export type Failure = 'DUPLICATE' | 'AWAY' | 'OTHER';
@@ -18,6 +19,7 @@ const AWAY_CODES = new Set([
 ]);
 
 const ANSWER_MS = 6_000;
+const MAX_ROLLBACKS = 8;
 
 /** THE table from driver errors to what they mean here. */
 export function failureOf(error: unknown): Failure {
@@ -69,9 +71,24 @@ export async function inTime<T>(call: (limits: Limits) => Promise<T>, limitMs = 
     }, limitMs);
   });
   try {
-    return await Promise.race([call({ signal: controller.signal }), late]);
+    return await Promise.race([unlessRolledBack(() => call({ signal: controller.signal })), late]);
   } finally {
     clearTimeout(timer);
+  }
+}
+
+/** Two writes at once have held each other up, and the server has undone this one whole: it may be sent again. */
+const isRolledBack = (error: unknown) =>
+  error instanceof MongoServerError && error.code === 1 && /deadlock detected/i.test(error.message);
+
+async function unlessRolledBack<T>(call: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await call();
+    } catch (error) {
+      if (attempt === MAX_ROLLBACKS || !isRolledBack(error)) throw error;
+      await backoff(attempt, 5, 100);
+    }
   }
 }
 
