@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { createServer, type Server, type ServerResponse } from 'node:http';
-import { type AddressInfo, isIP } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApiKeyAdmin } from '../gen/apikey/v1/admin_pb.ts';
 import { ApiKeyAuth } from '../gen/apikey/v1/auth_pb.ts';
+import { Health as HealthService } from '../gen/grpc/health/v1/health_pb.ts';
 import { AuditVerifier } from './audit/verify.ts';
 import { bootstrap, localOrigin } from './bootstrap.ts';
 import { type Config, ConfigError, parseAddress, parseQuietHours, type SettingName } from './config.ts';
@@ -15,10 +16,11 @@ import { authService } from './rpc/auth-service.ts';
 import { Authenticator } from './rpc/authenticate.ts';
 import { CallServer } from './rpc/call-server.ts';
 import { ConnectMount } from './rpc/connect-mount.ts';
-import { GrpcMount, type TlsFiles } from './rpc/grpc-mount.ts';
+import { GrpcMount } from './rpc/grpc-mount.ts';
 import { Health } from './rpc/health.ts';
-import { HttpServer, type NodeResponse } from './rpc/http-server.ts';
+import { HttpServer, type NodeResponse, type TlsFiles } from './rpc/http-server.ts';
 import { mounted } from './rpc/method.ts';
+import { addReflection } from './rpc/reflection.ts';
 import { CachedKeyStore } from './store/cached-key-store.ts';
 import { BufferedLastUses } from './store/last-uses.ts';
 import { openStore } from './store/open-store.ts';
@@ -83,9 +85,7 @@ export async function serve(config: Config, logger: Logger, clock: Clock = syste
     await store.sharing?.start(apply);
     await bootstrap(config, keys, manageKeys, clock, logger);
     const listen = listener(config, tls, logger);
-    ports.grpc = await listen('GRPC_ADDR', (host, port) =>
-      grpc.listen(isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`, tls),
-    );
+    ports.grpc = await listen('GRPC_ADDR', (host, port) => grpc.listen(host, port));
     ports.http = await listen('HTTP_ADDR', (host, port) => http.listen(host, port));
     ports.metrics = await listen('METRICS_ADDR', (host, port) => listenPlain(metrics, host, port));
   } catch (error) {
@@ -98,8 +98,7 @@ export async function serve(config: Config, logger: Logger, clock: Clock = syste
     health.stop();
     watch.endStreams();
     await Promise.race([
-      // Streams such as health watches never end by themselves, so the calls are what is waited for.
-      Promise.all([Promise.race([grpc.drain(), callServer.idle()]), http.drain()]),
+      Promise.all([callServer.idle(), grpc.drain(), http.drain()]),
       delay(DRAIN_MS, undefined, { ref: false }),
     ]);
     await release();
@@ -160,13 +159,23 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
       logger[serving ? 'info' : 'warn'](serving ? 'serving' : 'not serving: the store does not answer');
     },
   );
-  const connect = new ConnectMount(callServer, services);
-  const grpc = new GrpcMount(callServer, services, health);
-  const http = new HttpServer((request, response) => {
-    void connect.handle(request, response).then((ours) => {
-      if (!ours) answerPlain(request.url ?? '', health, response);
-    });
-  }, tls);
+  const unary = new GrpcMount(callServer, services);
+  const connect = new ConnectMount(callServer, services, (router) => {
+    health.addTo(router);
+    addReflection(router, [...services.map(({ service }) => service), HealthService]);
+  });
+  // Both ports speak every protocol; two of them let gRPC and the web be opened to different networks.
+  const port = () =>
+    new HttpServer(
+      (stream, headers, peerIp) => unary.handle(stream, headers, peerIp),
+      (request, response) => {
+        void connect.handle(request, response).then((ours) => {
+          if (!ours) answerPlain(request.url ?? '', health, response);
+        });
+      },
+      tls,
+    );
+  const [grpc, http] = [port(), port()];
   const metrics = createServer((_request, response) => {
     telemetry.shared(store.sharing?.skewMs ?? 0, store.sharing?.lease.holds ?? true);
     void telemetry.registry.metrics().then((text) => {

@@ -51,6 +51,15 @@ export class CallServer {
     return this.#parts.clock;
   }
 
+  /** When too many calls are under way: counts this one as refused, and gives what to tell. */
+  shed(method: string): ConnectError | undefined {
+    if (this.#underWay < LIMITS.callsUnderWay) return undefined;
+    const { audit, observer } = this.#parts;
+    audit.countRefused(1);
+    observer.finished(method, codeName(rowOf(OVERLOADED).status), 0);
+    return OVERLOADED_STATUS;
+  }
+
   begin(call: Call): CallSession {
     const overloaded = this.#underWay >= LIMITS.callsUnderWay;
     this.#underWay++;
@@ -228,17 +237,4 @@ export class CallSession {
 function requestIdOf(request: Message): string {
   const { requestId } = request as Message & { requestId?: unknown };
   return typeof requestId === 'string' ? requestId.slice(0, 1024) : '';
-}
-
-const UNKNOWN_FIELD = /key "([\w.]{1,64})" is unknown/;
-
-/** The refusal of a message that cannot be read. Only a field's name is quoted: values may be secrets. */
-export function unreadable(cause: unknown): ApiError {
-  const text = cause instanceof Error ? cause.message : String(cause);
-  const field = UNKNOWN_FIELD.exec(text.replaceAll('\\"', '"'))?.[1];
-  const description = field === undefined ? 'the message cannot be read' : `there is no field ${field}`;
-  return new ApiError('INVALID_REQUEST', description, {
-    cause,
-    violations: [{ field: field ?? '', description }],
-  });
 }

@@ -1,7 +1,9 @@
+import type { ServerResponse } from 'node:http';
 import type { DescMethod, Message } from '@bufbuild/protobuf';
 import {
   Code,
   ConnectError,
+  type ConnectRouter,
   type ContextValues,
   createConnectRouter,
   createContextKey,
@@ -20,12 +22,12 @@ import {
 } from '@connectrpc/connect-node';
 import { ApiError } from '../keys/errors.ts';
 import { newCall } from './call.ts';
-import { type CallServer, type CallSession, unreadable } from './call-server.ts';
+import type { CallServer, CallSession } from './call-server.ts';
 import type { NodeRequest, NodeResponse } from './http-server.ts';
 import { LIMITS } from './limits.ts';
 import type { Access, Mounted, MountedMethod } from './method.ts';
 import { peerIpOf } from './peer.ts';
-import { refuseUnknownFields, tooLarge } from './wire.ts';
+import { refuseUnknownFields, tooLarge, unreadable } from './wire.ts';
 
 /** What a call carries through Connect. */
 interface State {
@@ -43,8 +45,14 @@ const STATE = createContextKey<State | undefined>(undefined);
 export class ConnectMount {
   readonly #callServer: CallServer;
   readonly #paths = new Map<string, { readonly handler: UniversalHandler; readonly access: Access }>();
+  readonly #open = new Map<string, UniversalHandler>();
 
-  constructor(callServer: CallServer, services: readonly Mounted[]) {
+  /** @param addOpen adds services that anybody may call and that are not audited: health and reflection. */
+  constructor(
+    callServer: CallServer,
+    services: readonly Mounted[],
+    addOpen: (router: ConnectRouter) => void,
+  ) {
     this.#callServer = callServer;
     const router = createConnectRouter({
       readMaxBytes: LIMITS.messageBytes,
@@ -68,12 +76,19 @@ export class ConnectMount {
       const access = accessOf.get(handler.requestPath);
       if (access !== undefined) this.#paths.set(handler.requestPath, { handler, access });
     }
+    const open = createConnectRouter({
+      readMaxBytes: LIMITS.messageBytes,
+      acceptCompression: [compressionGzip],
+    });
+    addOpen(open);
+    for (const handler of open.handlers) this.#open.set(handler.requestPath, handler);
   }
 
   /** Answers a request for one of our methods; false when the path is not one. */
   async handle(request: NodeRequest, response: NodeResponse): Promise<boolean> {
-    const mounted = this.#paths.get((request.url ?? '').split('?', 1)[0] ?? '');
-    if (mounted === undefined) return false;
+    const path = (request.url ?? '').split('?', 1)[0] ?? '';
+    const mounted = this.#paths.get(path);
+    if (mounted === undefined) return this.#handleOpen(this.#open.get(path), request, response);
     const peer = peerIpOf(request.socket.remoteAddress);
     const method = mounted.handler.requestPath.slice(1);
     const call = newCall(this.#callServer.clock, method, peer, request.headers.authorization);
@@ -89,6 +104,22 @@ export class ConnectMount {
       // The client has gone: its event is recorded or on its way.
       if (!state.recorded) await session.refuse(new ApiError('REQUEST_NOT_RECEIVED', 'the client went away'));
       if (ConnectError.from(error).code !== Code.Aborted) response.destroy();
+    }
+    return true;
+  }
+
+  async #handleOpen(
+    handler: UniversalHandler | undefined,
+    request: NodeRequest,
+    response: NodeResponse,
+  ): Promise<boolean> {
+    if (handler === undefined) return refuseUnknownMethod(request, response as ServerResponse);
+    try {
+      const answer = await handler(universalRequestFromNodeRequest(request, response, undefined, undefined));
+      await universalResponseToNodeResponse(answer, response);
+    } catch {
+      // The client has gone in the middle of its answer.
+      response.destroy();
     }
     return true;
   }
@@ -126,6 +157,14 @@ function streamHandler(mounted: Extract<MountedMethod, { kind: 'server_streaming
     if (context.signal.aborted) end();
     yield* messages;
   };
+}
+
+/** A gRPC client is told in its own words that there is no such method; false when it is another's request. */
+function refuseUnknownMethod(request: NodeRequest, response: ServerResponse): boolean {
+  const type = request.headers['content-type'] ?? '';
+  if (!/^application\/grpc($|\+)/.test(type)) return false;
+  response.writeHead(200, { 'content-type': type, 'grpc-status': String(Code.Unimplemented) }).end();
+  return true;
 }
 
 /** The request, if this program knows all of its fields. */

@@ -31,6 +31,7 @@ export const ERRORS = {
   INVALID_REQUEST: { status: Code.InvalidArgument },
   MESSAGE_TOO_LARGE: { status: Code.ResourceExhausted },
   REQUEST_NOT_RECEIVED: { status: Code.Canceled },
+  ENCODING_UNKNOWN: { status: Code.Unimplemented },
   CREDENTIAL_MISSING: { status: Code.Unauthenticated },
   CREDENTIAL_INVALID: { status: Code.Unauthenticated },
   SECRET_NOT_WORKING: { status: Code.Unauthenticated },

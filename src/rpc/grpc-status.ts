@@ -1,15 +1,26 @@
+import type { OutgoingHttpHeaders } from 'node:http2';
 import { create, type DescMessage, type Message, toBinary } from '@bufbuild/protobuf';
 import { anyPack } from '@bufbuild/protobuf/wkt';
 import type { ConnectError } from '@connectrpc/connect';
-import * as grpc from '@grpc/grpc-js';
 import { StatusSchema } from '../../gen/google/rpc/status_pb.ts';
 
-/** The error as grpc-js sends it, with its details in `grpc-status-details-bin`. */
-export function toGrpcStatus(error: ConnectError): Required<Omit<grpc.StatusObject, 'detailsObject'>> {
+/** The error as gRPC's headers or trailers, with its details in `grpc-status-details-bin`. */
+export function errorHeaders(error: ConnectError): OutgoingHttpHeaders {
   const outgoing = error.details as { desc: DescMessage; value: Message }[];
   const details = outgoing.map(({ desc, value }) => anyPack(desc, value));
   const status = create(StatusSchema, { code: error.code, message: error.rawMessage, details });
-  const metadata = new grpc.Metadata();
-  metadata.set('grpc-status-details-bin', Buffer.from(toBinary(StatusSchema, status)));
-  return { code: error.code as number, details: error.rawMessage, metadata };
+  const packed = Buffer.from(toBinary(StatusSchema, status)).toString('base64');
+  return {
+    'grpc-status': String(error.code),
+    'grpc-message': percentEncoded(error.rawMessage),
+    'grpc-status-details-bin': packed.replace(/=+$/, ''),
+    'grpc-accept-encoding': 'identity,gzip',
+  };
+}
+
+/** gRPC's form of a text in a header: what is not printable ASCII, and `%`, as `%XX` of its UTF-8. */
+function percentEncoded(text: string): string {
+  return text.replace(/[^\x20-\x24\x26-\x7e]+/g, (run) =>
+    [...Buffer.from(run)].map((byte) => `%${byte.toString(16).toUpperCase().padStart(2, '0')}`).join(''),
+  );
 }

@@ -2,17 +2,35 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import {
   createServer as createHttp2Server,
   createSecureServer,
+  type Http2Server,
   type Http2ServerRequest,
   type Http2ServerResponse,
+  type IncomingHttpHeaders,
   type ServerHttp2Session,
+  type ServerHttp2Stream,
 } from 'node:http2';
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from 'node:net';
-import type { TlsFiles } from './grpc-mount.ts';
 import { LIMITS } from './limits.ts';
+import { peerIpOf } from './peer.ts';
+
+export interface TlsFiles {
+  readonly cert: Buffer;
+  readonly key: Buffer;
+  readonly clientCa: Buffer | undefined;
+}
 
 export type NodeRequest = IncomingMessage | Http2ServerRequest;
 export type NodeResponse = ServerResponse | Http2ServerResponse;
 export type RequestListener = (request: NodeRequest, response: NodeResponse) => void;
+/** Offered every stream of HTTP/2 first; what it leaves becomes a request. */
+export type StreamListener = (
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+  peerIp: string,
+) => boolean;
+
+const PEER_IP = Symbol('peer ip');
+type Kept = ServerHttp2Session & { [PEER_IP]?: string };
 
 const H2_PREFACE = Buffer.from('PRI ');
 
@@ -24,7 +42,7 @@ export class HttpServer {
   #underWay = 0;
   #idle: (() => void) | undefined;
 
-  constructor(listener: RequestListener, tls: TlsFiles | undefined) {
+  constructor(streams: StreamListener, listener: RequestListener, tls: TlsFiles | undefined) {
     const counted: RequestListener = (request, response) => {
       this.#underWay++;
       response.once('close', () => {
@@ -37,13 +55,13 @@ export class HttpServer {
       settings: { maxConcurrentStreams: LIMITS.streamsPerConnection, maxHeaderListSize: LIMITS.headerBytes },
     };
     if (tls === undefined) {
-      this.#server = this.#cleartext(counted, http2);
+      this.#server = this.#cleartext(streams, counted, http2);
     } else {
       const { cert, key, clientCa } = tls;
       const mutual =
         clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true };
       const secure = createSecureServer({ ...http2, allowHTTP1: true, cert, key, ...mutual }, counted);
-      secure.on('session', (session) => this.#keep(session));
+      this.#offer(secure, streams);
       secure.on('secureConnection', (socket) => this.#track(socket));
       this.#server = secure;
     }
@@ -60,12 +78,11 @@ export class HttpServer {
     });
   }
 
-  /** Takes no new connections and waits for the requests under way. */
+  /** Takes no new connections and calls, and waits for the requests under way; the streams of others are theirs. */
   async drain(): Promise<void> {
     this.#server.close();
     for (const session of this.#sessions) session.close();
     if (this.#underWay > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
-    this.close();
   }
 
   close(): void {
@@ -75,10 +92,10 @@ export class HttpServer {
   }
 
   /** Without TLS nothing is negotiated: the first bytes tell which protocol a client speaks. */
-  #cleartext(listener: RequestListener, options: object): Server {
+  #cleartext(streams: StreamListener, listener: RequestListener, options: object): Server {
     const http1 = createServer({ maxHeaderSize: LIMITS.headerBytes }, listener);
     const http2 = createHttp2Server(options, listener);
-    http2.on('session', (session) => this.#keep(session));
+    this.#offer(http2, streams);
     return createTcpServer((socket) => {
       this.#track(socket);
       socket.on('error', () => socket.destroy());
@@ -97,9 +114,29 @@ export class HttpServer {
     });
   }
 
+  /** Node makes a request of every stream; here that is done only with those that `streams` leaves. */
+  #offer(server: Http2Server, streams: StreamListener): void {
+    const [toRequest] = server.listeners('stream');
+    server.removeAllListeners('stream');
+    server.on('session', (session) => this.#keep(session));
+    server.on('stream', (stream, headers, ...rest) => {
+      const peerIp = (stream.session as Kept | undefined)?.[PEER_IP] ?? '';
+      if (!streams(stream, headers, peerIp)) toRequest?.call(server, stream, headers, ...rest);
+    });
+  }
+
   #keep(session: ServerHttp2Session): void {
     this.#sessions.add(session);
-    session.once('close', () => this.#sessions.delete(session));
+    // Asked for once: each look goes through a proxy of the socket.
+    (session as Kept)[PEER_IP] = peerIpOf(session.socket.remoteAddress);
+    const keepalive = setInterval(() => {
+      const silent = setTimeout(() => session.destroy(), LIMITS.keepaliveTimeoutMs);
+      if (!session.ping(() => clearTimeout(silent))) session.destroy();
+    }, LIMITS.keepaliveMs);
+    session.once('close', () => {
+      clearInterval(keepalive);
+      this.#sessions.delete(session);
+    });
     session.on('error', () => session.destroy());
   }
 

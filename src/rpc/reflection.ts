@@ -1,24 +1,92 @@
-import { type DescFile, toBinary } from '@bufbuild/protobuf';
+import { type DescFile, type DescService, toBinary } from '@bufbuild/protobuf';
+import { nestedTypes } from '@bufbuild/protobuf/reflect';
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
-import { ReflectionService } from '@grpc/reflection';
+import { Code, type ConnectRouter } from '@connectrpc/connect';
 import { file_google_rpc_error_details } from '../../gen/google/rpc/error_details_pb.ts';
-import type { Mounted } from './method.ts';
+import { ServerReflection } from '../../gen/grpc/reflection/v1/reflection_pb.ts';
+import { ServerReflection as ServerReflectionAlpha } from '../../gen/grpc/reflection/v1alpha/reflection_pb.ts';
 
-type PackageDefinition = ConstructorParameters<typeof ReflectionService>[0];
+/** Of either version. */
+type Question = { readonly case?: string | undefined; readonly value?: unknown };
 
 /** Server reflection, v1 and v1alpha, from the generated descriptors; error details are described too. */
-export function reflection(services: readonly Mounted[]): ReflectionService {
-  const files = new Map<string, Buffer>();
-  const add = (file: DescFile) => {
-    if (files.has(file.proto.name)) return;
-    file.dependencies.forEach(add);
-    files.set(file.proto.name, Buffer.from(toBinary(FileDescriptorProtoSchema, file.proto)));
-  };
-  for (const { service } of services) add(service.file);
-  add(file_google_rpc_error_details);
-  const described = { fileDescriptorProtos: [...files.values()] };
-  // The library reads only these bytes; the rest of a PackageDefinition is for making clients.
-  return new ReflectionService({ described } as unknown as PackageDefinition, {
-    services: services.map(({ service }) => service.typeName),
-  });
+export function addReflection(router: ConnectRouter, services: readonly DescService[]): void {
+  const all = [...services, ServerReflection, ServerReflectionAlpha];
+  const described = new Described(all);
+  async function* answers<R extends { host: string; messageRequest: Question }>(questions: AsyncIterable<R>) {
+    for await (const question of questions) {
+      const messageResponse = described.answer(question.messageRequest);
+      yield { validHost: question.host, originalRequest: question, messageResponse };
+    }
+  }
+  router.service(ServerReflection, { serverReflectionInfo: answers });
+  router.service(ServerReflectionAlpha, { serverReflectionInfo: answers });
+}
+
+/** Every file that the services need, by name and by what it declares. */
+class Described {
+  readonly #services: readonly DescService[];
+  readonly #files = new Map<string, DescFile>();
+  readonly #symbols = new Map<string, DescFile>();
+
+  constructor(services: readonly DescService[]) {
+    this.#services = services;
+    for (const { file } of services) this.#add(file);
+    this.#add(file_google_rpc_error_details);
+  }
+
+  #add(file: DescFile): void {
+    if (this.#files.has(file.proto.name)) return;
+    this.#files.set(file.proto.name, file);
+    file.dependencies.forEach((dependency) => void this.#add(dependency));
+    for (const type of nestedTypes(file)) {
+      this.#symbols.set(type.typeName, file);
+      const inner =
+        type.kind === 'service'
+          ? type.methods
+          : type.kind === 'message'
+            ? [...type.fields, ...type.oneofs]
+            : type.kind === 'enum'
+              ? type.values
+              : [];
+      for (const { name } of inner) this.#symbols.set(`${type.typeName}.${name}`, file);
+    }
+  }
+
+  answer({ case: asked, value }: Question) {
+    const name = String(value);
+    switch (asked) {
+      case 'listServices': {
+        const service = this.#services.map(({ typeName }) => ({ name: typeName }));
+        return { case: 'listServicesResponse', value: { service } } as const;
+      }
+      case 'fileByFilename':
+        return this.#found(this.#files.get(name));
+      case 'fileContainingSymbol':
+        return this.#found(this.#symbols.get(name));
+      case 'allExtensionNumbersOfType':
+        // None of these files extends a message.
+        return this.#symbols.has(name)
+          ? ({ case: 'allExtensionNumbersResponse', value: { baseTypeName: name } } as const)
+          : this.#found(undefined);
+      default:
+        return this.#found(undefined);
+    }
+  }
+
+  #found(file: DescFile | undefined) {
+    if (file === undefined) {
+      const value = { errorCode: Code.NotFound, errorMessage: 'not declared here' };
+      return { case: 'errorResponse', value } as const;
+    }
+    const needed = new Set<DescFile>();
+    const need = (one: DescFile) => {
+      if (needed.has(one)) return;
+      needed.add(one);
+      one.dependencies.forEach(need);
+    };
+    need(file);
+    const fileDescriptorProto = [...needed].map(({ proto }) => toBinary(FileDescriptorProtoSchema, proto));
+    return { case: 'fileDescriptorResponse', value: { fileDescriptorProto } } as const;
+  }
 }

@@ -1,7 +1,6 @@
 import { type DescMessage, fromBinary, type Message } from '@bufbuild/protobuf';
 import { reflect } from '@bufbuild/protobuf/reflect';
 import { ApiError } from '../keys/errors.ts';
-import { unreadable } from './call-server.ts';
 import { LIMITS } from './limits.ts';
 
 /** Reads a binary message. What this server does not know is refused: it may be a condition on the answer. */
@@ -48,4 +47,17 @@ export function refuseUnknownFields(schema: DescMessage, message: Message, at = 
       }
     }
   }
+}
+
+const UNKNOWN_FIELD = /key "([\w.]{1,64})" is unknown/;
+
+/** The refusal of a message that cannot be read. Only a field's name is quoted: values may be secrets. */
+export function unreadable(cause: unknown): ApiError {
+  const text = cause instanceof Error ? cause.message : String(cause);
+  const field = UNKNOWN_FIELD.exec(text.replaceAll('\\"', '"'))?.[1];
+  const description = field === undefined ? 'the message cannot be read' : `there is no field ${field}`;
+  return new ApiError('INVALID_REQUEST', description, {
+    cause,
+    violations: [{ field: field ?? '', description }],
+  });
 }

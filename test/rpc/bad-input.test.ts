@@ -67,6 +67,19 @@ describe('bad input', () => {
     expect((await raw.call(PATH, good(), credential)).grpcStatus).toBe(0);
   });
 
+  it('gRPC: a frame that holds less than it says is refused and recorded', async () => {
+    const { result, outcome } = await outcomeOf(() => raw.call(PATH, good().subarray(0, 20), credential));
+    expect(result).toMatchObject({ grpcStatus: 3 });
+    expect(outcome).toBe('INVALID_ARGUMENT');
+  });
+
+  it('gRPC: two messages of a unary call are refused and recorded', async () => {
+    const twice = Buffer.concat([good(), good()]);
+    const { result, outcome } = await outcomeOf(() => raw.call(PATH, twice, credential));
+    expect(result).toMatchObject({ grpcStatus: 3 });
+    expect(outcome).toBe('INVALID_ARGUMENT');
+  });
+
   it('gRPC: no message at all is refused and recorded', async () => {
     const { result, outcome } = await outcomeOf(() => raw.call(PATH, Buffer.alloc(0), credential));
     expect(result).toMatchObject({ grpcStatus: 3 });
@@ -78,12 +91,12 @@ describe('bad input', () => {
       raw.call(PATH, frame(Buffer.alloc(5 << 20)), credential),
     );
     expect(result).toMatchObject({ grpcStatus: 8 });
-    expect(outcome).toBe('CANCELLED');
+    expect(outcome).toBe('RESOURCE_EXHAUSTED');
   });
 
   it('gRPC: a client that goes away in the middle leaves an event', async () => {
     const before = await eventCount();
-    await raw.abandon(PATH, good().subarray(0, 20), credential);
+    await new RawGrpc(server.running.ports.grpc).abandon(PATH, good().subarray(0, 20), credential);
     // The server sees the reset a moment later; the next look finds the event.
     let grown = 0;
     for (let looks = 0; grown <= looks; looks++) grown = (await eventCount()) - before;

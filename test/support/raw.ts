@@ -55,13 +55,13 @@ export class RawGrpc {
     });
   }
 
-  /** Begins a call and goes away in the middle of its message. */
+  /** Begins a call and goes away, connection and all, in the middle of its message. */
   abandon(path: string, part: Uint8Array, headers: OutgoingHttpHeaders): Promise<void> {
     return new Promise((resolve) => {
       const stream = this.#request(path, headers);
       stream.on('error', () => {});
       stream.on('close', () => resolve());
-      stream.write(part, () => stream.close(8));
+      stream.write(part, () => this.close());
     });
   }
 

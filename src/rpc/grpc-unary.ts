@@ -1,0 +1,235 @@
+import {
+  constants,
+  type IncomingHttpHeaders,
+  type OutgoingHttpHeaders,
+  type ServerHttp2Stream,
+} from 'node:http2';
+import { createGunzip } from 'node:zlib';
+import { Code, ConnectError } from '@connectrpc/connect';
+import { ApiError } from '../keys/errors.ts';
+import { errorHeaders } from './grpc-status.ts';
+import { LIMITS } from './limits.ts';
+import { tooLarge, unreadable } from './wire.ts';
+
+/** A method as this transport sees it: bytes in, bytes out. */
+export interface UnaryRoute {
+  /** Asked when the headers are in: a refusal costs nothing of the message. */
+  refusal(): OutgoingHttpHeaders | undefined;
+  /** Answers the message. Rejects with a ConnectError only. */
+  serve(headers: IncomingHttpHeaders, peerIp: string, message: Uint8Array): Promise<Uint8Array>;
+  /** The call cannot be served: records it, and gives what to tell. */
+  refuse(headers: IncomingHttpHeaders, peerIp: string, error: ApiError): Promise<ConnectError>;
+}
+
+const FRAME_HEAD = 5;
+const COMPRESSED = 1;
+const RESPONSE = { ':status': 200, 'content-type': 'application/grpc' };
+const WITH_TRAILERS = { waitForTrailers: true, sendDate: false };
+const WITHOUT_BODY = { endStream: true, sendDate: false };
+const OK = { 'grpc-status': '0' };
+
+/**
+ * gRPC's unary calls on node:http2, by hand: a frame in, a frame and trailers out. This is the hot path, so a call has
+ * one object and no closures; its stream's listeners are the functions below.
+ */
+export class UnaryCall {
+  readonly #route: UnaryRoute;
+  readonly #stream: ServerHttp2Stream;
+  readonly #headers: IncomingHttpHeaders;
+  readonly #peerIp: string;
+  /** The frame, or its beginning: until the head is whole only that. */
+  #frame: Buffer | undefined;
+  /** How much of it has come; more than it holds is too much. */
+  #size = 0;
+  #deadline: NodeJS.Timeout | undefined;
+  /** The message is being answered, or the call is over: what still comes is not looked at. */
+  #taken = false;
+
+  constructor(route: UnaryRoute, stream: ServerHttp2Stream, headers: IncomingHttpHeaders, peerIp: string) {
+    this.#route = route;
+    this.#stream = stream;
+    this.#headers = headers;
+    this.#peerIp = peerIp;
+  }
+
+  begin(): void {
+    const stream = this.#stream as CarryingStream;
+    stream[CALL] = this;
+    stream.on('error', ignore);
+    const refusal = this.#route.refusal();
+    if (refusal !== undefined) {
+      this.#taken = true;
+      this.#leave(refusal);
+      return;
+    }
+    const timeout = this.#headers['grpc-timeout'];
+    if (timeout !== undefined) this.#setDeadline(String(timeout));
+    stream.on('data', onData);
+    stream.on('end', onEnd);
+    stream.on('close', onClose);
+  }
+
+  /** Of a stream: a part of the frame. */
+  received(part: Buffer) {
+    if (this.#taken) return;
+    if (this.#size >= FRAME_HEAD) {
+      this.#append(part);
+      return;
+    }
+    const begun = this.#frame === undefined ? part : Buffer.concat([this.#frame, part]);
+    this.#frame = begun;
+    this.#size = begun.length;
+    if (begun.length < FRAME_HEAD) return;
+    const length = FRAME_HEAD + begun.readUInt32BE(1);
+    if (length > FRAME_HEAD + LIMITS.messageBytes) this.#refuse(tooLarge());
+    else if (begun.length !== length) {
+      // One buffer for the rest, so that many small parts cost no more than a few large ones.
+      this.#frame = Buffer.allocUnsafeSlow(length);
+      this.#size = 0;
+      this.#append(begun);
+    }
+  }
+
+  #append(part: Buffer) {
+    const frame = this.#frame as Buffer;
+    if (this.#size + part.length > frame.length) return this.#refuse(unreadable('more than one message'));
+    frame.set(part, this.#size);
+    this.#size += part.length;
+  }
+
+  /** Of a stream: the client has said all. */
+  ended() {
+    // A stream that was reset ends too; its close tells that.
+    if (this.#taken || this.#stream.aborted) return;
+    const frame = this.#frame;
+    if (frame === undefined) return this.#refuse(unreadable('no message'));
+    if (this.#size < FRAME_HEAD || this.#size < frame.length)
+      return this.#refuse(unreadable('the message was cut off'));
+    const message = frame.subarray(FRAME_HEAD);
+    if (frame[0] === 0) return this.#serve(message);
+    if (frame[0] !== COMPRESSED) return this.#refuse(unreadable('no such frame'));
+    this.#unpack(message);
+  }
+
+  /** Of a stream: nothing can be sent any more. */
+  closed() {
+    clearTimeout(this.#deadline);
+    if (this.#taken) return;
+    this.#refuse(new ApiError('REQUEST_NOT_RECEIVED', 'the request did not arrive whole'));
+  }
+
+  #unpack(message: Buffer): void {
+    const encoding = this.#headers['grpc-encoding'];
+    if (encoding !== 'gzip') {
+      const known = encoding === undefined || encoding === 'identity';
+      this.#refuse(
+        known
+          ? unreadable('compressed, and no grpc-encoding')
+          : new ApiError('ENCODING_UNKNOWN', 'only gzip and identity are known here'),
+      );
+      return;
+    }
+    this.#taken = true;
+    void unzip(message).then(
+      (plain) => this.#serve(plain),
+      (error: unknown) => this.#refuse(error instanceof ApiError ? error : unreadable(error)),
+    );
+  }
+
+  #serve(message: Uint8Array): void {
+    this.#taken = true;
+    this.#route.serve(this.#headers, this.#peerIp, message).then(this.#answer, this.#end);
+  }
+
+  #refuse(error: ApiError): void {
+    this.#taken = true;
+    void this.#route.refuse(this.#headers, this.#peerIp, error).then(this.#end);
+  }
+
+  readonly #answer = (message: Uint8Array): void => {
+    const stream = this.#stream;
+    if (stream.closed || stream.headersSent) return;
+    clearTimeout(this.#deadline);
+    const frame = Buffer.allocUnsafe(FRAME_HEAD + message.length);
+    frame[0] = 0;
+    frame.writeUInt32BE(message.length, 1);
+    frame.set(message, FRAME_HEAD);
+    stream.respond(RESPONSE, WITH_TRAILERS);
+    stream.on('wantTrailers', sendOk);
+    stream.end(frame);
+  };
+
+  readonly #end = (error: unknown): void => this.#leave(errorHeaders(ConnectError.from(error)));
+
+  #leave(status: OutgoingHttpHeaders): void {
+    const stream = this.#stream;
+    if (stream.closed || stream.headersSent) return;
+    clearTimeout(this.#deadline);
+    stream.respond({ ...RESPONSE, ...status }, WITHOUT_BODY);
+    // What the client has not sent yet is not wanted any more.
+    if (!stream.readableEnded) stream.close(constants.NGHTTP2_NO_ERROR);
+  }
+
+  #setDeadline(text: string) {
+    const ms = timeoutMs(text);
+    if (ms === undefined) return this.#refuse(unreadable('grpc-timeout is not a duration'));
+    this.#deadline = setTimeout(() => {
+      // A message that has come is being answered, and its event is on its way.
+      if (!this.#taken) this.#refuse(new ApiError('REQUEST_NOT_RECEIVED', 'no message within the deadline'));
+      this.#end(PAST_DEADLINE);
+    }, ms);
+  }
+}
+
+const PAST_DEADLINE = new ConnectError('the deadline is over', Code.DeadlineExceeded);
+
+const CALL = Symbol('call');
+type CarryingStream = ServerHttp2Stream & { [CALL]: UnaryCall };
+
+function onData(this: CarryingStream, part: Buffer): void {
+  this[CALL].received(part);
+}
+
+function onEnd(this: CarryingStream): void {
+  this[CALL].ended();
+}
+
+function onClose(this: CarryingStream): void {
+  this[CALL].closed();
+}
+
+function sendOk(this: ServerHttp2Stream): void {
+  this.sendTrailers(OK);
+}
+
+/** A stream that breaks is closed, and its call hears of that. */
+function ignore(): void {}
+
+const UNITS: Record<string, number> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 1e-3, n: 1e-6 };
+const MAX_TIMER_MS = 2 ** 31 - 1;
+const TIMER_STEP_MS = 10;
+
+/** Rounded up, so that the timers of many calls are of few lengths, which Node keeps cheaply. */
+function timeoutMs(text: string): number | undefined {
+  const [, value, unit] = /^(\d{1,8})([HMSmun])$/.exec(text) ?? [];
+  if (value === undefined || unit === undefined) return undefined;
+  const ms = Number(value) * (UNITS[unit] ?? 0);
+  return Math.min(MAX_TIMER_MS, Math.ceil(ms / TIMER_STEP_MS) * TIMER_STEP_MS);
+}
+
+/** Unpacks gzip, up to the size that a message may have. */
+function unzip(packed: Buffer): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const gunzip = createGunzip();
+    const parts: Buffer[] = [];
+    let size = 0;
+    gunzip.on('data', (part: Buffer) => {
+      size += part.length;
+      parts.push(part);
+      if (size > LIMITS.messageBytes) gunzip.destroy(tooLarge());
+    });
+    gunzip.on('end', () => resolve(Buffer.concat(parts)));
+    gunzip.on('error', reject);
+    gunzip.end(packed);
+  });
+}
