@@ -4,15 +4,12 @@ import type { AuditEntry, AuditRecord } from '../keys/ports.ts';
 /** What the first event of a chain follows. */
 export const GENESIS = '0'.repeat(64);
 
-export type ChainValue = string | number;
-
-/** How many values an event has in a flat array. */
-export const EVENT_WIDTH = 17;
-
-/** Appends an event's values in their canonical order: what is hashed, and the columns of the embedded store. */
-export function pushEvent(to: ChainValue[], e: AuditEntry): void {
-  to.push(
-    e.time,
+/**
+ * The canonical form of an event: its values but the time, in a fixed order, as a JSON array. It is what is hashed, and
+ * what the embedded store keeps.
+ */
+export function eventText(e: AuditEntry): string {
+  return JSON.stringify([
     e.method,
     e.outcome,
     e.reason,
@@ -29,7 +26,48 @@ export function pushEvent(to: ChainValue[], e: AuditEntry): void {
     e.latencyMicros,
     e.requestId,
     e.refusedCalls,
-  );
+  ]);
+}
+
+/** What an event says of itself besides: the time is milliseconds since 1970. */
+export function parseEvent(time: number, text: string): AuditEntry {
+  const [
+    method,
+    outcome,
+    reason,
+    keyId,
+    callerKeyId,
+    keyFingerprint,
+    requiredScope,
+    clientIp,
+    clientIpIsPeer,
+    userAgent,
+    secretSlot,
+    cost,
+    dryRun,
+    latencyMicros,
+    requestId,
+    refusedCalls,
+  ] = JSON.parse(text);
+  return {
+    time,
+    method,
+    outcome,
+    reason,
+    keyId,
+    callerKeyId,
+    keyFingerprint,
+    requiredScope,
+    clientIp,
+    clientIpIsPeer: clientIpIsPeer === 1,
+    userAgent,
+    secretSlot,
+    cost,
+    dryRun: dryRun === 1,
+    latencyMicros,
+    requestId,
+    refusedCalls,
+  };
 }
 
 /** Where an event stands. */
@@ -49,18 +87,17 @@ export class Chain {
     this.#key = key;
   }
 
-  /** SHA-256 in 64 lower-case hex. */
-  next(previous: string, { id, processId, sequence, servedBy }: Link, values: readonly ChainValue[]): string {
-    const text = JSON.stringify([previous, processId, sequence, id, servedBy, ...values]);
+  /** SHA-256 in 64 lower-case hex. @param text of eventText */
+  next(previous: string, { id, processId, sequence, servedBy }: Link, time: number, text: string): string {
+    const head = JSON.stringify([previous, processId, sequence, id, servedBy, time]);
+    const linked = `${head.slice(0, -1)},${text.slice(1)}`;
     return this.#key === undefined
-      ? hash('sha256', text, 'hex')
-      : createHmac('sha256', this.#key).update(text).digest('hex');
+      ? hash('sha256', linked, 'hex')
+      : createHmac('sha256', this.#key).update(linked).digest('hex');
   }
 
   /** The hash that a record must have. */
   hashOf(previous: string, record: AuditRecord): string {
-    const values: ChainValue[] = [];
-    pushEvent(values, record);
-    return this.next(previous, record, values);
+    return this.next(previous, record, record.time, eventText(record));
   }
 }

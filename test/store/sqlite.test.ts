@@ -25,16 +25,12 @@ const adapter: Adapter = {
   tamper: async (url, how, { processId, sequence }) => {
     const db = new DatabaseSync(url.replace('sqlite:', ''));
     const where = `WHERE process_id = '${processId}' AND sequence`;
-    const columns = 'time, method, outcome, request_id';
+    const columns = 'time, event';
     const swap = `UPDATE api_key_audit_log SET (${columns}) = (SELECT ${columns} FROM swapped WHERE swapped.row <> api_key_audit_log.row) ${where} IN (${sequence}, ${sequence + 1})`;
-    const copied = db
-      .prepare('SELECT * FROM api_key_audit_log LIMIT 0')
-      .columns()
-      .map(({ name }) => name)
-      .slice(1);
+    const copied = 'process_id, sequence, hash, time, event';
     db.exec(
       {
-        changed: `UPDATE api_key_audit_log SET outcome = 'DECISION_REVOKED' ${where} = ${sequence}`,
+        changed: `UPDATE api_key_audit_log SET event = json_set(event, '$[1]', 'DECISION_REVOKED') ${where} = ${sequence}`,
         removed: `DELETE FROM api_key_audit_log ${where} = ${sequence}`,
         swapped: `CREATE TEMP TABLE swapped AS SELECT * FROM api_key_audit_log ${where} IN (${sequence}, ${sequence + 1}); ${swap}`,
         inserted: `INSERT INTO api_key_audit_log (${copied}) SELECT ${copied} FROM api_key_audit_log ${where} = ${sequence}`,

@@ -1,5 +1,5 @@
 import { type Filter, MongoBulkWriteError } from 'mongodb';
-import { type Chain, type ChainValue, GENESIS, pushEvent } from '../../audit/chain.ts';
+import { type Chain, eventText, GENESIS } from '../../audit/chain.ts';
 import type { AuditEvent, EventFactory } from '../../audit/event.ts';
 import { GapReporter } from '../../audit/gap-reporter.ts';
 import { GroupCommit } from '../../audit/group-commit.ts';
@@ -239,10 +239,9 @@ export class MongoAuditLog implements AuditLog {
     return events.map((event) => {
       const { id, ...rest } = toEventDoc(event);
       const servedBy = event.servedBy === processId ? '' : event.servedBy;
-      const values: ChainValue[] = [];
-      pushEvent(values, event.entry);
       sequence++;
-      hash = this.#chain.next(hash, { id, processId, sequence, servedBy }, values);
+      const link = { id, processId, sequence, servedBy };
+      hash = this.#chain.next(hash, link, event.entry.time, eventText(event.entry));
       return { _id: id, process_id: processId, sequence, hash, ...rest };
     });
   }

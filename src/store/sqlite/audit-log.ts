@@ -11,10 +11,12 @@ import type {
   Paged,
 } from '../../keys/ports.ts';
 import { pagedBy } from '../paging.ts';
-import { toRecord } from './audit-rows.ts';
+import { RECORD_COLUMNS, toRecord } from './audit-rows.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';
 import type { Value } from './thread.ts';
+
+const LOOKED_UP = "(SELECT value FROM api_key_meta WHERE id = 'audit_looked_up')";
 
 export class SqliteAuditLog implements AuditLog {
   readonly #database: SqliteDatabase;
@@ -40,27 +42,25 @@ export class SqliteAuditLog implements AuditLog {
   }
 
   async list(filter: AuditFilter, page: Page): Promise<Paged<AuditRecord>> {
-    const where: string[] = [];
-    const params: Value[] = [];
-    const add = (sql: string, ...values: Value[]) => {
-      where.push(sql);
-      params.push(...values);
-    };
-    if (filter.keyId !== undefined) add('key_id = ?', filter.keyId);
-    if (filter.callerKeyId !== undefined) add('caller_key_id = ?', filter.callerKeyId);
-    if (filter.method !== undefined) add('method = ?', filter.method);
-    if (filter.outcome !== undefined) add('outcome = ?', filter.outcome);
-    if (filter.clientIp !== undefined) add('client_ip = ?', filter.clientIp);
-    if (filter.secretSlot !== undefined) add('secret_slot = ?', filter.secretSlot);
-    if (filter.startTime !== undefined) add('time >= ?', filter.startTime);
-    if (filter.endTime !== undefined) add('time < ?', filter.endTime);
-    if (page.after !== undefined) add('(time, row) < (?, ?)', ...page.after);
-    const rows = await this.#database.query(
-      `SELECT * FROM api_key_audit_log ${where.length > 0 ? `WHERE ${where.join(' AND ')}` : ''}
-       ORDER BY time DESC, row DESC LIMIT ?`,
-      [...params, page.size + 1],
-    );
-    const paged = pagedBy(rows, page.size, (row) => [Number(row.time), Number(row.row)]);
+    const most = page.size + 1;
+    const looked = lookUpOf(filter);
+    const plain = newest('api_key_audit_log AS log', 'log', filter, page);
+    if (looked === undefined) return this.#page(plain.sql, [...plain.params, most], page);
+    const { table, column, value } = looked;
+    const through = newest(`${table} AS it JOIN api_key_audit_log AS log USING (row)`, 'it', filter, page);
+    // The newest events are not in the look-up table yet: they are scanned, by row and not by time.
+    const tail = newest('api_key_audit_log AS log NOT INDEXED', 'log', filter, page);
+    const sql = `SELECT * FROM (${through.sql.replace('WHERE', `WHERE it.${column} = ? AND it.row <= ${LOOKED_UP} AND`)})
+      UNION ALL SELECT * FROM (${tail.sql.replace('WHERE', `WHERE log.row > ${LOOKED_UP} AND`)})
+      ORDER BY time DESC, row DESC LIMIT ?`;
+    return this.#page(sql, [value, ...through.params, most, ...tail.params, most, most], page);
+  }
+
+  async #page(sql: string, params: readonly Value[], { size }: Page): Promise<Paged<AuditRecord>> {
+    const paged = pagedBy(await this.#database.query(sql, params), size, (row) => [
+      Number(row.time),
+      Number(row.row),
+    ]);
     return { items: paged.items.map(toRecord), next: paged.next };
   }
 
@@ -80,7 +80,7 @@ export class SqliteAuditLog implements AuditLog {
   async readChains(page: Page): Promise<Paged<AuditRecord>> {
     // The file serves one process after the other, so the order of writing is that of every chain.
     const rows = await this.#database.query(
-      'SELECT * FROM api_key_audit_log WHERE row > ? ORDER BY row LIMIT ?',
+      `SELECT ${RECORD_COLUMNS.join(', ')} FROM api_key_audit_log WHERE row > ? ORDER BY row LIMIT ?`,
       [...(page.after ?? [0]), page.size + 1],
     );
     const paged = pagedBy(rows, page.size, (row) => [Number(row.row)]);
@@ -116,11 +116,49 @@ export class SqliteAuditLog implements AuditLog {
   async cut({ processId, sequence, hash, events }: ChainPrefix, token: string): Promise<void> {
     const note = 'UPDATE api_key_chain_heads SET cut = ? WHERE process_id = ?';
     // The beginning of the log is the beginning of its oldest chain, so only what goes is looked at.
-    const drop = `DELETE FROM api_key_audit_log WHERE process_id = ? AND sequence <= ?
+    const gone = `WHERE process_id = ? AND sequence <= ?
       AND row <= (SELECT max(row) FROM (SELECT row FROM api_key_audit_log ORDER BY row LIMIT ?))`;
+    const params = [processId, sequence, events];
+    const dropLookUps = (column: string, table: string) =>
+      `DELETE FROM ${table} WHERE (${column}, time, row) IN (SELECT ${column}, time, row FROM api_key_audit_log ${gone})`;
     await this.#committer.write([
       { sql: note, params: [JSON.stringify({ sequence, hash, token }), processId] },
-      { sql: drop, params: [processId, sequence, events] },
+      { sql: dropLookUps('key_id', 'api_key_audit_by_key'), params },
+      { sql: dropLookUps('client_ip', 'api_key_audit_by_ip'), params },
+      { sql: `DELETE FROM api_key_audit_log ${gone}`, params },
     ]);
   }
+}
+
+/** The newest events that match; `by` is the table whose time and row lead there. */
+function newest(from: string, by: string, filter: AuditFilter, { after }: Page) {
+  const where = ['1'];
+  const params: Value[] = [];
+  const add = (sql: string, value: Value | undefined) => {
+    if (value === undefined) return;
+    where.push(sql);
+    params.push(value);
+  };
+  add('log.key_id = ?', filter.keyId);
+  add('log.caller_key_id = ?', filter.callerKeyId);
+  add('log.method = ?', filter.method);
+  add('log.outcome = ?', filter.outcome);
+  add('log.client_ip = ?', filter.clientIp);
+  add('log.secret_slot = ?', filter.secretSlot);
+  add(`${by}.time >= ?`, filter.startTime);
+  add(`${by}.time < ?`, filter.endTime);
+  if (after !== undefined) {
+    where.push(`(${by}.time, ${by}.row) < (?, ?)`);
+    params.push(...after);
+  }
+  const columns = RECORD_COLUMNS.map((name) => `log.${name}`).join(', ');
+  const sql = `SELECT ${columns} FROM ${from} WHERE ${where.join(' AND ')} ORDER BY ${by}.time DESC, ${by}.row DESC LIMIT ?`;
+  return { sql, params };
+}
+
+/** The table that leads to what the filter asks for. */
+function lookUpOf({ keyId, clientIp }: AuditFilter) {
+  if (keyId !== undefined) return { table: 'api_key_audit_by_key', column: 'key_id', value: keyId };
+  if (clientIp !== undefined) return { table: 'api_key_audit_by_ip', column: 'client_ip', value: clientIp };
+  return undefined;
 }

@@ -1,4 +1,4 @@
-import { pushEvent } from '../../audit/chain.ts';
+import { eventText } from '../../audit/chain.ts';
 import { GroupCommit } from '../../audit/group-commit.ts';
 import type { AuditEntry, Clock } from '../../keys/ports.ts';
 import type { SqliteDatabase } from './database.ts';
@@ -45,9 +45,7 @@ export class Committer {
 
   /** All statements and the event, or none of them. */
   async write(statements: readonly Statement[], entry?: AuditEntry): Promise<GuardedResult> {
-    const event: (string | number)[] = [];
-    if (entry !== undefined) pushEvent(event, entry);
-    const pending = new PendingWrite({ statements, event });
+    const pending = new PendingWrite({ statements, event: entry === undefined ? '' : lineOf(entry) });
     await this.#group.add(pending);
     if (pending.result === undefined) throw unavailable('a write without a result');
     return pending.result;
@@ -67,17 +65,17 @@ export class Committer {
   }
 
   async #commit(batch: Item[]): Promise<void> {
-    const events: (string | number)[] = [];
+    const lines: string[] = [];
     const pending: PendingWrite[] = [];
     for (const item of batch) {
       if (item instanceof PendingWrite) pending.push(item);
-      else pushEvent(events, item);
+      else lines.push(lineOf(item));
     }
     const dirty = this.#limits.takeDirty();
     try {
       const guarded = pending.map(({ write }) => write);
       const results = await this.#database.commit({
-        events: JSON.stringify(events),
+        events: lines.join('\n'),
         guarded,
         limits: dirty.flat,
       });
@@ -88,4 +86,8 @@ export class Committer {
       throw error;
     }
   }
+}
+
+function lineOf(entry: AuditEntry): string {
+  return `${entry.time}${eventText(entry)}`;
 }

@@ -105,26 +105,31 @@ export const MIGRATIONS: readonly string[] = [
     sequence INTEGER NOT NULL,
     hash TEXT NOT NULL,
     time INTEGER NOT NULL,
-    method TEXT NOT NULL,
-    outcome TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    key_id TEXT NOT NULL,
-    caller_key_id TEXT NOT NULL,
-    key_fingerprint TEXT NOT NULL,
-    required_scope TEXT NOT NULL,
-    client_ip TEXT NOT NULL,
-    client_ip_is_peer INTEGER NOT NULL,
-    user_agent TEXT NOT NULL,
-    secret_slot TEXT NOT NULL,
-    cost INTEGER NOT NULL,
-    dry_run INTEGER NOT NULL,
-    latency_micros INTEGER NOT NULL,
-    request_id TEXT NOT NULL,
-    refused_calls INTEGER NOT NULL
+    -- A JSON array, as it was hashed.
+    event TEXT NOT NULL,
+    method TEXT AS (event ->> 0) VIRTUAL,
+    outcome TEXT AS (event ->> 1) VIRTUAL,
+    key_id TEXT AS (event ->> 3) VIRTUAL,
+    caller_key_id TEXT AS (event ->> 4) VIRTUAL,
+    client_ip TEXT AS (event ->> 7) VIRTUAL,
+    secret_slot TEXT AS (event ->> 10) VIRTUAL
   ) STRICT;
   CREATE INDEX api_key_audit_log_by_time ON api_key_audit_log (time);
-  CREATE INDEX api_key_audit_log_by_key ON api_key_audit_log (key_id, time);
-  CREATE INDEX api_key_audit_log_by_ip ON api_key_audit_log (client_ip, time);
+
+  -- Written later than the events and in chunks, up to the row that api_key_meta notes (look-ups.ts).
+  CREATE TABLE api_key_audit_by_key (
+    key_id TEXT NOT NULL,
+    time INTEGER NOT NULL,
+    row INTEGER NOT NULL,
+    PRIMARY KEY (key_id, time, row)
+  ) STRICT, WITHOUT ROWID;
+  CREATE TABLE api_key_audit_by_ip (
+    client_ip TEXT NOT NULL,
+    time INTEGER NOT NULL,
+    row INTEGER NOT NULL,
+    PRIMARY KEY (client_ip, time, row)
+  ) STRICT, WITHOUT ROWID;
+  INSERT INTO api_key_meta VALUES ('audit_looked_up', 0);
 
   CREATE TABLE api_key_chain_heads (
     process_id TEXT PRIMARY KEY,

@@ -4,8 +4,9 @@
  */
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { parentPort, workerData } from 'node:worker_threads';
-import { Chain, EVENT_WIDTH, GENESIS } from '../../audit/chain.ts';
+import { Chain, GENESIS } from '../../audit/chain.ts';
 import { eventInsert } from './audit-rows.ts';
+import { LookUps } from './look-ups.ts';
 
 export type Value = string | number | null;
 
@@ -19,8 +20,8 @@ export interface Statement {
 /** All of it or nothing of it, with its event. */
 export interface GuardedWrite {
   readonly statements: readonly Statement[];
-  /** The event's values, flat; empty for maintenance. */
-  readonly event: readonly Value[];
+  /** As in CommitRequest; '' for maintenance. */
+  readonly event: string;
 }
 
 export type GuardedResult =
@@ -32,7 +33,7 @@ export type GuardedResult =
 export interface CommitRequest {
   readonly kind: 'commit';
   readonly id: number;
-  /** Events without a mutation: all values in one flat array, EVENT_WIDTH an event, as JSON (cheaper to hand over). */
+  /** Events without a mutation, a line each: the time and, right after it, eventText. One string is cheap to hand over. */
   readonly events: string;
   readonly guarded: readonly GuardedWrite[];
   /** Counters: key, value, expire_time in turn; a null value deletes. */
@@ -75,6 +76,7 @@ const INSERT_ONE = eventInsert(1);
 if (role === 'writer')
   db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON');
 db.exec('PRAGMA busy_timeout = 5000');
+const lookUps = role === 'writer' ? new LookUps(db) : undefined;
 
 function prepare(sql: string): StatementSync {
   let statement = statements.get(sql);
@@ -86,25 +88,34 @@ function prepare(sql: string): StatementSync {
 }
 
 /** Most events go in groups: a fifth less work than one by one, measured. */
-function insertEvents(values: readonly Value[]): void {
+function insertEvents(text: string): void {
+  if (text === '') return;
+  const lines = text.split('\n');
   let at = 0;
   for (const [size, statement] of [
     [GROUP, INSERT_GROUP],
     [1, INSERT_ONE],
   ] as const) {
-    for (; at + size * EVENT_WIDTH <= values.length; at += size * EVENT_WIDTH) {
+    for (; at + size <= lines.length; at += size) {
       const params: Value[] = [];
-      for (let row = 0; row < size; row++) {
-        sequence++;
-        const from = at + row * EVENT_WIDTH;
-        const event = values.slice(from, from + EVENT_WIDTH) as (string | number)[];
-        const link = { id: `${processId}-${sequence}`, processId, sequence, servedBy: '' };
-        head = chain.next(head, link, event);
-        params.push(processId, sequence, head, ...event);
+      for (let i = at; i < at + size; i++) pushRow(params, lines[i] as string);
+      const { lastInsertRowid } = prepare(statement).run(...params);
+      // One statement's rows are numbered in turn.
+      for (let i = 0; i < size; i++) {
+        const [time, event] = [params[5 * i + 3] as number, params[5 * i + 4] as string];
+        lookUps?.add(Number(lastInsertRowid) - size + 1 + i, time, event);
       }
-      prepare(statement).run(...params);
     }
   }
+}
+
+function pushRow(params: Value[], line: string): void {
+  sequence++;
+  const split = line.indexOf('[');
+  const time = Number(line.slice(0, split));
+  const event = line.slice(split);
+  head = chain.next(head, { id: `${processId}-${sequence}`, processId, sequence, servedBy: '' }, time, event);
+  params.push(processId, sequence, head, time, event);
 }
 
 function runGuarded({ statements: steps, event }: GuardedWrite): GuardedResult {
@@ -147,7 +158,7 @@ function commit({ events, guarded, limits }: CommitRequest): GuardedResult[] {
   const before = { sequence, head };
   db.exec('BEGIN IMMEDIATE');
   try {
-    insertEvents(JSON.parse(events));
+    insertEvents(events);
     const results = guarded.map(runGuarded);
     for (let at = 0; at < limits.length; at += 3) {
       const [key = null, value = null, expire = null] = limits.slice(at, at + 3);
@@ -155,12 +166,14 @@ function commit({ events, guarded, limits }: CommitRequest): GuardedResult[] {
       else prepare('INSERT OR REPLACE INTO api_key_limits VALUES (?, ?, ?)').run(key, value, expire);
     }
     if (sequence !== before.sequence) noteHead(0);
+    lookUps?.step();
     db.exec('COMMIT');
     return results;
   } catch (error) {
     ({ sequence, head } = before);
     // A failed COMMIT may have ended the transaction already.
     if (db.isTransaction) db.exec('ROLLBACK');
+    lookUps?.reset();
     throw error;
   }
 }
