@@ -2,6 +2,7 @@ import type { Decision } from './check.ts';
 import type { FoundSlot, Key, KeyStatus, KeyType, SecretSlot } from './key.ts';
 import type { QuotaRequest, RateLimitState } from './quota.ts';
 import type { RotationEffects, RotationStart } from './rotation.ts';
+import type { Soon } from './soon.ts';
 
 /** Time. Injected everywhere, so that tests own it. */
 export interface Clock {
@@ -212,9 +213,9 @@ export interface QuotaTaken {
 
 export interface QuotaLimiter {
   /** Takes from every limit or from none, exactly, across processes. */
-  take(request: QuotaRequest): Promise<QuotaTaken>;
+  take(request: QuotaRequest): Soon<QuotaTaken>;
   /** What take would answer, without taking. */
-  peek(request: QuotaRequest): Promise<QuotaTaken>;
+  peek(request: QuotaRequest): Soon<QuotaTaken>;
 }
 
 /** A rotation as it is remembered. */

@@ -19,6 +19,7 @@ import type {
 import { retryAfterMs } from './quota.ts';
 import { matchingGrant } from './scope.ts';
 import { fingerprint, hashSecret, isSecret } from './secret.ts';
+import { type Soon, whenThere } from './soon.ts';
 
 /** Decisions that one call may take until the facts of one are still fresh when it is recorded. */
 const MAX_ATTEMPTS = 3;
@@ -70,8 +71,10 @@ export class ValidateKey {
   /** Decides and records. Resolves only when the event is durable; throws when no decision could be made. */
   async run(input: ValidateInput, origin: CallOrigin): Promise<Verdict> {
     for (let attempt = 1; ; attempt++) {
-      const verdict = await this.#decide(input);
+      const decided = this.#decide(input);
+      const verdict = decided instanceof Promise ? await decided : decided;
       await this.#record(verdict, input, origin);
+      this.#note(verdict, input, origin);
       if (this.#isCurrent(verdict)) return verdict;
       // What it rested on may have been changed elsewhere meanwhile: decided anew, with an event of its own.
       if (attempt === MAX_ATTEMPTS) throw notCurrent();
@@ -85,6 +88,7 @@ export class ValidateKey {
     const record = async (verdict: Verdict, input: ValidateInput) => {
       try {
         await this.#record(verdict, input, origin);
+        this.#note(verdict, input, origin);
         return undefined;
       } catch (error) {
         // Kept, not thrown: it must not become an unhandled rejection while a later item is being decided.
@@ -112,24 +116,38 @@ export class ValidateKey {
     return found === undefined || this.#parts.keys.isCurrent(found);
   }
 
-  async #decide(input: ValidateInput): Promise<Verdict> {
-    const { clientIp, dryRun, secret } = input;
+  #decide(input: ValidateInput): Soon<Verdict> {
+    const { clientIp } = input;
+    if (clientIp === undefined) return this.#decideUnlocked(input);
     const { lockout } = this.#parts;
-    const lockedForMs =
-      clientIp === undefined
-        ? 0
-        : (lockout.lockedForMs(clientIp) ?? (await lockout.readLockedForMs(clientIp)));
-    if (lockedForMs > 0 && !dryRun) return denied('LOCKED_OUT', { retryAfterMs: lockedForMs });
-    const verdict = isSecret(secret)
-      ? await this.#decideSecret(input, hashSecret(secret))
-      : await this.#failed(input, denied('MALFORMED'));
-    if (lockedForMs === 0 || verdict.decision === 'LOCKED_OUT') return verdict;
-    const reasons: Denial[] = ['LOCKED_OUT', ...verdict.reasons];
-    return { ...verdict, decision: 'LOCKED_OUT', reasons, retryAfterMs: lockedForMs };
+    const lockedForMs = lockout.lockedForMs(clientIp) ?? lockout.readLockedForMs(clientIp);
+    return whenThere(lockedForMs, (ms) =>
+      ms > 0 ? this.#decideLocked(input, ms) : this.#decideUnlocked(input),
+    );
   }
 
-  async #decideSecret(input: ValidateInput, secretHash: string): Promise<Verdict> {
-    const found = await this.#parts.keys.findByHash(secretHash, input.minRevision);
+  /** LOCKED_OUT; in a dry run with what else there is against the secret. */
+  #decideLocked(input: ValidateInput, retryAfterMs: number): Soon<Verdict> {
+    if (!input.dryRun) return denied('LOCKED_OUT', { retryAfterMs });
+    return whenThere(this.#decideUnlocked(input), (verdict) => {
+      const reasons: Denial[] = ['LOCKED_OUT', ...verdict.reasons];
+      return { ...verdict, decision: 'LOCKED_OUT', reasons, retryAfterMs };
+    });
+  }
+
+  #decideUnlocked(input: ValidateInput): Soon<Verdict> {
+    const { secret, minRevision } = input;
+    if (!isSecret(secret)) return this.#failed(input, denied('MALFORMED'));
+    const secretHash = hashSecret(secret);
+    const kept = this.#parts.keys.recall(secretHash);
+    const found =
+      kept !== undefined && kept.revision >= minRevision
+        ? kept
+        : this.#parts.keys.findByHash(secretHash, minRevision);
+    return whenThere(found, (facts) => this.#decideFound(input, secretHash, facts));
+  }
+
+  #decideFound(input: ValidateInput, secretHash: string, found: Found): Soon<Verdict> {
     const key = found.key;
     const slot = slotOf(found, secretHash);
     if (key === undefined || slot === undefined) {
@@ -143,32 +161,36 @@ export class ValidateKey {
     if (input.dryRun) return this.#dryRun(facts, input, allDenials(key, slot, question));
     const denial = firstDenial(key, slot, question);
     if (denial !== undefined) return denied(denial, facts);
-    return withQuota(
-      facts,
-      key.rateLimits.length === 0 ? undefined : await this.#parts.quota.take(quotaOf(key, input)),
-    );
+    if (key.rateLimits.length === 0) return withQuota(facts, undefined);
+    return whenThere(this.#parts.quota.take(quotaOf(key, input)), (taken) => withQuota(facts, taken));
   }
 
-  async #dryRun(facts: KnownKey, input: ValidateInput, denials: Denial[]): Promise<Verdict> {
+  #dryRun(facts: KnownKey, input: ValidateInput, denials: Denial[]): Soon<Verdict> {
     const { key } = facts;
-    const quota = key.rateLimits.length === 0 ? undefined : await this.#parts.quota.peek(quotaOf(key, input));
-    const verdict = withQuota(facts, quota);
-    const reasons = [...denials, ...verdict.reasons];
-    return { ...verdict, decision: reasons[0] ?? 'VALID', reasons };
+    const quota = key.rateLimits.length === 0 ? undefined : this.#parts.quota.peek(quotaOf(key, input));
+    return whenThere(quota, (state) => {
+      const verdict = withQuota(facts, state);
+      const reasons = [...denials, ...verdict.reasons];
+      return { ...verdict, decision: reasons[0] ?? 'VALID', reasons };
+    });
   }
 
   /** A failure that proves no possession: counts for the address, unless that is locked by now. */
-  async #failed(input: ValidateInput, verdict: Verdict): Promise<Verdict> {
-    if (input.clientIp === undefined || input.dryRun) return verdict;
-    const { lockedForMs, locksForMs } = await this.#parts.lockout.fail(input.clientIp);
-    if (locksForMs !== undefined) this.#parts.observer.lockedOut(input.clientIp, locksForMs);
+  #failed(input: ValidateInput, verdict: Verdict): Soon<Verdict> {
+    const { clientIp } = input;
+    return clientIp === undefined || input.dryRun ? verdict : this.#countFailure(clientIp, verdict);
+  }
+
+  async #countFailure(clientIp: string, verdict: Verdict): Promise<Verdict> {
+    const { lockedForMs, locksForMs } = await this.#parts.lockout.fail(clientIp);
+    if (locksForMs !== undefined) this.#parts.observer.lockedOut(clientIp, locksForMs);
     return lockedForMs > 0 ? denied('LOCKED_OUT', { retryAfterMs: lockedForMs }) : verdict;
   }
 
-  async #record(verdict: Verdict, input: ValidateInput, origin: CallOrigin): Promise<void> {
-    const { audit, clock, lastUses, observer } = this.#parts;
+  #record(verdict: Verdict, input: ValidateInput, origin: CallOrigin): Promise<void> {
+    const { audit, clock } = this.#parts;
     const { decision, key, slot, reasons, keyFingerprint } = verdict;
-    await audit.record(
+    return audit.record(
       auditEntry(origin, clock, {
         outcome: `DECISION_${decision}`,
         reason: reasons.join(' '),
@@ -183,15 +205,17 @@ export class ValidateKey {
         requestId: input.requestId,
       }),
     );
-    observer.decided({
-      decision,
-      key,
-      slot,
-      clientIp: input.clientIp,
-      dryRun: input.dryRun,
-      time: origin.arriveTime,
-    });
-    if (decision === 'VALID' && key !== undefined && !input.dryRun) lastUses.note(key.id, origin.arriveTime);
+  }
+
+  /** What is counted of a decision that is recorded. */
+  #note(
+    { decision, key, slot }: Verdict,
+    { clientIp, dryRun }: ValidateInput,
+    { arriveTime: time }: CallOrigin,
+  ): void {
+    const { lastUses, observer } = this.#parts;
+    observer.decided({ decision, key, slot, clientIp, dryRun, time });
+    if (decision === 'VALID' && key !== undefined && !dryRun) lastUses.note(key.id, time);
   }
 }
 

@@ -2,7 +2,7 @@ import type { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
 import { ApiError, Violations } from '../keys/errors.ts';
 import { BOUNDS } from '../keys/key-fields.ts';
 import type { ManageKeys } from '../keys/manage-keys.ts';
-import type { ValidateKey } from '../keys/validate-key.ts';
+import type { ValidateKey, Verdict } from '../keys/validate-key.ts';
 import type { KeyFeed, KeyNotice } from '../watch/key-feed.ts';
 import type { Authenticator } from './authenticate.ts';
 import { toValidateInput, toValidateResponse } from './convert.ts';
@@ -28,14 +28,14 @@ export function authService(parts: AuthServiceParts): ServiceImplementation<type
   return {
     validateKey: {
       access: { anyOf: VALIDATE, anonymous: parts.allowAnonymous },
-      async handle(request, origin) {
+      handle(request, origin) {
         if (origin.callerKeyId === '' && (request.clientIp !== '' || request.dryRun)) {
           throw new ApiError('CREDENTIAL_MISSING', 'client_ip and dry_run need a calling key');
         }
         const found = new Violations();
         const input = toValidateInput(found, '', request);
         found.throwIfAny();
-        return { message: toValidateResponse(await validateKey.run(input, origin)) };
+        return validateKey.run(input, origin).then(validateAnswer);
       },
     },
     batchValidateKeys: {
@@ -83,6 +83,10 @@ export function authService(parts: AuthServiceParts): ServiceImplementation<type
       },
     },
   };
+}
+
+function validateAnswer(verdict: Verdict) {
+  return { message: toValidateResponse(verdict) };
 }
 
 async function* messagesOf(notices: AsyncIterable<KeyNotice>) {

@@ -7,6 +7,7 @@ import type { Clock, Found, KeyStore, LastUses, Lockout, Observer, QuotaLimiter 
 import { retryAfterMs } from '../keys/quota.ts';
 import { matchingGrant } from '../keys/scope.ts';
 import { hashSecret, isSecret } from '../keys/secret.ts';
+import { type Soon, whenThere } from '../keys/soon.ts';
 import type { Call } from './call.ts';
 
 const BEARER = /^Bearer +(\S+)$/i;
@@ -31,18 +32,22 @@ export class Authenticator {
   }
 
   /** The calling key. UNAUTHENTICATED when there is none, or when it would be denied. */
-  async identify(call: Call): Promise<Key> {
+  identify(call: Call): Soon<Key> {
     if (call.authorization === undefined || call.authorization === '') {
       throw new ApiError('CREDENTIAL_MISSING', 'send a key as metadata: authorization: Bearer <key>');
     }
     const secret = BEARER.exec(call.authorization)?.[1];
-    if (secret === undefined || !isSecret(secret)) throw await this.#wrong(call);
+    if (secret === undefined || !isSecret(secret)) return this.#wrong(call);
     const secretHash = hashSecret(secret);
     const known = this.#parts.keys.recall(secretHash);
-    const found = known?.key === undefined ? await this.#lookUp(call, secretHash) : known;
+    const found = known?.key === undefined ? this.#lookUp(call, secretHash) : known;
+    return whenThere(found, (facts) => this.#judge(call, secretHash, facts));
+  }
+
+  #judge(call: Call, secretHash: string, found: Found): Soon<Key> {
     const { key } = found;
     const slot = slotOf(found, secretHash);
-    if (key === undefined || slot === undefined) throw await this.#wrong(call);
+    if (key === undefined || slot === undefined) return this.#wrong(call);
     const now = this.#parts.clock.now();
     const denial = firstDenial(key, slot, { requiredScope: undefined, clientIp: call.peerIp, now });
     if (slot !== 'CURRENT') {
@@ -64,20 +69,19 @@ export class Authenticator {
   }
 
   /** PERMISSION_DENIED unless the key holds one of the scopes; then its own limits. */
-  async authorize(key: Key, anyOf: readonly string[]): Promise<void> {
+  authorize(key: Key, anyOf: readonly string[]): Soon<void> {
     requireScope(key, anyOf);
-    if (key.rateLimits.length > 0) {
-      const request = { bucket: key.rateLimitBucket, limits: key.rateLimits, cost: 1 };
-      const { admitted, states } = await this.#parts.quota.take(request);
-      if (!admitted) {
-        const wait = retryAfterMs(states);
-        throw new ApiError('CALLER_RATE_LIMITED', 'the calling key is over its rate limit', {
-          keyId: key.id,
-          ...(wait === undefined ? {} : { retryAfterMs: wait }),
-        });
-      }
-    }
-    this.#parts.lastUses.note(key.id, this.#parts.clock.now());
+    const used = () => this.#parts.lastUses.note(key.id, this.#parts.clock.now());
+    if (key.rateLimits.length === 0) return used();
+    const request = { bucket: key.rateLimitBucket, limits: key.rateLimits, cost: 1 };
+    return whenThere(this.#parts.quota.take(request), ({ admitted, states }) => {
+      if (admitted) return used();
+      const wait = retryAfterMs(states);
+      throw new ApiError('CALLER_RATE_LIMITED', 'the calling key is over its rate limit', {
+        keyId: key.id,
+        ...(wait === undefined ? {} : { retryAfterMs: wait }),
+      });
+    });
   }
 
   /** Admits a try with a secret that is its own proof: limited once the peer is locked out. */
@@ -110,9 +114,9 @@ export class Authenticator {
     return lockout.lockedForMs(peerIp) ?? lockout.readLockedForMs(peerIp);
   }
 
-  async #wrong(call: Call): Promise<ApiError> {
+  async #wrong(call: Call): Promise<never> {
     await this.countWrong(call);
-    return new ApiError('CREDENTIAL_INVALID', 'the calling key is not known here');
+    throw new ApiError('CREDENTIAL_INVALID', 'the calling key is not known here');
   }
 }
 

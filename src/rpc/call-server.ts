@@ -5,6 +5,7 @@ import type { ConnectError } from '@connectrpc/connect';
 import { auditEntry } from '../keys/audit-entry.ts';
 import { ApiError } from '../keys/errors.ts';
 import type { AuditLog, CallOrigin, Clock } from '../keys/ports.ts';
+import { type Soon, whenThere } from '../keys/soon.ts';
 import type { Authenticator } from './authenticate.ts';
 import { type Call, type Caller, NOBODY, originOf } from './call.ts';
 import { asApiError, codeName, rowOf, toConnectError } from './errors.ts';
@@ -101,14 +102,36 @@ export class CallSession {
   /** Finds out who calls and whether they may. */
   async authenticate(access: Access): Promise<void> {
     if (this.#overloaded) throw this.#shed();
-    if (access === 'OPEN' || (access.anonymous === true && this.#call.authorization === undefined)) return;
     try {
-      const key = await this.#parts.authenticator.identify(this.#call);
-      this.#caller = { keyId: key.id, scopes: key.scopes };
-      await this.#parts.authenticator.authorize(key, access.anyOf);
+      await this.#admit(access);
     } catch (error) {
       throw await this.refuse(asApiError(error));
     }
+  }
+
+  #admit(access: Access): Soon<void> {
+    if (access === 'OPEN' || (access.anonymous === true && this.#call.authorization === undefined)) return;
+    const { authenticator } = this.#parts;
+    return whenThere(authenticator.identify(this.#call), (key) => {
+      this.#caller = { keyId: key.id, scopes: key.scopes };
+      return authenticator.authorize(key, access.anyOf);
+    });
+  }
+
+  /** All of a unary call: the caller, the message, the work, its event. Waits only where it must. */
+  async answer<M extends DescMethodUnary>(
+    method: M,
+    implementation: Implementation<M>,
+    read: () => Message,
+  ): Promise<Message> {
+    if (this.#overloaded) throw this.#shed();
+    try {
+      const admitted = this.#admit(implementation.access);
+      if (admitted !== undefined) await admitted;
+    } catch (error) {
+      throw await this.refuse(asApiError(error));
+    }
+    return this.serve(method, implementation, read);
   }
 
   /** Refuses before any work is done: what costs nothing keeps the throughput up. */
@@ -129,7 +152,8 @@ export class CallSession {
       const request = read();
       this.#requestId = requestIdOf(request);
       const origin = this.#origin();
-      const { message, event } = await implementation.handle(request as never, origin, this.#call);
+      const answer = implementation.handle(request as never, origin, this.#call);
+      const { message, event } = answer instanceof Promise ? await answer : answer;
       if (event !== undefined) await audit.record(auditEntry(origin, clock, { outcome: 'OK', ...event }));
       this.#finished('OK');
       return create(method.output as DescMessage, message as never);

@@ -49,10 +49,8 @@ function routeOf(
       return error === undefined ? undefined : errorHeaders(error);
     },
     async serve(headers, peerIp, bytes) {
-      const session = begin(headers, peerIp);
-      await session.authenticate(implementation.access);
-      const answer = await session.serve(method, implementation, () => readMessage(method.input, bytes));
-      return toBinary(method.output, answer);
+      const read = () => readMessage(method.input, bytes);
+      return toBinary(method.output, await begin(headers, peerIp).answer(method, implementation, read));
     },
     refuse: (headers, peerIp, error) => begin(headers, peerIp).refuse(error),
   };

@@ -8,6 +8,7 @@ import type {
 import type { EventFacts } from '../keys/audit-entry.ts';
 import type { ApiError } from '../keys/errors.ts';
 import type { CallOrigin } from '../keys/ports.ts';
+import type { Soon } from '../keys/soon.ts';
 import type { Call } from './call.ts';
 
 /** Which key may call: one with any of these scopes, or anybody. */
@@ -25,7 +26,7 @@ export interface Implementation<M extends DescMethodUnary> {
     request: MessageShape<M['input']>,
     origin: CallOrigin,
     call: Call,
-  ): Promise<Answer<MessageInitShape<M['output']>>>;
+  ): Soon<Answer<MessageInitShape<M['output']>>>;
 }
 
 /** A stream that is open. Its event is recorded before the first message leaves. */

@@ -16,7 +16,7 @@ export class SqliteQuota implements QuotaLimiter {
     this.#clock = clock;
   }
 
-  async take(request: QuotaRequest): Promise<QuotaTaken> {
+  take(request: QuotaRequest): QuotaTaken {
     const now = this.#clock.now();
     const taken = take(request, this.#counters(request.bucket), now);
     if (taken.admitted) {
@@ -27,7 +27,7 @@ export class SqliteQuota implements QuotaLimiter {
     return taken;
   }
 
-  async peek(request: QuotaRequest): Promise<QuotaTaken> {
+  peek(request: QuotaRequest): QuotaTaken {
     return take(request, this.#counters(request.bucket), this.#clock.now());
   }
 
