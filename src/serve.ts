@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { createServer, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApiKeyAdmin } from '../gen/apikey/v1/admin_pb.ts';
@@ -15,12 +15,15 @@ import { adminService } from './rpc/admin-service.ts';
 import { authService } from './rpc/auth-service.ts';
 import { Authenticator } from './rpc/authenticate.ts';
 import { CallServer } from './rpc/call-server.ts';
-import { ConnectMount } from './rpc/connect-mount.ts';
+import { ConnectMount, type Exchange } from './rpc/connect-mount.ts';
 import { GrpcMount } from './rpc/grpc-mount.ts';
 import { Health } from './rpc/health.ts';
-import { HttpServer, type NodeResponse, type TlsFiles } from './rpc/http-server.ts';
+import { HttpServer, type TlsFiles } from './rpc/http-server.ts';
+import type { ServerStream } from './rpc/http2/stream.ts';
 import { mounted } from './rpc/method.ts';
 import { addReflection } from './rpc/reflection.ts';
+import { RequestExchange } from './rpc/request-exchange.ts';
+import { StreamExchange } from './rpc/stream-exchange.ts';
 import { CachedKeyStore } from './store/cached-key-store.ts';
 import { BufferedLastUses } from './store/last-uses.ts';
 import { openStore } from './store/open-store.ts';
@@ -164,18 +167,22 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
     health.addTo(router);
     addReflection(router, [...services.map(({ service }) => service), HealthService]);
   });
-  // Both ports speak every protocol; two of them let gRPC and the web be opened to different networks.
-  const port = () =>
-    new HttpServer(
-      (stream, headers, peerIp) => unary.handle(stream, headers, peerIp),
-      (request, response) => {
-        void connect.handle(request, response).then((ours) => {
-          if (!ours) answerPlain(request.url ?? '', health, response);
-        });
-      },
-      tls,
-    );
-  const [grpc, http] = [port(), port()];
+  const answerWeb = async (exchange: Exchange) => {
+    if (!(await connect.handle(exchange))) await answerPlain(exchange, health);
+  };
+  const handlers = {
+    stream: (stream: ServerStream) => {
+      const call = unary.begin(stream);
+      if (call !== undefined) return call;
+      const exchange = new StreamExchange(stream);
+      void answerWeb(exchange);
+      return exchange;
+    },
+    request: (request: IncomingMessage, response: ServerResponse) =>
+      answerWeb(new RequestExchange(request, response)),
+  };
+  // Both ports speak every protocol; two of them can be opened to different networks.
+  const [grpc, http] = [new HttpServer(handlers, tls), new HttpServer(handlers, tls)];
   const metrics = createServer((_request, response) => {
     telemetry.shared(store.sharing?.skewMs ?? 0, store.sharing?.lease.holds ?? true);
     void telemetry.registry.metrics().then((text) => {
@@ -222,14 +229,24 @@ function cached(store: Store, config: Config, clock: Clock) {
   return { keys, apply: (changes: Changes) => keys.apply(changes) };
 }
 
-function answerPlain(url: string, health: Health, to: NodeResponse): void {
-  const response = to as ServerResponse;
-  const path = url.split('?', 1)[0];
-  const text = { 'content-type': 'text/plain' };
-  if (path === '/healthz') response.writeHead(200, text).end('ok\n');
-  else if (path === '/readyz')
-    response.writeHead(health.serving ? 200 : 503, text).end(health.serving ? 'ready\n' : 'not ready\n');
-  else response.writeHead(404, text).end('not found\n');
+async function answerPlain(exchange: Exchange, { serving }: Health): Promise<void> {
+  const [status, text] =
+    exchange.path === '/healthz'
+      ? [200, 'ok\n']
+      : exchange.path === '/readyz'
+        ? [serving ? 200 : 503, serving ? 'ready\n' : 'not ready\n']
+        : [404, 'not found\n'];
+  try {
+    const header = new Headers({ 'content-type': 'text/plain' });
+    await exchange.respond({ status, header, body: bytesOf(text) });
+  } catch {
+    // The client has gone.
+    exchange.abort();
+  }
+}
+
+async function* bytesOf(text: string): AsyncGenerator<Uint8Array, void> {
+  yield Buffer.from(text);
 }
 
 type Bind = (host: string, port: number) => Promise<number>;

@@ -1,4 +1,3 @@
-import type { ServerResponse } from 'node:http';
 import type { DescMethod, Message } from '@bufbuild/protobuf';
 import {
   Code,
@@ -15,18 +14,12 @@ import type {
   UniversalServerRequest,
   UniversalServerResponse,
 } from '@connectrpc/connect/protocol';
-import {
-  compressionGzip,
-  universalRequestFromNodeRequest,
-  universalResponseToNodeResponse,
-} from '@connectrpc/connect-node';
+import { compressionGzip } from '@connectrpc/connect-node';
 import { ApiError } from '../keys/errors.ts';
 import { newCall } from './call.ts';
 import type { CallServer, CallSession } from './call-server.ts';
-import type { NodeRequest, NodeResponse } from './http-server.ts';
 import { LIMITS } from './limits.ts';
 import type { Access, Mounted, MountedMethod } from './method.ts';
-import { peerIpOf } from './peer.ts';
 import { refuseUnknownFields, tooLarge, unreadable } from './wire.ts';
 
 /** What a call carries through Connect. */
@@ -40,6 +33,18 @@ interface State {
 }
 
 const STATE = createContextKey<State | undefined>(undefined);
+
+/** A request and the way to answer it, of HTTP/1.1 or HTTP/2. */
+export interface Exchange {
+  /** Without a query. */
+  readonly path: string;
+  readonly peerIp: string;
+  header(name: string): string | undefined;
+  request(values: ContextValues): UniversalServerRequest;
+  /** Resolves when the answer has been sent. */
+  respond(answer: UniversalServerResponse): Promise<void>;
+  abort(): void;
+}
 
 /** Connect, gRPC-Web, gRPC and JSON for everything that speaks HTTP. */
 export class ConnectMount {
@@ -85,41 +90,42 @@ export class ConnectMount {
   }
 
   /** Answers a request for one of our methods; false when the path is not one. */
-  async handle(request: NodeRequest, response: NodeResponse): Promise<boolean> {
-    const path = (request.url ?? '').split('?', 1)[0] ?? '';
-    const mounted = this.#paths.get(path);
-    if (mounted === undefined) return this.#handleOpen(this.#open.get(path), request, response);
-    const peer = peerIpOf(request.socket.remoteAddress);
+  async handle(exchange: Exchange): Promise<boolean> {
+    const mounted = this.#paths.get(exchange.path);
+    if (mounted === undefined) return this.#handleOpen(exchange);
     const method = mounted.handler.requestPath.slice(1);
-    const call = newCall(this.#callServer.clock, method, peer, request.headers.authorization);
+    const call = newCall(this.#callServer.clock, method, exchange.peerIp, exchange.header('authorization'));
     const session = this.#callServer.begin(call);
     const state: State = { session, access: mounted.access, recorded: false, refusal: undefined };
     const values = createContextValues().set(STATE, state);
     try {
-      const incoming = universalRequestFromNodeRequest(request, response, undefined, values);
+      const incoming = exchange.request(values);
       const answer = await mounted.handler(incoming);
       const final = state.recorded ? answer : await this.#refuse(state, mounted.handler, incoming, answer);
-      await universalResponseToNodeResponse(final, response);
+      await exchange.respond(final);
     } catch (error) {
       // The client has gone: its event is recorded or on its way.
       if (!state.recorded) await session.refuse(new ApiError('REQUEST_NOT_RECEIVED', 'the client went away'));
-      if (ConnectError.from(error).code !== Code.Aborted) response.destroy();
+      if (ConnectError.from(error).code !== Code.Aborted) exchange.abort();
     }
     return true;
   }
 
-  async #handleOpen(
-    handler: UniversalHandler | undefined,
-    request: NodeRequest,
-    response: NodeResponse,
-  ): Promise<boolean> {
-    if (handler === undefined) return refuseUnknownMethod(request, response as ServerResponse);
+  async #handleOpen(exchange: Exchange): Promise<boolean> {
+    const handler = this.#open.get(exchange.path);
+    const type = exchange.header('content-type') ?? '';
+    // A gRPC client is told in its own words that there is no such method.
+    const unknown = handler === undefined && /^application\/grpc($|\+)/.test(type);
+    if (handler === undefined && !unknown) return false;
     try {
-      const answer = await handler(universalRequestFromNodeRequest(request, response, undefined, undefined));
-      await universalResponseToNodeResponse(answer, response);
+      const header = new Headers({ 'content-type': type, 'grpc-status': String(Code.Unimplemented) });
+      const values = createContextValues();
+      await exchange.respond(
+        handler === undefined ? { status: 200, header } : await handler(exchange.request(values)),
+      );
     } catch {
       // The client has gone in the middle of its answer.
-      response.destroy();
+      exchange.abort();
     }
     return true;
   }
@@ -157,14 +163,6 @@ function streamHandler(mounted: Extract<MountedMethod, { kind: 'server_streaming
     if (context.signal.aborted) end();
     yield* messages;
   };
-}
-
-/** A gRPC client is told in its own words that there is no such method; false when it is another's request. */
-function refuseUnknownMethod(request: NodeRequest, response: ServerResponse): boolean {
-  const type = request.headers['content-type'] ?? '';
-  if (!/^application\/grpc($|\+)/.test(type)) return false;
-  response.writeHead(200, { 'content-type': type, 'grpc-status': String(Code.Unimplemented) }).end();
-  return true;
 }
 
 /** The request, if this program knows all of its fields. */

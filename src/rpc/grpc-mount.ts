@@ -1,9 +1,9 @@
-import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { type DescMethodUnary, toBinary } from '@bufbuild/protobuf';
 import { newCall } from './call.ts';
 import type { CallServer } from './call-server.ts';
-import { errorHeaders } from './grpc-status.ts';
 import { UnaryCall, type UnaryRoute } from './grpc-unary.ts';
+import type { RequestHeaders } from './http2/request-headers.ts';
+import type { ServerStream } from './http2/stream.ts';
 import type { Implementation, Mounted } from './method.ts';
 import { readMessage } from './wire.ts';
 
@@ -24,14 +24,14 @@ export class GrpcMount {
     }
   }
 
-  /** Serves the stream if it is a unary call in binary; false when it is another's. */
-  handle(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, peerIp: string): boolean {
-    const type = headers['content-type'];
-    if (type !== 'application/grpc' && type !== 'application/grpc+proto') return false;
-    const route = this.#routes.get(headers[':path'] ?? '');
-    if (route === undefined || headers[':method'] !== 'POST') return false;
-    new UnaryCall(route, stream, headers, peerIp).begin();
-    return true;
+  /** Serves the stream if it is a unary call in binary; undefined when it is another's. */
+  begin(stream: ServerStream): UnaryCall | undefined {
+    const { headers } = stream;
+    const type = headers.get('content-type');
+    if (type !== 'application/grpc' && type !== 'application/grpc+proto') return undefined;
+    const route = this.#routes.get(headers.get(':path') ?? '');
+    if (route === undefined || headers.get(':method') !== 'POST') return undefined;
+    return new UnaryCall(route, stream);
   }
 }
 
@@ -41,13 +41,10 @@ function routeOf(
   method: DescMethodUnary,
   implementation: Implementation<DescMethodUnary>,
 ): UnaryRoute {
-  const begin = (headers: IncomingHttpHeaders, peerIp: string) =>
-    callServer.begin(newCall(callServer.clock, name, peerIp, headers.authorization));
+  const begin = (headers: RequestHeaders, peerIp: string) =>
+    callServer.begin(newCall(callServer.clock, name, peerIp, headers.get('authorization')));
   return {
-    refusal() {
-      const error = callServer.shed(name);
-      return error === undefined ? undefined : errorHeaders(error);
-    },
+    refusal: () => callServer.shed(name),
     async serve(headers, peerIp, bytes) {
       const read = () => readMessage(method.input, bytes);
       return toBinary(method.output, await begin(headers, peerIp).answer(method, implementation, read));

@@ -1,21 +1,20 @@
-import type { OutgoingHttpHeaders } from 'node:http2';
 import { create, type DescMessage, type Message, toBinary } from '@bufbuild/protobuf';
 import { anyPack } from '@bufbuild/protobuf/wkt';
 import type { ConnectError } from '@connectrpc/connect';
 import { StatusSchema } from '../../gen/google/rpc/status_pb.ts';
 
 /** The error as gRPC's headers or trailers, with its details in `grpc-status-details-bin`. */
-export function errorHeaders(error: ConnectError): OutgoingHttpHeaders {
+export function errorFields(error: ConnectError): (readonly [name: string, value: string])[] {
   const outgoing = error.details as { desc: DescMessage; value: Message }[];
   const details = outgoing.map(({ desc, value }) => anyPack(desc, value));
   const status = create(StatusSchema, { code: error.code, message: error.rawMessage, details });
   const packed = Buffer.from(toBinary(StatusSchema, status)).toString('base64');
-  return {
-    'grpc-status': String(error.code),
-    'grpc-message': percentEncoded(error.rawMessage),
-    'grpc-status-details-bin': packed.replace(/=+$/, ''),
-    'grpc-accept-encoding': 'identity,gzip',
-  };
+  return [
+    ['grpc-status', String(error.code)],
+    ['grpc-message', percentEncoded(error.rawMessage)],
+    ['grpc-status-details-bin', packed.replace(/=+$/, '')],
+    ['grpc-accept-encoding', 'identity,gzip'],
+  ];
 }
 
 /** gRPC's form of a text in a header: what is not printable ASCII, and `%`, as `%XX` of its UTF-8. */

@@ -1,42 +1,36 @@
-import {
-  constants,
-  type IncomingHttpHeaders,
-  type OutgoingHttpHeaders,
-  type ServerHttp2Stream,
-} from 'node:http2';
 import { createGunzip } from 'node:zlib';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { ApiError } from '../keys/errors.ts';
-import { errorHeaders } from './grpc-status.ts';
+import { errorFields } from './grpc-status.ts';
+import { encodeHeaders } from './http2/hpack.ts';
+import type { RequestHeaders } from './http2/request-headers.ts';
+import type { Receiver, ServerStream } from './http2/stream.ts';
 import { LIMITS } from './limits.ts';
 import { tooLarge, unreadable } from './wire.ts';
 
 /** A method as this transport sees it: bytes in, bytes out. */
 export interface UnaryRoute {
   /** Asked when the headers are in: a refusal costs nothing of the message. */
-  refusal(): OutgoingHttpHeaders | undefined;
+  refusal(): ConnectError | undefined;
   /** Answers the message. Rejects with a ConnectError only. */
-  serve(headers: IncomingHttpHeaders, peerIp: string, message: Uint8Array): Promise<Uint8Array>;
+  serve(headers: RequestHeaders, peerIp: string, message: Uint8Array): Promise<Uint8Array>;
   /** The call cannot be served: records it, and gives what to tell. */
-  refuse(headers: IncomingHttpHeaders, peerIp: string, error: ApiError): Promise<ConnectError>;
+  refuse(headers: RequestHeaders, peerIp: string, error: ApiError): Promise<ConnectError>;
 }
 
 const FRAME_HEAD = 5;
 const COMPRESSED = 1;
-const RESPONSE = { ':status': 200, 'content-type': 'application/grpc' };
-const WITH_TRAILERS = { waitForTrailers: true, sendDate: false };
-const WITHOUT_BODY = { endStream: true, sendDate: false };
-const OK = { 'grpc-status': '0' };
+const RESPONSE = [
+  [':status', '200'],
+  ['content-type', 'application/grpc'],
+] as const;
+const HEADERS = encodeHeaders(RESPONSE);
+const OK = encodeHeaders([['grpc-status', '0']]);
 
-/**
- * gRPC's unary calls on node:http2, by hand: a frame in, a frame and trailers out. This is the hot path, so a call has
- * one object and no closures; its stream's listeners are the functions below.
- */
-export class UnaryCall {
+/** One unary call of gRPC: a frame in, a frame and trailers out. */
+export class UnaryCall implements Receiver {
   readonly #route: UnaryRoute;
-  readonly #stream: ServerHttp2Stream;
-  readonly #headers: IncomingHttpHeaders;
-  readonly #peerIp: string;
+  readonly #stream: ServerStream;
   /** The frame, or its beginning: until the head is whole only that. */
   #frame: Buffer | undefined;
   /** How much of it has come; more than it holds is too much. */
@@ -45,32 +39,20 @@ export class UnaryCall {
   /** The message is being answered, or the call is over: what still comes is not looked at. */
   #taken = false;
 
-  constructor(route: UnaryRoute, stream: ServerHttp2Stream, headers: IncomingHttpHeaders, peerIp: string) {
+  constructor(route: UnaryRoute, stream: ServerStream) {
     this.#route = route;
     this.#stream = stream;
-    this.#headers = headers;
-    this.#peerIp = peerIp;
-  }
-
-  begin(): void {
-    const stream = this.#stream as CarryingStream;
-    stream[CALL] = this;
-    stream.on('error', ignore);
-    const refusal = this.#route.refusal();
+    const refusal = route.refusal();
     if (refusal !== undefined) {
       this.#taken = true;
-      this.#leave(refusal);
+      this.#end(refusal);
       return;
     }
-    const timeout = this.#headers['grpc-timeout'];
-    if (timeout !== undefined) this.#setDeadline(String(timeout));
-    stream.on('data', onData);
-    stream.on('end', onEnd);
-    stream.on('close', onClose);
+    const timeout = stream.headers.get('grpc-timeout');
+    if (timeout !== undefined) this.#setDeadline(timeout);
   }
 
-  /** Of a stream: a part of the frame. */
-  received(part: Buffer) {
+  data(part: Buffer) {
     if (this.#taken) return;
     if (this.#size >= FRAME_HEAD) {
       this.#append(part);
@@ -97,10 +79,8 @@ export class UnaryCall {
     this.#size += part.length;
   }
 
-  /** Of a stream: the client has said all. */
-  ended() {
-    // A stream that was reset ends too; its close tells that.
-    if (this.#taken || this.#stream.aborted) return;
+  end() {
+    if (this.#taken) return;
     const frame = this.#frame;
     if (frame === undefined) return this.#refuse(unreadable('no message'));
     if (this.#size < FRAME_HEAD || this.#size < frame.length)
@@ -111,7 +91,6 @@ export class UnaryCall {
     this.#unpack(message);
   }
 
-  /** Of a stream: nothing can be sent any more. */
   closed() {
     clearTimeout(this.#deadline);
     if (this.#taken) return;
@@ -119,7 +98,7 @@ export class UnaryCall {
   }
 
   #unpack(message: Buffer): void {
-    const encoding = this.#headers['grpc-encoding'];
+    const encoding = this.#stream.headers.get('grpc-encoding');
     if (encoding !== 'gzip') {
       const known = encoding === undefined || encoding === 'identity';
       this.#refuse(
@@ -138,37 +117,28 @@ export class UnaryCall {
 
   #serve(message: Uint8Array): void {
     this.#taken = true;
-    this.#route.serve(this.#headers, this.#peerIp, message).then(this.#answer, this.#end);
+    this.#route.serve(this.#stream.headers, this.#stream.peerIp, message).then(this.#answer, this.#end);
   }
 
   #refuse(error: ApiError): void {
     this.#taken = true;
-    void this.#route.refuse(this.#headers, this.#peerIp, error).then(this.#end);
+    void this.#route.refuse(this.#stream.headers, this.#stream.peerIp, error).then(this.#end);
   }
 
   readonly #answer = (message: Uint8Array): void => {
-    const stream = this.#stream;
-    if (stream.closed || stream.headersSent) return;
     clearTimeout(this.#deadline);
-    const frame = Buffer.allocUnsafe(FRAME_HEAD + message.length);
-    frame[0] = 0;
-    frame.writeUInt32BE(message.length, 1);
-    frame.set(message, FRAME_HEAD);
-    stream.respond(RESPONSE, WITH_TRAILERS);
-    stream.on('wantTrailers', sendOk);
-    stream.end(frame);
+    const body = Buffer.allocUnsafe(FRAME_HEAD + message.length);
+    body[0] = 0;
+    body.writeUInt32BE(message.length, 1);
+    body.set(message, FRAME_HEAD);
+    this.#stream.answer({ headers: HEADERS, body, trailers: OK });
   };
 
-  readonly #end = (error: unknown): void => this.#leave(errorHeaders(ConnectError.from(error)));
-
-  #leave(status: OutgoingHttpHeaders): void {
-    const stream = this.#stream;
-    if (stream.closed || stream.headersSent) return;
+  readonly #end = (error: unknown): void => {
     clearTimeout(this.#deadline);
-    stream.respond({ ...RESPONSE, ...status }, WITHOUT_BODY);
-    // What the client has not sent yet is not wanted any more.
-    if (!stream.readableEnded) stream.close(constants.NGHTTP2_NO_ERROR);
-  }
+    const fields = errorFields(ConnectError.from(error));
+    this.#stream.respond(encodeHeaders([...RESPONSE, ...fields]), true);
+  };
 
   #setDeadline(text: string) {
     const ms = timeoutMs(text);
@@ -182,28 +152,6 @@ export class UnaryCall {
 }
 
 const PAST_DEADLINE = new ConnectError('the deadline is over', Code.DeadlineExceeded);
-
-const CALL = Symbol('call');
-type CarryingStream = ServerHttp2Stream & { [CALL]: UnaryCall };
-
-function onData(this: CarryingStream, part: Buffer): void {
-  this[CALL].received(part);
-}
-
-function onEnd(this: CarryingStream): void {
-  this[CALL].ended();
-}
-
-function onClose(this: CarryingStream): void {
-  this[CALL].closed();
-}
-
-function sendOk(this: ServerHttp2Stream): void {
-  this.sendTrailers(OK);
-}
-
-/** A stream that breaks is closed, and its call hears of that. */
-function ignore(): void {}
 
 const UNITS: Record<string, number> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 1e-3, n: 1e-6 };
 const MAX_TIMER_MS = 2 ** 31 - 1;

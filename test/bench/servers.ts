@@ -33,6 +33,7 @@ function pinned(
     '0',
     process.execPath,
     '--disable-warning=ExperimentalWarning',
+    ...(process.env.BENCH_NODE ?? '').split(' ').filter(Boolean),
     join(ROOT, script),
     ...args,
   ];
@@ -52,8 +53,9 @@ function pinned(
   });
 }
 
-export async function emptyHandler(folder: string): Promise<Subject> {
-  const { child, output } = await pinned('test/bench/empty-handler.ts', [], {}, /^\d+\n/);
+/** @param kind `empty` is on grpc-js, `bare` on node:http2. */
+export async function emptyHandler(folder: string, kind: 'empty' | 'bare' = 'empty'): Promise<Subject> {
+  const { child, output } = await pinned(`test/bench/${kind}-handler.ts`, [], {}, /^\d+\n/);
   const url = `http://127.0.0.1:${output.trim()}${VALIDATE}`;
   return {
     name: 'empty grpc-js handler',

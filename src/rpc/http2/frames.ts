@@ -1,0 +1,74 @@
+/** Frame types, flags, settings and error codes of HTTP/2 (RFC 9113). */
+export const FRAME = {
+  DATA: 0,
+  HEADERS: 1,
+  PRIORITY: 2,
+  RST_STREAM: 3,
+  SETTINGS: 4,
+  PUSH_PROMISE: 5,
+  PING: 6,
+  GOAWAY: 7,
+  WINDOW_UPDATE: 8,
+  CONTINUATION: 9,
+} as const;
+
+export const FLAG = { END_STREAM: 1, ACK: 1, END_HEADERS: 4, PADDED: 8, PRIORITY: 0x20 } as const;
+
+export const SETTING = {
+  ENABLE_PUSH: 2,
+  MAX_CONCURRENT_STREAMS: 3,
+  INITIAL_WINDOW_SIZE: 4,
+  MAX_FRAME_SIZE: 5,
+  MAX_HEADER_LIST_SIZE: 6,
+} as const;
+
+export const ERROR = {
+  NO_ERROR: 0,
+  PROTOCOL_ERROR: 1,
+  INTERNAL_ERROR: 2,
+  FLOW_CONTROL_ERROR: 3,
+  STREAM_CLOSED: 5,
+  FRAME_SIZE_ERROR: 6,
+  REFUSED_STREAM: 7,
+  CANCEL: 8,
+  COMPRESSION_ERROR: 9,
+  ENHANCE_YOUR_CALM: 11,
+} as const;
+
+export const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+export const FRAME_HEAD = 9;
+/** The protocol's smallest allowed maximum: frames of both sides are no longer. */
+export const MAX_FRAME = 16_384;
+export const DEFAULT_WINDOW = 65_535;
+export const MAX_WINDOW = 2 ** 31 - 1;
+
+/** The connection cannot go on. */
+export class ConnectionError extends Error {
+  readonly code: number;
+
+  constructor(code: number, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** Writes a frame's head. */
+export function writeHead(
+  to: Buffer,
+  at: number,
+  length: number,
+  type: number,
+  flags: number,
+  id: number,
+): number {
+  to[at] = length >>> 16;
+  to[at + 1] = length >>> 8;
+  to[at + 2] = length;
+  to[at + 3] = type;
+  to[at + 4] = flags;
+  to[at + 5] = id >>> 24;
+  to[at + 6] = id >>> 16;
+  to[at + 7] = id >>> 8;
+  to[at + 8] = id;
+  return at + FRAME_HEAD;
+}
