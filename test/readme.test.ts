@@ -93,7 +93,7 @@ describe('README', () => {
         const [command = '', ...expected] = step.split('\n');
         const here = shell(command, server.ports);
         const env = { APIKEYD_ADDRESS: `127.0.0.1:${server.ports.grpc}` };
-        const ended = await run('bash', ['-c', here], { cwd: database.folder, env });
+        const ended = await run('bash', ['--norc', '-c', here], { cwd: database.folder, env });
         expect(ended.stderr).toBe('');
         expect(steady(ended.stdout), command).toBe(steady(expected.join('\n')));
       }
@@ -109,7 +109,7 @@ describe('README', () => {
     try {
       const address = `127.0.0.1:${server.ports.grpc}`;
       const here = (command: string, env = {}) =>
-        run('bash', ['-euo', 'pipefail', '-c', shell(command, server.ports)], {
+        run('bash', ['--norc', '-euo', 'pipefail', '-c', shell(command, server.ports)], {
           cwd: database.folder,
           env: { APIKEYD_ADDRESS: address, ...env },
         });

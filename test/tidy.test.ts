@@ -11,9 +11,10 @@ const MAY_IMPORT: Record<string, { rooms: string[]; packages: RegExp }> = {
   keys: { rooms: ['keys'], packages: /^node:(crypto|net)$/ },
   audit: { rooms: ['audit', 'keys'], packages: /^node:/ },
   watch: { rooms: ['watch', 'keys', 'audit'], packages: /^(node:|lru-cache$|@redis\/client$)/ },
+  http2: { rooms: ['http2'], packages: /^node:/ },
   rpc: {
-    rooms: ['rpc', 'keys', 'audit', 'watch', 'gen'],
-    packages: /^(node:|@grpc\/|@bufbuild\/protobuf|@connectrpc\/|grpc-health-check$|rate-limiter-flexible$)/,
+    rooms: ['rpc', 'http2', 'keys', 'audit', 'watch', 'gen'],
+    packages: /^(node:|@bufbuild\/protobuf|@connectrpc\/|rate-limiter-flexible$)/,
   },
   store: { rooms: ['store', 'keys', 'audit'], packages: /^(node:|lru-cache$|rate-limiter-flexible)/ },
   'store/sqlite': {

@@ -1,9 +1,9 @@
 import { type DescMethodUnary, toBinary } from '@bufbuild/protobuf';
+import type { RequestHeaders } from '../http2/request-headers.ts';
+import type { ServerStream } from '../http2/stream.ts';
 import { newCall } from './call.ts';
 import type { CallServer } from './call-server.ts';
 import { UnaryCall, type UnaryRoute } from './grpc-unary.ts';
-import type { RequestHeaders } from './http2/request-headers.ts';
-import type { ServerStream } from './http2/stream.ts';
 import type { Implementation, Mounted } from './method.ts';
 import { readMessage } from './wire.ts';
 

@@ -1,10 +1,10 @@
 import { createGunzip } from 'node:zlib';
 import { Code, ConnectError } from '@connectrpc/connect';
+import { encodeHeaders } from '../http2/hpack.ts';
+import type { RequestHeaders } from '../http2/request-headers.ts';
+import type { Receiver, ServerStream } from '../http2/stream.ts';
 import { ApiError } from '../keys/errors.ts';
 import { errorFields } from './grpc-status.ts';
-import { encodeHeaders } from './http2/hpack.ts';
-import type { RequestHeaders } from './http2/request-headers.ts';
-import type { Receiver, ServerStream } from './http2/stream.ts';
 import { LIMITS } from './limits.ts';
 import { tooLarge, unreadable } from './wire.ts';
 

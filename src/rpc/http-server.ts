@@ -5,8 +5,8 @@ import {
 } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
-import { Http2Connection } from './http2/connection.ts';
-import type { Receiver, ServerStream } from './http2/stream.ts';
+import { Http2Connection } from '../http2/connection.ts';
+import type { Receiver, ServerStream } from '../http2/stream.ts';
 import { LIMITS } from './limits.ts';
 import { peerIpOf } from './peer.ts';
 

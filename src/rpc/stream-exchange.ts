@@ -1,9 +1,9 @@
 import type { ContextValues } from '@connectrpc/connect';
 import type { UniversalServerRequest, UniversalServerResponse } from '@connectrpc/connect/protocol';
+import { ERROR } from '../http2/frames.ts';
+import { encodeHeaders } from '../http2/hpack.ts';
+import type { Receiver, ServerStream } from '../http2/stream.ts';
 import type { Exchange } from './connect-mount.ts';
-import { ERROR } from './http2/frames.ts';
-import { encodeHeaders } from './http2/hpack.ts';
-import type { Receiver, ServerStream } from './http2/stream.ts';
 import { LIMITS } from './limits.ts';
 
 /** A stream of HTTP/2 as Connect's handlers take it. */
@@ -52,6 +52,7 @@ export class StreamExchange implements Exchange, Receiver {
     const fields = [[':status', String(status)] as const, ...(header ?? [])];
     stream.respond(encodeHeaders(fields), body === undefined && trailer === undefined);
     for await (const part of body ?? []) {
+      this.#gone.signal.throwIfAborted();
       stream.send(Buffer.from(part.buffer, part.byteOffset, part.byteLength));
       await stream.drained();
     }

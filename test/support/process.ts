@@ -110,7 +110,7 @@ export function tool(name: string): string {
   const cache = process.env.APIKEYD_TEST_CACHE ?? join(process.env.HOME ?? '/root', '.cache/apikeyd-test');
   return name === 'buf'
     ? join(ROOT, 'node_modules/.bin/buf')
-    : name === 'grpcurl'
-      ? join(cache, 'bin/grpcurl')
+    : name === 'grpcurl' || name === 'h2spec'
+      ? join(cache, 'bin', name)
       : name;
 }

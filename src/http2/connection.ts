@@ -1,20 +1,21 @@
 import type { Socket } from 'node:net';
 import {
   ConnectionError,
+  calm,
   DEFAULT_WINDOW,
   ERROR,
   FLAG,
   FRAME,
-  FRAME_HEAD,
-  MAX_FRAME,
+  FrameReader,
   MAX_WINDOW,
-  PREFACE,
+  protocolError,
   SETTING,
-  writeHead,
 } from './frames.ts';
-import { HpackDecoder, HpackError } from './hpack.ts';
+import { type HeaderBlock, HeaderReader } from './header-reader.ts';
+import { HpackError } from './hpack.ts';
 import { Output } from './output.ts';
-import { RequestHeaders } from './request-headers.ts';
+import { checkPriority, incrementOf, settingsOf, settingsPayload, uint32, unpadded } from './payloads.ts';
+import type { RequestHeaders } from './request-headers.ts';
 import { type Answer, type Receiver, ServerStream, type StreamConnection } from './stream.ts';
 
 export interface ConnectionLimits {
@@ -32,8 +33,6 @@ const MAX_RESET = 200;
 const MAX_ABANDONED = 1_000;
 /** Frames that cost work and bring nothing: empty DATA, CONTINUATION, PRIORITY, unknown ones; forgiven by each request. */
 const MAX_IDLE_FRAMES = 1_000;
-/** The longest block that is remembered as the same headers again. */
-const MAX_MEMO = 512;
 
 /** One connection of HTTP/2, the server's side, as RFC 9113 has it: no push, no upgrade, no priorities. */
 export class Http2Connection implements StreamConnection {
@@ -42,22 +41,18 @@ export class Http2Connection implements StreamConnection {
   readonly #peerIp: string;
   readonly #limits: ConnectionLimits;
   readonly #begin: (stream: ServerStream) => Receiver;
-  readonly #hpack = new HpackDecoder();
+  readonly #headers: HeaderReader;
   readonly #streams = new Map<number, ServerStream>();
   readonly #blocked = new Set<ServerStream>();
   /** Ids of streams that this side reset, oldest first. */
   readonly #reset = new Set<number>();
-  #rest: Buffer | undefined;
-  #prefaced = false;
+  readonly #frames = new FrameReader((type, flags, id, payload) => this.#frame(type, flags, id, payload));
   #settled = false;
   #lastId = 0;
   sendWindow = DEFAULT_WINDOW;
   #receiveWindow = RECEIVE_WINDOW;
   #uncredited = 0;
   #streamSendWindow = DEFAULT_WINDOW;
-  /** A header block that goes on in CONTINUATION frames. */
-  #block: { readonly id: number; readonly endStream: boolean; parts: Buffer[]; bytes: number } | undefined;
-  #memo: { readonly block: Buffer; readonly version: number; readonly headers: RequestHeaders } | undefined;
   #abandoned = 0;
   #idleFrames = 0;
   #leaving = false;
@@ -73,6 +68,7 @@ export class Http2Connection implements StreamConnection {
     this.#socket = socket;
     this.#peerIp = peerIp;
     this.#limits = limits;
+    this.#headers = new HeaderReader(limits.headerBytes);
     this.#begin = begin;
     this.#output = new Output(socket);
     socket.on('data', (chunk: Buffer) => this.#read(chunk));
@@ -96,10 +92,10 @@ export class Http2Connection implements StreamConnection {
   leave() {
     if (this.#leaving || this.#ended) return;
     // What is on its way already is still served: the last word comes when the peer has heard the first.
-    this.#sendGoAway(MAX_WINDOW, ERROR.NO_ERROR);
+    this.#output.goAway(MAX_WINDOW, ERROR.NO_ERROR);
     this.#ping(() => {
       this.#leaving = true;
-      this.#sendGoAway(this.#lastId, ERROR.NO_ERROR);
+      this.#output.goAway(this.#lastId, ERROR.NO_ERROR);
       this.#endIfDone();
     });
   }
@@ -129,21 +125,11 @@ export class Http2Connection implements StreamConnection {
   // What a stream asks for.
 
   write(type: number, flags: number, id: number, payload: Uint8Array) {
-    if (payload.length > MAX_FRAME && type === FRAME.HEADERS) return this.#writeLong(flags, id, payload);
-    const at = this.#output.reserve(FRAME_HEAD + payload.length);
-    this.#output.buffer.set(payload, writeHead(this.#output.buffer, at, payload.length, type, flags, id));
+    this.#output.frame(type, flags, id, payload);
   }
 
-  writeAnswer(id: number, { headers, body, trailers }: Answer) {
-    const at = this.#output.reserve(3 * FRAME_HEAD + headers.length + body.length + trailers.length);
-    const to = this.#output.buffer;
-    let end = writeHead(to, at, headers.length, FRAME.HEADERS, FLAG.END_HEADERS, id);
-    to.set(headers, end);
-    end = writeHead(to, end + headers.length, body.length, FRAME.DATA, 0, id);
-    to.set(body, end);
-    const last = FLAG.END_HEADERS | FLAG.END_STREAM;
-    end = writeHead(to, end + body.length, trailers.length, FRAME.HEADERS, last, id);
-    to.set(trailers, end);
+  writeAnswer(id: number, answer: Answer) {
+    this.#output.answer(id, answer);
   }
 
   blocked(stream: ServerStream) {
@@ -168,11 +154,8 @@ export class Http2Connection implements StreamConnection {
 
   #read(chunk: Buffer) {
     if (this.#ended) return;
-    const bytes = this.#rest === undefined ? chunk : Buffer.concat([this.#rest, chunk]);
-    this.#rest = undefined;
     try {
-      const at = this.#frames(bytes);
-      if (at < bytes.length && !this.#ended) this.#rest = bytes.subarray(at);
+      this.#frames.read(chunk);
       if (this.congested) this.#socket.pause();
     } catch (error) {
       if (error instanceof ConnectionError) this.#fail(error.code);
@@ -181,39 +164,18 @@ export class Http2Connection implements StreamConnection {
     }
   }
 
-  /** Handles the frames that are whole, and answers where they end. */
-  #frames(bytes: Buffer): number {
-    let at = 0;
-    if (!this.#prefaced) {
-      const head = bytes.subarray(0, PREFACE.length);
-      if (!head.equals(PREFACE.subarray(0, head.length))) throw protocolError('no preface');
-      if (head.length < PREFACE.length) return 0;
-      this.#prefaced = true;
-      at = PREFACE.length;
-    }
-    while (bytes.length - at >= FRAME_HEAD && !this.#ended) {
-      const length = bytes.readUIntBE(at, 3);
-      if (length > MAX_FRAME) throw new ConnectionError(ERROR.FRAME_SIZE_ERROR, 'a frame too long');
-      const end = at + FRAME_HEAD + length;
-      if (bytes.length < end) break;
-      const id = bytes.readUInt32BE(at + 5) & 0x7fff_ffff;
-      this.#frame(bytes[at + 3] ?? 0, bytes[at + 4] ?? 0, id, bytes.subarray(at + FRAME_HEAD, end));
-      at = end;
-    }
-    return at;
-  }
-
   #frame(type: number, flags: number, id: number, payload: Buffer) {
-    if (this.#block !== undefined && (type !== FRAME.CONTINUATION || id !== this.#block.id))
-      throw protocolError('a header block that does not go on');
+    if (this.#ended) return;
+    this.#headers.expects(type, id);
     if (!this.#settled && type !== FRAME.SETTINGS) throw protocolError('settings come first');
     switch (type) {
       case FRAME.DATA:
         return this.#onData(flags, id, payload);
       case FRAME.HEADERS:
-        return this.#onHeaders(flags, id, payload);
+        return this.#onHeaders(this.#headers.headers(flags, id, payload));
       case FRAME.CONTINUATION:
-        return this.#onContinuation(flags, payload);
+        this.#countIdle();
+        return this.#onHeaders(this.#headers.continuation(flags, payload));
       case FRAME.SETTINGS:
         return this.#onSettings(flags, id, payload);
       case FRAME.PING:
@@ -223,7 +185,8 @@ export class Http2Connection implements StreamConnection {
       case FRAME.WINDOW_UPDATE:
         return this.#onWindowUpdate(id, payload);
       case FRAME.PRIORITY:
-        return this.#onPriority(id, payload);
+        checkPriority(id, payload);
+        return this.#countIdle();
       case FRAME.GOAWAY:
         if (id !== 0) throw protocolError('GOAWAY on a stream');
         return;
@@ -234,34 +197,9 @@ export class Http2Connection implements StreamConnection {
     }
   }
 
-  #onHeaders(flags: number, id: number, payload: Buffer) {
-    if (id === 0) throw protocolError('HEADERS without a stream');
-    let block = unpadded(flags, payload);
-    if ((flags & FLAG.PRIORITY) !== 0) {
-      if (block.length < 5) throw new ConnectionError(ERROR.FRAME_SIZE_ERROR, 'a priority cut off');
-      if ((block.readUInt32BE(0) & 0x7fff_ffff) === id) throw protocolError('a stream depends on itself');
-      block = block.subarray(5);
-    }
-    const endStream = (flags & FLAG.END_STREAM) !== 0;
-    if ((flags & FLAG.END_HEADERS) !== 0) this.#onBlock(id, endStream, block);
-    else this.#block = { id, endStream, parts: [block], bytes: block.length };
-  }
-
-  #onContinuation(flags: number, payload: Buffer) {
-    const block = this.#block;
-    if (block === undefined) throw protocolError('CONTINUATION of nothing');
-    block.parts.push(payload);
-    block.bytes += payload.length;
-    this.#countIdle();
-    if (block.bytes > this.#limits.headerBytes) throw calm('headers without end');
-    if ((flags & FLAG.END_HEADERS) === 0) return;
-    this.#block = undefined;
-    this.#onBlock(block.id, block.endStream, Buffer.concat(block.parts, block.bytes));
-  }
-
-  #onBlock(id: number, endStream: boolean, block: Buffer) {
-    // Read in any case: the next block's meaning depends on it.
-    const headers = this.#headersOf(block);
+  #onHeaders(block: HeaderBlock | undefined) {
+    if (block === undefined) return;
+    const { id, endStream, headers } = block;
     const stream = this.#streams.get(id);
     if (stream !== undefined) return this.#onTrailers(stream, endStream, headers);
     if (id % 2 === 0) throw protocolError('an even stream');
@@ -273,8 +211,8 @@ export class Http2Connection implements StreamConnection {
     this.#lastId = id;
     this.#idleFrames = 0;
     if (this.#streams.size >= this.#limits.streamsPerConnection) this.#refuse(id, ERROR.REFUSED_STREAM);
+    else if (headers.tooLarge) this.#refuse(id, ERROR.ENHANCE_YOUR_CALM);
     else if (!headers.wellFormed) this.#refuse(id, ERROR.PROTOCOL_ERROR);
-    else if (headers.bytes > this.#limits.headerBytes) this.#refuse(id, ERROR.ENHANCE_YOUR_CALM);
     else this.#open(id, endStream, headers);
   }
 
@@ -290,18 +228,6 @@ export class Http2Connection implements StreamConnection {
     if (!stream.remoteOpen) throw new ConnectionError(ERROR.STREAM_CLOSED, 'headers after the end');
     if (endStream && headers.wellFormedTrailers) this.#endOfBody(stream);
     else this.reset(stream, ERROR.PROTOCOL_ERROR);
-  }
-
-  /** The same bytes mean the same headers as long as the table has not changed: most calls of a client are alike. */
-  #headersOf(block: Buffer): RequestHeaders {
-    const memo = this.#memo;
-    if (memo !== undefined && memo.version === this.#hpack.version && memo.block.equals(block))
-      return memo.headers;
-    const headers = new RequestHeaders();
-    this.#hpack.decode(block, (name, value) => headers.add(name, value));
-    if (block.length <= MAX_MEMO)
-      this.#memo = { block: Buffer.from(block), version: this.#hpack.version, headers };
-    return headers;
   }
 
   #onData(flags: number, id: number, payload: Buffer) {
@@ -335,24 +261,17 @@ export class Http2Connection implements StreamConnection {
   }
 
   #onSettings(flags: number, id: number, payload: Buffer) {
-    if (id !== 0) throw protocolError('SETTINGS of a stream');
-    const ack = (flags & FLAG.ACK) !== 0;
-    if (ack ? payload.length > 0 : payload.length % 6 !== 0)
-      throw new ConnectionError(ERROR.FRAME_SIZE_ERROR, 'settings cut off');
-    if (ack) return;
+    const settings = settingsOf(flags, id, payload);
+    if (settings === undefined) return;
     this.#settled = true;
     this.#countIdle();
-    for (let at = 0; at < payload.length; at += 6)
-      this.#onSetting(payload.readUInt16BE(at), payload.readUInt32BE(at + 2));
+    // Before anything that they let go.
     this.write(FRAME.SETTINGS, FLAG.ACK, 0, Buffer.alloc(0));
+    for (const [setting, value] of settings)
+      if (setting === SETTING.INITIAL_WINDOW_SIZE) this.#resizeWindows(value);
   }
 
-  #onSetting(setting: number, value: number) {
-    if (setting === SETTING.ENABLE_PUSH && value > 1) throw protocolError('ENABLE_PUSH is 0 or 1');
-    if (setting === SETTING.MAX_FRAME_SIZE && (value < MAX_FRAME || value > 2 ** 24 - 1))
-      throw protocolError('MAX_FRAME_SIZE out of bounds');
-    if (setting !== SETTING.INITIAL_WINDOW_SIZE) return;
-    if (value > MAX_WINDOW) throw new ConnectionError(ERROR.FLOW_CONTROL_ERROR, 'a window too large');
+  #resizeWindows(value: number) {
     const more = value - this.#streamSendWindow;
     this.#streamSendWindow = value;
     for (const stream of this.#streams.values()) {
@@ -383,8 +302,7 @@ export class Http2Connection implements StreamConnection {
   }
 
   #onWindowUpdate(id: number, payload: Buffer) {
-    if (payload.length !== 4) throw new ConnectionError(ERROR.FRAME_SIZE_ERROR, 'WINDOW_UPDATE of 4 bytes');
-    const more = payload.readUInt32BE(0) & 0x7fff_ffff;
+    const more = incrementOf(payload);
     if (id === 0) {
       if (more === 0) throw protocolError('a window of nothing');
       this.sendWindow += more;
@@ -401,19 +319,12 @@ export class Http2Connection implements StreamConnection {
     stream.pump();
   }
 
-  #onPriority(id: number, payload: Buffer) {
-    if (id === 0) throw protocolError('PRIORITY of no stream');
-    if (payload.length !== 5) throw new ConnectionError(ERROR.FRAME_SIZE_ERROR, 'PRIORITY of 5 bytes');
-    if ((payload.readUInt32BE(0) & 0x7fff_ffff) === id) throw protocolError('a stream depends on itself');
-    this.#countIdle();
-  }
-
   // Windows, ends and failures.
 
   #credit(bytes: number) {
     this.#uncredited += bytes;
     if (this.#uncredited < RECEIVE_WINDOW / 2) return;
-    this.#sendCredit(0, this.#uncredited);
+    this.#output.credit(0, this.#uncredited);
     this.#receiveWindow += this.#uncredited;
     this.#uncredited = 0;
   }
@@ -421,7 +332,7 @@ export class Http2Connection implements StreamConnection {
   #creditStream(stream: ServerStream, bytes: number) {
     stream.uncredited += bytes;
     if (stream.uncredited < DEFAULT_WINDOW / 2 || this.#streams.get(stream.id) !== stream) return;
-    this.#sendCredit(stream.id, stream.uncredited);
+    this.#output.credit(stream.id, stream.uncredited);
     stream.receiveWindow += stream.uncredited;
     stream.uncredited = 0;
   }
@@ -436,7 +347,7 @@ export class Http2Connection implements StreamConnection {
   #refuse(id: number, code: number) {
     this.#reset.add(id);
     if (this.#reset.size > MAX_RESET) for (const oldest of this.#reset) if (this.#reset.delete(oldest)) break;
-    this.write(FRAME.RST_STREAM, 0, id, uint32(code));
+    this.#output.frame(FRAME.RST_STREAM, 0, id, uint32(code));
   }
 
   #lose(stream: ServerStream) {
@@ -462,7 +373,7 @@ export class Http2Connection implements StreamConnection {
   }
 
   #fail(code: number) {
-    this.#sendGoAway(this.#lastId, code);
+    this.#output.goAway(this.#lastId, code);
     this.#output.flush();
     this.#socket.end();
     this.destroySoon();
@@ -477,54 +388,11 @@ export class Http2Connection implements StreamConnection {
   }
 
   #sendSettings() {
-    const settings = [
+    const payload = settingsPayload([
       [SETTING.MAX_CONCURRENT_STREAMS, this.#limits.streamsPerConnection],
       [SETTING.MAX_HEADER_LIST_SIZE, this.#limits.headerBytes],
-    ] as const;
-    const payload = Buffer.alloc(6 * settings.length);
-    for (const [i, [setting, value]] of settings.entries()) {
-      payload.writeUInt16BE(setting, 6 * i);
-      payload.writeUInt32BE(value, 6 * i + 2);
-    }
+    ]);
     this.write(FRAME.SETTINGS, 0, 0, payload);
-    this.#sendCredit(0, RECEIVE_WINDOW - DEFAULT_WINDOW);
+    this.#output.credit(0, RECEIVE_WINDOW - DEFAULT_WINDOW);
   }
-
-  #sendCredit(id: number, bytes: number) {
-    this.write(FRAME.WINDOW_UPDATE, 0, id, uint32(bytes));
-  }
-
-  #sendGoAway(lastId: number, code: number) {
-    this.write(FRAME.GOAWAY, 0, 0, Buffer.concat([uint32(lastId), uint32(code)]));
-  }
-
-  /** A block longer than a frame. */
-  #writeLong(flags: number, id: number, payload: Uint8Array) {
-    this.write(FRAME.HEADERS, flags & ~FLAG.END_HEADERS, id, payload.subarray(0, MAX_FRAME));
-    for (let at = MAX_FRAME; at < payload.length; at += MAX_FRAME) {
-      const last = at + MAX_FRAME >= payload.length;
-      this.write(FRAME.CONTINUATION, last ? FLAG.END_HEADERS : 0, id, payload.subarray(at, at + MAX_FRAME));
-    }
-  }
-}
-
-function unpadded(flags: number, payload: Buffer): Buffer {
-  if ((flags & FLAG.PADDED) === 0) return payload;
-  const padding = payload[0];
-  if (padding === undefined || padding >= payload.length) throw protocolError('more padding than frame');
-  return payload.subarray(1, payload.length - padding);
-}
-
-function uint32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(value);
-  return bytes;
-}
-
-function protocolError(text: string): ConnectionError {
-  return new ConnectionError(ERROR.PROTOCOL_ERROR, text);
-}
-
-function calm(text: string): ConnectionError {
-  return new ConnectionError(ERROR.ENHANCE_YOUR_CALM, text);
 }

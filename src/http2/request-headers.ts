@@ -16,14 +16,19 @@ const PSEUDO = new Set([':method', ':path', ':scheme', ':authority']);
 /** The headers of a request as they are read, checked as RFC 9113 section 8 asks. */
 export class RequestHeaders {
   readonly fields = new Map<string, string>();
-  /** For whoever works with them: the same headers come again and again, and are the same object then. */
-  memo: unknown;
+  readonly #most: number;
   #bytes = 0;
   #regular = false;
   #malformed = false;
 
+  /** @param most bytes that are kept: what a block names again and again must not fill the memory. */
+  constructor(most: number) {
+    this.#most = most;
+  }
+
   add(name: string, value: string): void {
     this.#bytes += name.length + value.length + ENTRY_OVERHEAD;
+    if (this.tooLarge) return;
     const pseudo = name.startsWith(':');
     if (pseudo) this.#malformed ||= this.#regular || !PSEUDO.has(name) || this.fields.has(name);
     else {
@@ -43,9 +48,8 @@ export class RequestHeaders {
     return this.fields.get(name);
   }
 
-  /** As the protocol counts them. */
-  get bytes(): number {
-    return this.#bytes;
+  get tooLarge(): boolean {
+    return this.#bytes > this.#most;
   }
 
   get wellFormed(): boolean {

@@ -1,0 +1,91 @@
+import type { Socket } from 'node:net';
+import { FLAG, FRAME, FRAME_HEAD, MAX_FRAME, writeHead } from './frames.ts';
+import { uint32 } from './payloads.ts';
+import type { Answer } from './stream.ts';
+
+const FIRST_BYTES = 4_096;
+/** A turn of the loop that answers more than this is sent in several writes. */
+const MOST_BYTES = 65_536;
+
+/** What a connection sends: gathered over one turn of the event loop, and written at once. */
+export class Output {
+  readonly #socket: Socket;
+  #buffer = Buffer.allocUnsafe(FIRST_BYTES);
+  #length = 0;
+  #scheduled = false;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+  }
+
+  /** Room for so many bytes: where they go in the buffer. They are sent with all others of this turn. */
+  #reserve(bytes: number): number {
+    if (this.#length + bytes > this.#buffer.length) {
+      if (this.#length > MOST_BYTES) this.flush();
+      const bigger = Buffer.allocUnsafe(Math.max(2 * this.#buffer.length, this.#length + bytes));
+      this.#buffer.copy(bigger, 0, 0, this.#length);
+      this.#buffer = bigger;
+    }
+    const at = this.#length;
+    this.#length += bytes;
+    if (!this.#scheduled) {
+      this.#scheduled = true;
+      setImmediate(this.#flushLater);
+    }
+    return at;
+  }
+
+  /** A frame; HEADERS may be longer than one frame holds. */
+  frame(type: number, flags: number, id: number, payload: Uint8Array): void {
+    if (payload.length > MAX_FRAME) {
+      this.#longHeaders(flags, id, payload);
+      return;
+    }
+    const at = this.#reserve(FRAME_HEAD + payload.length);
+    this.#buffer.set(payload, writeHead(this.#buffer, at, payload.length, type, flags, id));
+  }
+
+  /** HEADERS, one DATA frame and trailers. */
+  answer(id: number, { headers, body, trailers }: Answer): void {
+    const at = this.#reserve(3 * FRAME_HEAD + headers.length + body.length + trailers.length);
+    const to = this.#buffer;
+    let end = writeHead(to, at, headers.length, FRAME.HEADERS, FLAG.END_HEADERS, id);
+    to.set(headers, end);
+    end = writeHead(to, end + headers.length, body.length, FRAME.DATA, 0, id);
+    to.set(body, end);
+    const last = FLAG.END_HEADERS | FLAG.END_STREAM;
+    end = writeHead(to, end + body.length, trailers.length, FRAME.HEADERS, last, id);
+    to.set(trailers, end);
+  }
+
+  /** Lets the peer send so much more. */
+  credit(id: number, bytes: number): void {
+    this.frame(FRAME.WINDOW_UPDATE, 0, id, uint32(bytes));
+  }
+
+  goAway(lastId: number, code: number): void {
+    this.frame(FRAME.GOAWAY, 0, 0, Buffer.concat([uint32(lastId), uint32(code)]));
+  }
+
+  #longHeaders(flags: number, id: number, payload: Uint8Array): void {
+    this.frame(FRAME.HEADERS, flags & ~FLAG.END_HEADERS, id, payload.subarray(0, MAX_FRAME));
+    for (let at = MAX_FRAME; at < payload.length; at += MAX_FRAME) {
+      const last = at + MAX_FRAME >= payload.length;
+      this.frame(FRAME.CONTINUATION, last ? FLAG.END_HEADERS : 0, id, payload.subarray(at, at + MAX_FRAME));
+    }
+  }
+
+  readonly #flushLater = (): void => {
+    this.#scheduled = false;
+    this.flush();
+  };
+
+  flush(): void {
+    if (this.#length === 0) return;
+    const bytes = this.#buffer.subarray(0, this.#length);
+    // The socket keeps these bytes until they are gone, so the next turn has a buffer of its own.
+    this.#buffer = Buffer.allocUnsafe(Math.min(MOST_BYTES, Math.max(FIRST_BYTES, this.#length)));
+    this.#length = 0;
+    if (!this.#socket.destroyed) this.#socket.write(bytes);
+  }
+}
