@@ -24,6 +24,7 @@ import { mounted } from './rpc/method.ts';
 import { addReflection } from './rpc/reflection.ts';
 import { RequestExchange } from './rpc/request-exchange.ts';
 import { StreamExchange } from './rpc/stream-exchange.ts';
+import { StreamThrottle } from './rpc/stream-throttle.ts';
 import { CachedKeyStore } from './store/cached-key-store.ts';
 import { BufferedLastUses } from './store/last-uses.ts';
 import { openStore } from './store/open-store.ts';
@@ -144,7 +145,14 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
   });
   const validateKey = new ValidateKey({ keys, quota, lockout, audit, lastUses, clock, observer: watch });
   const authenticator = new Authenticator({ keys, quota, lockout, lastUses, clock, observer: watch });
-  const callServer = new CallServer({ authenticator, audit, clock, observer: telemetry });
+  const throttle = new StreamThrottle();
+  const callServer = new CallServer({
+    authenticator,
+    audit,
+    clock,
+    observer: telemetry,
+    shed: () => throttle.refused(),
+  });
   const allowAnonymous = config.ALLOW_ANONYMOUS_VALIDATE;
   const { alertFeed, keyFeed } = watch;
   const verifier = new AuditVerifier(audit, store.chain);
@@ -182,7 +190,7 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
       answerWeb(new RequestExchange(request, response)),
   };
   // Both ports speak every protocol; two of them can be opened to different networks.
-  const [grpc, http] = [new HttpServer(handlers, tls), new HttpServer(handlers, tls)];
+  const [grpc, http] = [new HttpServer(handlers, throttle, tls), new HttpServer(handlers, throttle, tls)];
   const metrics = createServer((_request, response) => {
     telemetry.shared(store.sharing?.skewMs ?? 0, store.sharing?.lease.holds ?? true);
     void telemetry.registry.metrics().then((text) => {

@@ -15,6 +15,7 @@ import { type HeaderBlock, HeaderReader } from './header-reader.ts';
 import { HpackError } from './hpack.ts';
 import { Output } from './output.ts';
 import { checkPriority, incrementOf, settingsOf, settingsPayload, uint32, unpadded } from './payloads.ts';
+import { ReceiveWindow } from './receive-window.ts';
 import type { RequestHeaders } from './request-headers.ts';
 import { type Answer, type Receiver, ServerStream, type StreamConnection } from './stream.ts';
 
@@ -50,8 +51,7 @@ export class Http2Connection implements StreamConnection {
   #settled = false;
   #lastId = 0;
   sendWindow = DEFAULT_WINDOW;
-  #receiveWindow = RECEIVE_WINDOW;
-  #uncredited = 0;
+  readonly #receiveWindow = new ReceiveWindow(RECEIVE_WINDOW);
   #streamSendWindow = DEFAULT_WINDOW;
   #abandoned = 0;
   #idleFrames = 0;
@@ -88,6 +88,12 @@ export class Http2Connection implements StreamConnection {
     return this.#socket.writableLength > MAX_UNSENT;
   }
 
+  /** Asks the peer to have no more streams at once than these; more are taken up to the first limit. */
+  limitStreams(streams: number) {
+    if (!this.#ended)
+      this.write(FRAME.SETTINGS, 0, 0, settingsPayload([[SETTING.MAX_CONCURRENT_STREAMS, streams]]));
+  }
+
   /** Takes no new requests; ends when those under way are answered. */
   leave() {
     if (this.#leaving || this.#ended) return;
@@ -117,9 +123,7 @@ export class Http2Connection implements StreamConnection {
     this.#ended = true;
     for (const answered of this.#pongs.splice(0)) answered();
     this.#socket.destroy();
-    for (const stream of this.#streams.values()) this.#lose(stream);
-    this.#streams.clear();
-    this.#blocked.clear();
+    this.#loseAll();
   }
 
   // What a stream asks for.
@@ -217,8 +221,7 @@ export class Http2Connection implements StreamConnection {
   }
 
   #open(id: number, endStream: boolean, headers: RequestHeaders) {
-    const windows = { send: this.#streamSendWindow, receive: DEFAULT_WINDOW };
-    const stream = new ServerStream(id, headers, this.#peerIp, this, windows);
+    const stream = new ServerStream(id, headers, this.#peerIp, this, this.#streamSendWindow);
     this.#streams.set(id, stream);
     stream.receiver = this.#begin(stream);
     if (endStream) this.#endOfBody(stream);
@@ -231,20 +234,19 @@ export class Http2Connection implements StreamConnection {
   }
 
   #onData(flags: number, id: number, payload: Buffer) {
-    this.#receiveWindow -= payload.length;
-    if (this.#receiveWindow < 0) throw new ConnectionError(ERROR.FLOW_CONTROL_ERROR, 'more than the window');
-    this.#credit(payload.length);
+    if (!this.#receiveWindow.take(payload.length))
+      throw new ConnectionError(ERROR.FLOW_CONTROL_ERROR, 'more than the window');
+    this.#credit(0, this.#receiveWindow, payload.length);
     const part = unpadded(flags, payload);
     const stream = this.#streams.get(id);
     if (stream === undefined) return this.#onLateData(id);
     if (!stream.remoteOpen) throw new ConnectionError(ERROR.STREAM_CLOSED, 'data after the end');
-    stream.receiveWindow -= payload.length;
-    if (stream.receiveWindow < 0) return this.reset(stream, ERROR.FLOW_CONTROL_ERROR);
+    if (!stream.receiveWindow.take(payload.length)) return this.reset(stream, ERROR.FLOW_CONTROL_ERROR);
     if (part.length === 0) this.#countIdle();
     stream.received += part.length;
     stream.receiver?.data(part);
     if ((flags & FLAG.END_STREAM) !== 0) this.#endOfBody(stream);
-    else this.#creditStream(stream, payload.length);
+    else if (this.#streams.has(id)) this.#credit(id, stream.receiveWindow, payload.length);
   }
 
   #onLateData(id: number) {
@@ -321,20 +323,9 @@ export class Http2Connection implements StreamConnection {
 
   // Windows, ends and failures.
 
-  #credit(bytes: number) {
-    this.#uncredited += bytes;
-    if (this.#uncredited < RECEIVE_WINDOW / 2) return;
-    this.#output.credit(0, this.#uncredited);
-    this.#receiveWindow += this.#uncredited;
-    this.#uncredited = 0;
-  }
-
-  #creditStream(stream: ServerStream, bytes: number) {
-    stream.uncredited += bytes;
-    if (stream.uncredited < DEFAULT_WINDOW / 2 || this.#streams.get(stream.id) !== stream) return;
-    this.#output.credit(stream.id, stream.uncredited);
-    stream.receiveWindow += stream.uncredited;
-    stream.uncredited = 0;
+  #credit(id: number, window: ReceiveWindow, bytes: number) {
+    const credit = window.release(bytes);
+    if (credit > 0) this.#output.credit(id, credit);
   }
 
   #unblock() {
@@ -372,19 +363,19 @@ export class Http2Connection implements StreamConnection {
     if (++this.#idleFrames > MAX_IDLE_FRAMES) throw calm('frames that bring nothing');
   }
 
+  /** The peer is told why; what it was sent before still leaves. */
   #fail(code: number) {
     this.#output.goAway(this.#lastId, code);
     this.#output.flush();
-    this.#socket.end();
-    this.destroySoon();
+    this.#ended = true;
+    this.#socket.destroySoon();
+    this.#loseAll();
   }
 
-  /** After what was written has left. */
-  destroySoon() {
-    this.#socket.destroySoon();
+  #loseAll() {
     for (const stream of this.#streams.values()) this.#lose(stream);
     this.#streams.clear();
-    this.#ended = true;
+    this.#blocked.clear();
   }
 
   #sendSettings() {

@@ -1,4 +1,5 @@
-import { FLAG, FRAME } from './frames.ts';
+import { DEFAULT_WINDOW, FLAG, FRAME, MAX_FRAME } from './frames.ts';
+import { ReceiveWindow } from './receive-window.ts';
 import type { RequestHeaders } from './request-headers.ts';
 
 /** Hears of one request. */
@@ -43,9 +44,7 @@ export class ServerStream {
   receiver: Receiver | undefined;
   /** How much DATA it may send, and the client may. */
   sendWindow: number;
-  receiveWindow: number;
-  /** Received and not yet given back to the window. */
-  uncredited = 0;
+  readonly receiveWindow = new ReceiveWindow(DEFAULT_WINDOW);
   received = 0;
   remoteOpen = true;
   localOpen = true;
@@ -59,14 +58,13 @@ export class ServerStream {
     headers: RequestHeaders,
     peerIp: string,
     connection: StreamConnection,
-    windows: { readonly send: number; readonly receive: number },
+    sendWindow: number,
   ) {
     this.id = id;
     this.headers = headers;
     this.peerIp = peerIp;
     this.#connection = connection;
-    this.sendWindow = windows.send;
-    this.receiveWindow = windows.receive;
+    this.sendWindow = sendWindow;
   }
 
   /** A whole answer in one piece, or in as many as the windows ask for. */
@@ -75,7 +73,7 @@ export class ServerStream {
     const length = answer.body.length;
     const fits =
       length <= this.sendWindow && length <= this.#connection.sendWindow && this.#queue.length === 0;
-    if (!fits || length > MAX_PIECE) {
+    if (!fits || length > MAX_FRAME) {
       this.respond(answer.headers);
       this.send(answer.body);
       this.end(answer.trailers);
@@ -127,7 +125,7 @@ export class ServerStream {
   pump() {
     const connection = this.#connection;
     for (let part = this.#queue[0]; part !== undefined; part = this.#queue[0]) {
-      const most = Math.min(part.length, MAX_PIECE, this.sendWindow, connection.sendWindow);
+      const most = Math.min(part.length, MAX_FRAME, this.sendWindow, connection.sendWindow);
       if (most <= 0) return connection.blocked(this);
       this.sendWindow -= most;
       connection.sendWindow -= most;
@@ -160,6 +158,3 @@ export class ServerStream {
     for (const resolve of this.#drained.splice(0)) resolve();
   }
 }
-
-/** A header block may be as long as a frame; ours are shorter. */
-const MAX_PIECE = 16_384;

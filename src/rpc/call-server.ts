@@ -17,11 +17,11 @@ const LEAVE_MS = 200;
 /** How soon a stream ends after its caller's key. */
 const RECHECK_MS = 1_000;
 
-const OVERLOADED = new ApiError('SERVER_OVERLOADED', 'too many calls are under way here', {
-  retryAfterMs: 1000,
-});
 /** The same for all: made once. */
-const OVERLOADED_STATUS = toConnectError(OVERLOADED, '');
+export const OVERLOADED = toConnectError(
+  new ApiError('SERVER_OVERLOADED', 'too many calls are under way here', { retryAfterMs: 1000 }),
+  '',
+);
 
 /** Told how each call ended. */
 export interface CallObserver {
@@ -36,6 +36,8 @@ export interface CallServerParts {
   readonly audit: AuditLog;
   readonly clock: Clock;
   readonly observer: CallObserver;
+  /** Told of each call that is refused because too many are under way. */
+  readonly shed: () => void;
 }
 
 /** The path that every call of both mounts takes: authenticate, authorise, read, handle, record, answer. */
@@ -52,13 +54,14 @@ export class CallServer {
     return this.#parts.clock;
   }
 
-  /** When too many calls are under way: counts this one as refused, and gives what to tell. */
-  shed(method: string): ConnectError | undefined {
-    if (this.#underWay < LIMITS.callsUnderWay) return undefined;
-    const { audit, observer } = this.#parts;
+  /** True when too many calls are under way: counts this one as refused, with OVERLOADED. */
+  sheds(method: string): boolean {
+    if (this.#underWay < LIMITS.callsUnderWay) return false;
+    const { audit, observer, shed } = this.#parts;
     audit.countRefused(1);
-    observer.finished(method, codeName(rowOf(OVERLOADED).status), 0);
-    return OVERLOADED_STATUS;
+    observer.finished(method, 'RESOURCE_EXHAUSTED', 0);
+    shed();
+    return true;
   }
 
   begin(call: Call): CallSession {
@@ -137,8 +140,9 @@ export class CallSession {
   /** Refuses before any work is done: what costs nothing keeps the throughput up. */
   #shed(): ConnectError {
     this.#parts.audit.countRefused(1);
-    this.#finished(codeName(rowOf(OVERLOADED).status));
-    return OVERLOADED_STATUS;
+    this.#parts.shed();
+    this.#finished('RESOURCE_EXHAUSTED');
+    return OVERLOADED;
   }
 
   /** Reads the message, has it handled, and resolves when the event is durable. */

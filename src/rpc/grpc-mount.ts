@@ -2,10 +2,12 @@ import { type DescMethodUnary, toBinary } from '@bufbuild/protobuf';
 import type { RequestHeaders } from '../http2/request-headers.ts';
 import type { ServerStream } from '../http2/stream.ts';
 import { newCall } from './call.ts';
-import type { CallServer } from './call-server.ts';
-import { UnaryCall, type UnaryRoute } from './grpc-unary.ts';
+import { type CallServer, OVERLOADED } from './call-server.ts';
+import { failureBlock, UnaryCall, type UnaryRoute } from './grpc-unary.ts';
 import type { Implementation, Mounted } from './method.ts';
 import { readMessage } from './wire.ts';
+
+const OVERLOADED_BLOCK = failureBlock(OVERLOADED);
 
 /** gRPC's unary calls, which nearly all calls are, without a framework. Connect serves the rest of gRPC. */
 export class GrpcMount {
@@ -44,7 +46,7 @@ function routeOf(
   const begin = (headers: RequestHeaders, peerIp: string) =>
     callServer.begin(newCall(callServer.clock, name, peerIp, headers.get('authorization')));
   return {
-    refusal: () => callServer.shed(name),
+    refusal: () => (callServer.sheds(name) ? OVERLOADED_BLOCK : undefined),
     async serve(headers, peerIp, bytes) {
       const read = () => readMessage(method.input, bytes);
       return toBinary(method.output, await begin(headers, peerIp).answer(method, implementation, read));

@@ -10,8 +10,8 @@ import { tooLarge, unreadable } from './wire.ts';
 
 /** A method as this transport sees it: bytes in, bytes out. */
 export interface UnaryRoute {
-  /** Asked when the headers are in: a refusal costs nothing of the message. */
-  refusal(): ConnectError | undefined;
+  /** Asked when the headers are in: what failureBlock made of a refusal. It costs nothing of the message. */
+  refusal(): Buffer | undefined;
   /** Answers the message. Rejects with a ConnectError only. */
   serve(headers: RequestHeaders, peerIp: string, message: Uint8Array): Promise<Uint8Array>;
   /** The call cannot be served: records it, and gives what to tell. */
@@ -26,6 +26,11 @@ const RESPONSE = [
 ] as const;
 const HEADERS = encodeHeaders(RESPONSE);
 const OK = encodeHeaders([['grpc-status', '0']]);
+
+/** The only headers of a call that fails. */
+export function failureBlock(error: ConnectError): Buffer {
+  return encodeHeaders([...RESPONSE, ...errorFields(error)]);
+}
 
 /** One unary call of gRPC: a frame in, a frame and trailers out. */
 export class UnaryCall implements Receiver {
@@ -45,7 +50,7 @@ export class UnaryCall implements Receiver {
     const refusal = route.refusal();
     if (refusal !== undefined) {
       this.#taken = true;
-      this.#end(refusal);
+      stream.respond(refusal, true);
       return;
     }
     const timeout = stream.headers.get('grpc-timeout');
@@ -136,8 +141,7 @@ export class UnaryCall implements Receiver {
 
   readonly #end = (error: unknown): void => {
     clearTimeout(this.#deadline);
-    const fields = errorFields(ConnectError.from(error));
-    this.#stream.respond(encodeHeaders([...RESPONSE, ...fields]), true);
+    this.#stream.respond(failureBlock(ConnectError.from(error)), true);
   };
 
   #setDeadline(text: string) {

@@ -9,6 +9,7 @@ import { Http2Connection } from '../http2/connection.ts';
 import type { Receiver, ServerStream } from '../http2/stream.ts';
 import { LIMITS } from './limits.ts';
 import { peerIpOf } from './peer.ts';
+import type { StreamThrottle } from './stream-throttle.ts';
 
 export interface TlsFiles {
   readonly cert: Buffer;
@@ -30,13 +31,15 @@ export class HttpServer {
   readonly #server: Server;
   readonly #http1: Http1Server;
   readonly #handlers: HttpHandlers;
+  readonly #throttle: StreamThrottle;
   readonly #connections = new Set<Http2Connection>();
   readonly #sockets = new Set<Socket>();
   #underWay = 0;
   #idle: (() => void) | undefined;
 
-  constructor(handlers: HttpHandlers, tls: TlsFiles | undefined) {
+  constructor(handlers: HttpHandlers, throttle: StreamThrottle, tls: TlsFiles | undefined) {
     this.#handlers = handlers;
+    this.#throttle = throttle;
     this.#http1 = createHttpServer({ maxHeaderSize: LIMITS.headerBytes }, (request, response) => {
       this.#underWay++;
       response.once('close', () => {
@@ -119,6 +122,7 @@ export class HttpServer {
     const peerIp = peerIpOf(socket.remoteAddress);
     const connection = new Http2Connection(socket, peerIp, LIMITS, this.#handlers.stream);
     this.#connections.add(connection);
+    this.#throttle.add(connection);
     socket.setTimeout(0);
     const keepalive = setInterval(() => connection.keepAlive(LIMITS.keepaliveTimeoutMs), LIMITS.keepaliveMs);
     const settle = setTimeout(() => {
@@ -128,6 +132,7 @@ export class HttpServer {
       clearTimeout(settle);
       clearInterval(keepalive);
       this.#connections.delete(connection);
+      this.#throttle.delete(connection);
     });
   }
 }

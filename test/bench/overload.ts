@@ -1,5 +1,6 @@
 /** What is left of the throughput when more is offered than can be served: an open loop by h2load. */
 import { spawnSync } from 'node:child_process';
+import { get } from 'node:http';
 import { load, type Subject } from './servers.ts';
 
 const SECONDS = 6;
@@ -36,8 +37,19 @@ export async function overload(subject: Subject): Promise<string[]> {
   return rows;
 }
 
+/** On a connection of its own: one that is kept may be closed by the other side at just this moment. */
+function metricsOf(port: number): Promise<string> {
+  return new Promise((resolve, reject) => {
+    get({ port, host: '127.0.0.1', path: '/metrics', agent: false }, (response) => {
+      const parts: Buffer[] = [];
+      response.on('data', (part: Buffer) => parts.push(part));
+      response.on('end', () => resolve(Buffer.concat(parts).toString()));
+    }).on('error', reject);
+  });
+}
+
 async function calls({ metricsPort }: Subject): Promise<{ served: number; refused: number }> {
-  const text = await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
+  const text = await metricsOf(metricsPort);
   const of = (code: string) =>
     Number(
       new RegExp(

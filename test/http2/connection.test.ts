@@ -158,6 +158,15 @@ describe('a connection', () => {
     session.destroy();
   });
 
+  it('tells its peer of another limit', async () => {
+    const session = client();
+    await ask(session, Buffer.alloc(0));
+    const told = once(session, 'remoteSettings');
+    connections[0]?.limitStreams(3);
+    expect((await told)[0]).toMatchObject({ maxConcurrentStreams: 3 });
+    session.destroy();
+  });
+
   it('finishes what is under way when it leaves, and takes nothing new', async () => {
     const session = client();
     const held1 = ask(session, Buffer.alloc(0), { ':path': '/hold' });

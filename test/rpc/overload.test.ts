@@ -68,6 +68,7 @@ describe('the call server', () => {
       audit: audit.log,
       clock,
       observer,
+      shed: () => {},
     });
     const begin = () => callServer.begin(newCall(clock, 'm', '192.0.2.1', undefined));
     const sessions = Array.from({ length: LIMITS.callsUnderWay }, begin);
