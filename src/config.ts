@@ -25,7 +25,7 @@ export const SETTINGS = [
     name: 'GRPC_ADDR',
     kind: 'text',
     default: '127.0.0.1:50051',
-    about: 'gRPC: all services, health, reflection.',
+    about: 'gRPC: all services, health, reflection. What `HTTP_ADDR` speaks is spoken here, too.',
   },
   {
     name: 'HTTP_ADDR',

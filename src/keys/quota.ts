@@ -33,9 +33,16 @@ export interface QuotaRequest {
   readonly cost: number;
 }
 
+const names = new WeakMap<RateLimit, string>();
+
 /** A counter is (bucket, limit name, window length); limits of several keys may share it. Safe as a field name. */
 export function counterName(limit: RateLimit): string {
-  return `${limit.windowMs}_${Buffer.from(limit.name).toString('base64url')}`;
+  let name = names.get(limit);
+  if (name === undefined) {
+    name = `${limit.windowMs}_${Buffer.from(limit.name).toString('base64url')}`;
+    names.set(limit, name);
+  }
+  return name;
 }
 
 /** The counter as it stands at `now`: a window that is over, or in which nothing was counted, is none. */
@@ -46,26 +53,31 @@ function current(counters: Counters, limit: RateLimit, now: number): Counter | u
 
 /** Takes `cost` from every limit, all or nothing: a denial changes no counter. Pure. */
 export function take({ bucket, limits, cost }: QuotaRequest, counters: Counters, now: number): Take {
-  const before = limits.map((limit) => current(counters, limit, now));
-  const exceeded = limits.map((limit, i) => (before[i]?.used ?? 0) + cost > limit.limit);
-  const admitted = !exceeded.includes(true);
-  const after: Record<string, Counter> = {};
-  const states = limits.map((limit, i): RateLimitState => {
-    const was = before[i];
+  // On the path of every limited call: one pass to look, one to take, and nothing made that is not answered.
+  let admitted = true;
+  for (const limit of limits)
+    if ((current(counters, limit, now)?.used ?? 0) + cost > limit.limit) admitted = false;
+  const after: Record<string, Counter> = admitted ? { ...counters } : {};
+  const states: RateLimitState[] = [];
+  for (const limit of limits) {
+    const was = current(counters, limit, now);
     const is = admitted ? { used: (was?.used ?? 0) + cost, end: was?.end ?? now + limit.windowMs } : was;
-    if (is !== undefined) after[counterName(limit)] = is;
-    const waitHelps = exceeded[i] === true && cost <= limit.limit && was !== undefined;
-    return {
-      ...limit,
+    if (admitted && is !== undefined) after[counterName(limit)] = is;
+    const exceeded = (was?.used ?? 0) + cost > limit.limit;
+    const waitHelps = exceeded && cost <= limit.limit && was !== undefined;
+    states.push({
+      name: limit.name,
+      limit: limit.limit,
+      windowMs: limit.windowMs,
       bucket,
       // A shared counter may stand above the limit of a key with a smaller one.
       remaining: Math.max(0, limit.limit - (is?.used ?? 0)),
       resetTime: is?.end,
       retryAfterMs: waitHelps ? was.end - now : undefined,
-      exceeded: exceeded[i] === true,
-    };
-  });
-  return { admitted, counters: admitted ? { ...counters, ...after } : counters, states };
+      exceeded,
+    });
+  }
+  return { admitted, counters: admitted ? after : counters, states };
 }
 
 /** How long until every exceeded limit can admit again; undefined when waiting does not help. */

@@ -1,40 +1,54 @@
 /** What is left of the throughput when more is offered than can be served: an open loop by h2load. */
 import { spawnSync } from 'node:child_process';
 import { get } from 'node:http';
-import { load, type Subject } from './servers.ts';
+import { type Answered, type Bench, median, rounded, say, table } from './measure.ts';
+import { ALL_ON, apikeyd, callArgs, load, type Server } from './servers.ts';
 
 const SECONDS = 6;
 const CONNECTIONS = [10, 40, 100];
 const TIMES = [1, 2, 5];
 
-/** A row for each load: served and refused a second, and the part of what it serves when asked one after the other. */
-export async function overload(subject: Subject): Promise<string[]> {
-  const capacity = load(subject, 100_000);
-  const rows: string[] = [];
+export async function overload({ folder }: Bench): Promise<Answered> {
+  const server = await apikeyd({
+    ...ALL_ON,
+    folder,
+    name: 'overload',
+    storeUrl: `sqlite:${folder}/overload.db`,
+  });
+  load(server, 50_000);
+  const capacity = median([1, 2, 3].map(() => load(server, 60_000)));
+  const rows: (string | number)[][] = [];
   for (const connections of CONNECTIONS) {
     for (const times of TIMES) {
       const rate = Math.round((capacity * times) / connections);
-      const before = await calls(subject);
+      const before = await calls(server);
       const begun = Date.now();
       const args = ['-c', String(connections), '-m', '1000', '--rps', String(rate), '-D', String(SECONDS)];
-      const headers = ['-H', 'content-type: application/grpc', '-H', 'te: trailers'];
-      spawnSync('taskset', ['-c', '1', 'h2load', ...args, ...headers, ...subject.args, subject.url]);
+      spawnSync('taskset', ['-c', '1', 'h2load', ...args, ...callArgs(server)]);
       const seconds = (Date.now() - begun) / 1000;
-      const after = await calls(subject);
+      const after = await calls(server);
       const served = (after.served - before.served) / seconds;
       const refused = (after.refused - before.refused) / seconds;
-      const row = [
+      rows.push([
         connections,
         `${times} ×`,
-        Math.round(served),
-        Math.round(refused),
+        rounded(served),
+        rounded(refused),
         (served / capacity).toFixed(2),
-      ];
-      process.stderr.write(`overload ${row.join(' ')}\n`);
-      rows.push(`| ${row.join(' | ')} |`);
+      ]);
+      say(`  ${rows.at(-1)?.join(' ')}`);
     }
   }
-  return rows;
+  await server.stop();
+  return {
+    facts: {},
+    text: `## More than can be served
+
+Offered by h2load in an open loop; the last column is the part of what is served when each stream asks one call after
+the other.
+
+${table(['connections', 'offered', 'served/s', 'refused/s', 'of capacity'], rows)}`,
+  };
 }
 
 /** On a connection of its own: one that is kept may be closed by the other side at just this moment. */
@@ -48,7 +62,7 @@ function metricsOf(port: number): Promise<string> {
   });
 }
 
-async function calls({ metricsPort }: Subject): Promise<{ served: number; refused: number }> {
+async function calls({ metricsPort }: Server): Promise<{ served: number; refused: number }> {
   const text = await metricsOf(metricsPort);
   const of = (code: string) =>
     Number(

@@ -1,153 +1,106 @@
 /**
- * `npm run bench`: ratios in one run, alternating, medians. Servers on core 0, load on core 1.
- *   --quick    fewer and shorter rounds     --json    one JSON object as the last line
- *   --memory   1 000 000 calls, and what the process holds then     --write    rewrite docs/benchmarks.md
- *   --overload 1, 2 and 5 times of what can be served
+ * `npm run bench`: ratios in one run, alternating, medians. Servers on core 0, the load on core 1.
+ *   --quick            two questions, within 50 s      --json   one JSON object as the last line
+ *   --only A,B         these questions                 --write  rewrite docs/benchmarks.md
+ *   --compare REF      this checkout and another commit, alternately
+ * MONGODB_URI names a server for the questions about MongoDB; without it they are left out, and so are peers that are
+ * not there (peers.ts says how to have them).
  */
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { MongoClient } from 'mongodb';
+import { audit } from './audit.ts';
+import { batch } from './batch.ts';
+import { keys } from './keys.ts';
+import { latency } from './latency.ts';
+import { type Answered, alternate, type Bench, median, ratio, rounded, say } from './measure.ts';
+import { mongo } from './mongo.ts';
 import { overload } from './overload.ts';
-import { apikeyd, emptyHandler, load, type Subject } from './servers.ts';
+import { parts } from './parts.ts';
+import { peers } from './peers.ts';
+import { ALL_ON, apikeyd, load, ROOT } from './servers.ts';
 
-const ROOT = new URL('../..', import.meta.url).pathname;
+const QUESTIONS: Record<string, (bench: Bench) => Promise<Answered>> = {
+  parts,
+  latency,
+  keys,
+  batch,
+  audit,
+  overload,
+  mongo,
+  peers,
+};
+const QUICK = ['parts', 'keys'];
 const flag = (name: string) => process.argv.includes(`--${name}`);
-const ROUNDS = flag('quick') ? 3 : 7;
-const CALLS = flag('quick') ? 20_000 : 50_000;
-const say = (text: string) => void process.stderr.write(`${text}\n`);
+const option = (name: string) =>
+  flag(name) ? process.argv[process.argv.indexOf(`--${name}`) + 1] : undefined;
 
-/** Every threshold off: nothing is counted. */
-const UNCOUNTED = {
-  ANOMALY_MAX_REQUESTS_PER_MINUTE: '0',
-  ANOMALY_MAX_ERROR_RATIO: '0',
-  ANOMALY_MAX_IPS_PER_HOUR: '0',
-};
-
-const median = (figures: readonly number[]) =>
-  [...figures].sort((a, b) => a - b)[Math.floor(figures.length / 2)] ?? 0;
-const residentMiB = ({ child }: Subject) => {
-  const [, kib] = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8')) ?? [];
-  return Math.round(Number(kib) / 1024);
-};
-
-async function compare(folder: string, mongoUri: string): Promise<Subject[]> {
-  const embedded = await apikeyd(
-    'ValidateKey, embedded store',
-    `sqlite:${folder}/apikeyd.db`,
-    folder,
-    'request',
-  );
-  const subjects = [await emptyHandler(folder), embedded];
-  if (!flag('quick')) {
-    const url = `sqlite:${folder}/uncounted.db`;
-    subjects.push(await apikeyd('ValidateKey, anomalies off', url, folder, 'request-uncounted', UNCOUNTED));
-  }
-  if (mongoUri !== '')
-    subjects.push(await apikeyd('ValidateKey, MongoDB protocol', mongoUri, folder, 'request-mongo'));
-  for (const subject of subjects) load(subject, CALLS / 2);
-  for (let round = 1; round <= ROUNDS; round++) {
-    for (const subject of subjects)
-      subject.figures.push(load(subject, subject.name.includes('Mongo') ? CALLS / 5 : CALLS));
-    say(
-      `round ${round}: ${subjects.map(({ name, figures }) => `${name} ${Math.round(figures.at(-1) ?? 0)}`).join(', ')}`,
-    );
-  }
-  return subjects;
+function git(...args: string[]): string {
+  return execFileSync('git', args, { encoding: 'utf8', cwd: ROOT }).trim();
 }
 
-function memory(subject: Subject): number[] {
-  const seen = [residentMiB(subject)];
-  for (let hundreds = 1; hundreds <= 10; hundreds++) {
-    load(subject, 100_000);
-    seen.push(residentMiB(subject));
-    say(`${hundreds}00 000 calls: ${seen.at(-1)} MiB`);
+/** Two commits, alternately: has this change made it slower? */
+async function compare(ref: string, folder: string): Promise<void> {
+  const root = join(folder, 'other');
+  git('worktree', 'add', '--detach', root, ref);
+  try {
+    symlinkSync(join(ROOT, 'node_modules'), join(root, 'node_modules'));
+    const here = await apikeyd({ ...ALL_ON, folder, name: 'here', storeUrl: `sqlite:${folder}/here.db` });
+    const there = await apikeyd({
+      ...ALL_ON,
+      folder,
+      name: 'there',
+      storeUrl: `sqlite:${folder}/there.db`,
+      root,
+    });
+    for (const server of [here, there]) load(server, 30_000);
+    const [mine = [], other = []] = await alternate([here, there], 7, (server) => load(server, 60_000));
+    for (const server of [here, there]) await server.stop();
+    const text = `this checkout ${rounded(median(mine))} calls/s, ${ref} ${rounded(median(other))}: ratio ${ratio(mine, other).toFixed(3)}\n`;
+    process.stdout.write(text);
+  } finally {
+    git('worktree', 'remove', '--force', root);
   }
-  return seen;
 }
 
-function page(
-  subjects: readonly Subject[],
-  resident: readonly number[],
-  overloaded: readonly string[],
-): string {
-  const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], {
-    encoding: 'utf8',
-    cwd: ROOT,
-  }).trim();
-  const base = median(subjects[0]?.figures ?? []);
-  const rows = subjects.map(({ name, figures }) => {
-    const spread = `${Math.round(Math.min(...figures))} to ${Math.round(Math.max(...figures))}`;
-    return `| ${name} | ${Math.round(median(figures))} | ${spread} | ${(median(figures) / base).toFixed(2)} |`;
-  });
-  const [, counted, uncounted] = subjects;
-  const pairs = (counted?.figures ?? []).map((figure, i) => figure / (uncounted?.figures[i] ?? Number.NaN));
-  const anomalies =
-    uncounted?.name.includes('anomalies') === true
-      ? `Anomalies on, of off, median of the rounds: ${median(pairs).toFixed(3)}.\n`
-      : '';
-  const flat =
-    resident.length === 0
-      ? ''
-      : `
-## Memory
-
-Resident MiB of the embedded server after 0, 100 000, … 1 000 000 more calls: ${resident.join(', ')}.
-`;
-  const flood =
-    overloaded.length === 0
-      ? ''
-      : `
-## More than can be served
-
-Offered by h2load in an open loop; the last column is the part of what is served when each stream asks one call after the
-other.
-
-| connections | offered | served/s | refused/s | of capacity |
-|---|---|---|---|---|
-${overloaded.join('\n')}
-`;
+function page(answers: readonly Answered[]): string {
+  const machine = `${cpus()[0]?.model.trim()}, ${cpus().length} cores, Node ${process.version}`;
   return `# Benchmarks
 
-Written by \`npm run bench\` at commit ${commit}, ${cpus()[0]?.model.trim()}, ${cpus().length} cores, Node ${process.version}.
-One core for the server (all its threads), one for h2load; 10 connections of 32 streams; ${ROUNDS} alternating rounds of
-${CALLS} calls in one run after a warm-up. Compare ratios, not figures: machines differ and are noisy.
+Written by \`npm run bench\` at commit ${git('rev-parse', '--short', 'HEAD')}, ${machine}. One core for the server with
+all its threads, one for the load: 10 connections of 32 streams. Subjects of a table alternate in one run, after a
+warm-up; figures are medians, ratios the medians of the ratios of each round. Compare ratios, not figures: machines
+differ and are noisy.
 
-| what | calls/s, median | spread | of the empty handler |
-|---|---|---|---|
-${rows.join('\n')}
+"All on" is: the calling key is authenticated, scope, allow-list and address are checked on a cached record, one limit is
+taken from, anomalies and metrics are counted, and the answer leaves after its audit event is durable, hash chain included.
 
-The empty handler is grpc-js with the same messages, decoded and encoded by protobuf-es, and no work. ValidateKey
-authenticates its caller, counts anomalies, checks scope and allow-list on a cached record, takes from one limit, and answers after its
-audit event is durable. On MongoDB the limit is one update and the event one shared insert; the database is on the
-same machine and takes its share of both cores.
-
-${anomalies}${flat}${flood}`;
+${answers.map(({ text }) => text).join('\n\n')}
+`;
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'apikeyd-bench-'));
-const mongo = process.env.MONGODB_URI ?? '';
-const mongoUrl =
-  mongo === '' ? '' : Object.assign(new URL(mongo), { pathname: `/apikeyd_bench_${process.pid}` }).toString();
-const subjects = await compare(folder, flag('quick') ? '' : mongoUrl);
-const overloaded = flag('overload') && subjects[1] !== undefined ? await overload(subjects[1]) : [];
-const resident = flag('memory') && subjects[1] !== undefined ? memory(subjects[1]) : [];
-for (const { child } of subjects) {
-  child.removeAllListeners('exit');
-  child.kill('SIGTERM');
-  await new Promise((resolve) => child.once('exit', resolve));
-}
-if (mongoUrl !== '' && !flag('quick')) {
-  const client = await new MongoClient(mongoUrl).connect();
-  await client.db().dropDatabase();
-  await client.close();
-}
-rmSync(folder, { recursive: true });
-const text = page(subjects, resident, overloaded);
-if (flag('write')) writeFileSync(join(ROOT, 'docs/benchmarks.md'), text);
-else process.stdout.write(text);
-if (flag('json')) {
-  const [base, all] = subjects.map(({ figures }) => median(figures));
-  process.stdout.write(`${JSON.stringify({ allOnVsEmptyHandler: (all ?? 0) / (base ?? 1) })}\n`);
+spawnSync('taskset', ['-cp', '1', String(process.pid)]);
+try {
+  const ref = option('compare');
+  if (ref === undefined) {
+    const asked = flag('quick') ? QUICK : (option('only')?.split(',') ?? Object.keys(QUESTIONS));
+    const bench = { folder, quick: flag('quick'), mongoUri: process.env.MONGODB_URI ?? '' };
+    const answers: Answered[] = [];
+    for (const name of asked) {
+      const question = QUESTIONS[name];
+      if (question === undefined)
+        throw new Error(`no question ${name}: ${Object.keys(QUESTIONS).join(', ')}`);
+      if (name === 'mongo' && bench.mongoUri === '') continue;
+      say(name);
+      answers.push(await question(bench));
+    }
+    if (flag('write')) writeFileSync(join(ROOT, 'docs/benchmarks.md'), page(answers));
+    else process.stdout.write(page(answers));
+    const facts = Object.assign({}, ...answers.map((answer) => answer.facts));
+    if (flag('json')) process.stdout.write(`${JSON.stringify(facts)}\n`);
+  } else await compare(ref, folder);
+} finally {
+  rmSync(folder, { recursive: true, force: true });
 }

@@ -21,7 +21,9 @@ export class SqliteQuota implements QuotaLimiter {
     const taken = take(request, this.#counters(request.bucket), now);
     if (taken.admitted) {
       const counters = live(taken.counters, now);
-      const expireTime = Math.max(...Object.values(counters).map(({ end }) => end)) + KEEP_MS;
+      let last = 0;
+      for (const name in counters) last = Math.max(last, counters[name]?.end ?? 0);
+      const expireTime = last + KEEP_MS;
       this.#rows.set(rowKey(request.bucket), { value: counters, expireTime });
     }
     return taken;
@@ -42,8 +44,9 @@ function rowKey(bucket: string): string {
 
 /** Without windows that are over, so that limits which were renamed leave nothing behind. */
 function live(counters: Counters, now: number): Counters {
-  const entries = Object.entries(counters);
-  return entries.every(([, { end }]) => end > now)
-    ? counters
-    : Object.fromEntries(entries.filter(([, { end }]) => end > now));
+  for (const name in counters) {
+    if ((counters[name]?.end ?? 0) <= now)
+      return Object.fromEntries(Object.entries(counters).filter(([, { end }]) => end > now));
+  }
+  return counters;
 }

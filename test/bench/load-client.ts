@@ -1,0 +1,194 @@
+/** A load of different calls: gRPC written by hand, so that one core can ask more than another can answer. */
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { performance } from 'node:perf_hooks';
+import { encodeHeaders } from '../../src/http2/hpack.ts';
+
+const DATA = 0;
+const HEADERS = 1;
+const SETTINGS = 4;
+const PING = 6;
+const GOAWAY = 7;
+const STREAM_SLOTS = 4_096;
+
+export interface LoadTarget {
+  readonly port: number;
+  readonly path: string;
+  readonly authorization: string;
+}
+
+/** One connection. Answers come back as the tag of their call; a call that is not answered OK fails all. */
+class LoadConnection {
+  readonly #socket: Socket;
+  readonly #headers: Buffer;
+  readonly #answered: (tag: number) => void;
+  readonly #tags = new Float64Array(STREAM_SLOTS);
+  readonly #out: Buffer[] = [];
+  #rest: Buffer | undefined;
+  #next = 1;
+  #unread = 0;
+  underWay = 0;
+
+  constructor(socket: Socket, { path, authorization }: LoadTarget, answered: (tag: number) => void) {
+    this.#socket = socket;
+    this.#answered = answered;
+    this.#headers = encodeHeaders([
+      [':method', 'POST'],
+      [':scheme', 'http'],
+      [':path', path],
+      [':authority', 'bench'],
+      ['content-type', 'application/grpc'],
+      ['te', 'trailers'],
+      ['authorization', authorization],
+    ]);
+    const largeWindows = Buffer.from('000400000000', 'hex');
+    largeWindows.writeUInt32BE(2 ** 31 - 1, 2);
+    this.#out.push(Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), frame(SETTINGS, 0, 0, largeWindows));
+    socket.on('data', (chunk: Buffer) => this.#read(chunk));
+  }
+
+  /** Sent at the next flush. */
+  call(message: Buffer, tag: number): void {
+    const id = this.#next;
+    this.#next += 2;
+    this.underWay++;
+    this.#tags[(id >> 1) % STREAM_SLOTS] = tag;
+    this.#out.push(frame(HEADERS, 4, id, this.#headers), frame(DATA, 1, id, message));
+  }
+
+  flush(): void {
+    if (this.#out.length > 0) this.#socket.write(Buffer.concat(this.#out.splice(0)));
+  }
+
+  #read(chunk: Buffer): void {
+    const bytes = this.#rest === undefined ? chunk : Buffer.concat([this.#rest, chunk]);
+    let at = 0;
+    while (bytes.length - at >= 9) {
+      const end = at + 9 + bytes.readUIntBE(at, 3);
+      if (bytes.length < end) break;
+      this.#frame(bytes, at, end);
+      at = end;
+    }
+    this.#rest = at < bytes.length ? bytes.subarray(at) : undefined;
+  }
+
+  #frame(bytes: Buffer, at: number, end: number): void {
+    const [type, flags, id] = [bytes[at + 3], bytes[at + 4] ?? 0, bytes.readUInt32BE(at + 5)];
+    if (type === HEADERS && (flags & 1) !== 0) {
+      // An answer without a message is a failure.
+      if (this.#unread !== id)
+        throw new Error(`a call failed: ${bytes.subarray(at + 9, end).toString('latin1')}`);
+      this.underWay--;
+      this.#answered(this.#tags[(id >> 1) % STREAM_SLOTS] ?? 0);
+    } else if (type === DATA) {
+      this.#unread = id;
+      this.#received += end - at - 9;
+      if (this.#received > 2 ** 30) this.#credit();
+    } else if (type === SETTINGS && (flags & 1) === 0) this.#out.push(frame(SETTINGS, 1, 0, Buffer.alloc(0)));
+    else if (type === PING && (flags & 1) === 0)
+      this.#out.push(frame(PING, 1, 0, bytes.subarray(at + 9, end)));
+    else if (type === GOAWAY) throw new Error('the server ends the connection');
+  }
+
+  #received = 2 ** 30;
+  #credit(): void {
+    const more = Buffer.alloc(4);
+    more.writeUInt32BE(1 << 20);
+    this.#out.push(frame(8, 0, 0, more));
+    this.#received -= 1 << 20;
+  }
+
+  end(): void {
+    this.#socket.destroy();
+  }
+}
+
+function frame(type: number, flags: number, id: number, payload: Buffer): Buffer {
+  const bytes = Buffer.allocUnsafe(9 + payload.length);
+  bytes.writeUIntBE(payload.length, 0, 3);
+  bytes[3] = type;
+  bytes[4] = flags;
+  bytes.writeUInt32BE(id, 5);
+  payload.copy(bytes, 9);
+  return bytes;
+}
+
+async function connections(target: LoadTarget, count: number, answered: (tag: number) => void) {
+  return Promise.all(
+    Array.from({ length: count }, async () => {
+      const socket = connect({ port: target.port, host: '127.0.0.1', noDelay: true });
+      await once(socket, 'connect');
+      return new LoadConnection(socket, target, answered);
+    }),
+  );
+}
+
+const CONNECTIONS = 10;
+const STREAMS = 32;
+
+/** Calls a second when each of 320 streams asks one call after the other. */
+export async function closedLoop(
+  target: LoadTarget,
+  calls: number,
+  message: (i: number) => Buffer,
+): Promise<number> {
+  let sent = 0;
+  let done = 0;
+  let finish = () => {};
+  const finished = new Promise<void>((resolve) => (finish = resolve));
+  const all = await connections(target, CONNECTIONS, (tag) => {
+    done++;
+    if (sent < calls) all[tag]?.call(message(sent++), tag);
+    if (done === calls) finish();
+  });
+  const begun = performance.now();
+  for (let stream = 0; stream < STREAMS; stream++) {
+    for (const [tag, connection] of all.entries()) if (sent < calls) connection.call(message(sent++), tag);
+  }
+  const flush = () => {
+    for (const connection of all) connection.flush();
+    if (done < calls) setImmediate(flush);
+  };
+  flush();
+  await finished;
+  const seconds = (performance.now() - begun) / 1000;
+  for (const connection of all) connection.end();
+  return calls / seconds;
+}
+
+/** Milliseconds from when each call was due, whether it could be sent then or not: no coordinated omission. */
+export async function openLoop(
+  target: LoadTarget,
+  callsPerSecond: number,
+  seconds: number,
+  message: (i: number) => Buffer,
+): Promise<Float64Array> {
+  const calls = Math.round(callsPerSecond * seconds);
+  const took = new Float64Array(calls);
+  let done = 0;
+  let sent = 0;
+  let finish = () => {};
+  const finished = new Promise<void>((resolve) => (finish = resolve));
+  const interval = 1000 / callsPerSecond;
+  let begun = 0;
+  const all = await connections(target, CONNECTIONS, (tag) => {
+    took[tag] = performance.now() - (begun + tag * interval);
+    if (++done === calls) finish();
+  });
+  begun = performance.now();
+  const tick = () => {
+    const due = Math.min(calls, Math.floor((performance.now() - begun) / interval) + 1);
+    for (; sent < due; sent++) {
+      // A connection takes 100 at once; more wait here, and their time runs.
+      const connection = all[sent % CONNECTIONS];
+      if (connection === undefined || connection.underWay >= 100) break;
+      connection.call(message(sent), sent);
+    }
+    for (const connection of all) connection.flush();
+    if (done < calls) setImmediate(tick);
+  };
+  tick();
+  await finished;
+  for (const connection of all) connection.end();
+  return took.sort();
+}

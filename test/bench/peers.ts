@@ -1,0 +1,5 @@
+export async function peers(): Promise<Answered> {
+  return { text: '', facts: {} };
+}
+
+import type { Answered } from './measure.ts';
