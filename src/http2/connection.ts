@@ -249,8 +249,14 @@ export class Http2Connection implements StreamConnection {
     else if (this.#streams.has(id)) this.#credit(id, stream.receiveWindow, payload.length);
   }
 
+  /** Not opened yet. While this side leaves, streams that the peer opened too late are not looked at. */
+  #isIdle(id: number) {
+    return id > this.#lastId && !this.#leaving;
+  }
+
   #onLateData(id: number) {
-    if (id === 0 || id > this.#lastId) throw protocolError('data of no stream');
+    if (id === 0 || this.#isIdle(id)) throw protocolError('data of no stream');
+    if (id > this.#lastId) return;
     if (!this.#reset.has(id)) throw new ConnectionError(ERROR.STREAM_CLOSED, 'data after the end');
   }
 
@@ -295,7 +301,7 @@ export class Http2Connection implements StreamConnection {
 
   #onReset(id: number, payload: Buffer) {
     if (payload.length !== 4) throw new ConnectionError(ERROR.FRAME_SIZE_ERROR, 'RST_STREAM of 4 bytes');
-    if (id === 0 || id > this.#lastId) throw protocolError('RST_STREAM of no stream');
+    if (id === 0 || this.#isIdle(id)) throw protocolError('RST_STREAM of no stream');
     const stream = this.#streams.get(id);
     if (stream === undefined) return this.#countIdle();
     if (++this.#abandoned > MAX_ABANDONED) throw calm('requests made to be reset');
@@ -312,7 +318,7 @@ export class Http2Connection implements StreamConnection {
         throw new ConnectionError(ERROR.FLOW_CONTROL_ERROR, 'a window too large');
       return this.#unblock();
     }
-    if (id > this.#lastId) throw protocolError('a window of no stream');
+    if (this.#isIdle(id)) throw protocolError('a window of no stream');
     const stream = this.#streams.get(id);
     if (stream === undefined) return this.#countIdle();
     if (more === 0) return this.reset(stream, ERROR.PROTOCOL_ERROR);

@@ -8,6 +8,8 @@ import { ALL_ON, apikeyd, targetOf } from './servers.ts';
 
 const SIZES = [1, 10, 100];
 const DECISIONS = 60_000;
+/** So that the audit's queue, 20 000 events, has room for all of them. */
+const STREAMS = 12;
 const PATH = '/apikey.v1.ApiKeyAuth/BatchValidateKeys';
 
 export async function batch({ folder }: Bench): Promise<Answered> {
@@ -25,7 +27,7 @@ export async function batch({ folder }: Bench): Promise<Answered> {
     return { size, bytes: frame(toBinary(schema, create(schema, { requests }))) };
   });
   const run = async ({ size, bytes }: (typeof messages)[number]) =>
-    size * (await closedLoop(targetOf(server, PATH), DECISIONS / size, () => bytes));
+    size * (await closedLoop(targetOf(server, PATH), DECISIONS / size, () => bytes, STREAMS));
   for (const message of messages) await run(message);
   const figures = await alternate(messages, 5, run);
   await server.stop();

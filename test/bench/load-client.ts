@@ -131,6 +131,7 @@ export async function closedLoop(
   target: LoadTarget,
   calls: number,
   message: (i: number) => Buffer,
+  streams = STREAMS,
 ): Promise<number> {
   let sent = 0;
   let done = 0;
@@ -142,7 +143,7 @@ export async function closedLoop(
     if (done === calls) finish();
   });
   const begun = performance.now();
-  for (let stream = 0; stream < STREAMS; stream++) {
+  for (let stream = 0; stream < streams; stream++) {
     for (const [tag, connection] of all.entries()) if (sent < calls) connection.call(message(sent++), tag);
   }
   const flush = () => {

@@ -104,6 +104,27 @@ describe('bad input', () => {
     expect(events[0]).toMatchObject({ method: PATH.slice(1), reason: 'REQUEST_NOT_RECEIVED' });
   });
 
+  it('gRPC: a message that is not whole at its deadline is ended and recorded', async () => {
+    const { result, outcome } = await outcomeOf(() =>
+      raw.unfinished(PATH, good().subarray(0, 20), { ...credential, 'grpc-timeout': '50m' }),
+    );
+    expect(result).toBe(4);
+    expect(outcome).toBe('CANCELLED');
+  });
+
+  it('gRPC: a deadline that is none is refused and recorded', async () => {
+    const { result, outcome } = await outcomeOf(() =>
+      raw.call(PATH, good(), { ...credential, 'grpc-timeout': 'soon' }),
+    );
+    expect(result).toMatchObject({ grpcStatus: 3 });
+    expect(outcome).toBe('INVALID_ARGUMENT');
+  });
+
+  it('gRPC: a method that is not there is UNIMPLEMENTED, also on a service that is not there', async () => {
+    for (const path of ['/apikey.v1.ApiKeyAuth/Nothing', '/nothing.v1.Nothing/Nothing'])
+      expect(await raw.call(path, good(), credential)).toMatchObject({ httpStatus: 200, grpcStatus: 12 });
+  });
+
   it('gRPC: reads gzip, refuses what it does not know, and bombs', async () => {
     const packed = (message: Uint8Array) => {
       const bytes = frame(gzipSync(message));

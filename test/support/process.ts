@@ -105,12 +105,15 @@ export function apikeyd(
   });
 }
 
+/** What tools.sh has made. */
+export const toolsFolder =
+  process.env.APIKEYD_TEST_CACHE ?? join(process.env.HOME ?? '/root', '.cache/apikeyd-test');
+
 /** Where the command-line clients of the tests are. */
 export function tool(name: string): string {
-  const cache = process.env.APIKEYD_TEST_CACHE ?? join(process.env.HOME ?? '/root', '.cache/apikeyd-test');
   return name === 'buf'
     ? join(ROOT, 'node_modules/.bin/buf')
-    : name === 'grpcurl' || name === 'h2spec'
-      ? join(cache, 'bin', name)
+    : ['grpcurl', 'h2spec', 'interop-client'].includes(name)
+      ? join(toolsFolder, 'bin', name)
       : name;
 }

@@ -55,6 +55,16 @@ export class RawGrpc {
     });
   }
 
+  /** Begins a call and waits, without ever finishing its message: the grpc-status it ends with. */
+  unfinished(path: string, part: Uint8Array, headers: OutgoingHttpHeaders): Promise<number> {
+    return new Promise((resolve, reject) => {
+      const stream = this.#request(path, headers);
+      stream.on('response', (answer) => resolve(Number(answer['grpc-status'])));
+      stream.on('error', reject);
+      stream.write(part);
+    });
+  }
+
   /** Begins a call and goes away, connection and all, in the middle of its message. */
   abandon(path: string, part: Uint8Array, headers: OutgoingHttpHeaders): Promise<void> {
     return new Promise((resolve) => {

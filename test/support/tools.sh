@@ -1,10 +1,26 @@
 #!/usr/bin/env bash
-# What the end-to-end tests run: grpcurl and h2spec by Go, curl, h2load and redis-server by apt. Safe to run twice.
+# What the end-to-end tests run: grpcurl, h2spec and gRPC's interop client by Go, curl, h2load and redis-server by apt. Safe to run twice.
 set -euo pipefail
 cache=${APIKEYD_TEST_CACHE:-${HOME:-/root}/.cache/apikeyd-test}
 mkdir -p "$cache/bin"
 [ -x "$cache/bin/grpcurl" ] || GOBIN=$cache/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 [ -x "$cache/bin/h2spec" ] || GOBIN=$cache/bin go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+if [ ! -x "$cache/bin/interop-client" ]; then
+  GOBIN=$cache/interop go install google.golang.org/grpc/interop/client@v1.84.0
+  mv "$cache/interop/client" "$cache/bin/interop-client"
+fi
+here=$(cd "$(dirname "$0")/../.." && pwd)
+# The examples: a client of its own for each language, made from the protos as they are now.
+make_python() {
+  [ -x "$cache/python/bin/pip" ] || python3 -m venv "$cache/python"
+  "$cache/python/bin/pip" install -q -r "$here/examples/python/requirements.txt"
+  bash "$here/examples/generate.sh" python "$cache/python/bin/python"
+}
+(make_python) || { echo "no Python with venv and pip here: its example is left out" >&2; rm -rf "$cache/python"; }
+[ -x "$cache/bin/protoc-gen-go" ] || GOBIN=$cache/bin go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.10
+[ -x "$cache/bin/protoc-gen-go-grpc" ] || GOBIN=$cache/bin go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.5.1
+PATH=$cache/bin:$PATH bash "$here/examples/generate.sh" go
+(cd "$here/examples/go" && go mod tidy && go build -o "$cache/go-guard" .)
 missing=()
 command -v curl >/dev/null || missing+=(curl)
 command -v h2load >/dev/null || missing+=(nghttp2-client)

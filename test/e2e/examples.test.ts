@@ -1,0 +1,117 @@
+// If this fails, backends in another language cannot ask, or the examples that people copy are wrong.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { makeKey } from '../rpc/cases.ts';
+import { toolsFolder } from '../support/process.ts';
+import { freshDatabase, startServer, type TestServer } from '../support/server.ts';
+
+const ROOT = new URL('../..', import.meta.url).pathname;
+
+/** How each is started. On a machine of one's own those that tools.sh has not made are left out; Python's always. */
+const EXAMPLES = [
+  {
+    name: 'typescript',
+    command: process.execPath,
+    args: ['--disable-warning=ExperimentalWarning', join(ROOT, 'examples/typescript/guard.ts')],
+  },
+  {
+    name: 'python',
+    command: join(toolsFolder, 'python/bin/python'),
+    args: [join(ROOT, 'examples/python/guard.py')],
+  },
+  { name: 'go', command: join(toolsFolder, 'go-guard'), args: [] },
+].filter(({ name, command }) => existsSync(command) || (process.env.CI === 'true' && name !== 'python'));
+
+describe.each(EXAMPLES)('the guard in $name', ({ command, args }) => {
+  const database = freshDatabase('sqlite', '');
+  let server: TestServer;
+  let guard: ChildProcess;
+  let output = '';
+  let port = 0;
+  const secrets: string[] = [];
+  beforeAll(async () => {
+    server = await startServer(database.url, database.folder);
+    const { secret } = await makeKey(server.clients('grpc'), { scopes: ['apikeys:validate'] });
+    const keyFile = join(database.folder, 'guard.key');
+    writeFileSync(keyFile, `${secret}\n`, { mode: 0o600 });
+    secrets.push(secret);
+    const address = `127.0.0.1:${server.running.ports.grpc}`;
+    const env = { PATH: process.env.PATH, APIKEYD_ADDRESS: address, APIKEYD_KEY_FILE: keyFile, PORT: '0' };
+    guard = spawn(command, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    await new Promise<void>((resolve, reject) => {
+      guard.once('error', reject);
+      guard.once('exit', () => reject(new Error(output)));
+      for (const stream of [guard.stdout, guard.stderr]) {
+        stream?.on('data', (chunk: Buffer) => {
+          output += chunk.toString();
+          port = Number(/listening on (\d+)/.exec(output)?.[1] ?? 0);
+          if (port > 0) resolve();
+        });
+      }
+    });
+  });
+  afterAll(async () => {
+    guard.removeAllListeners('exit');
+    guard.kill();
+    await server.stop();
+    await database.drop();
+    for (const secret of secrets) expect(output).not.toContain(secret);
+  });
+
+  const ask = async (secret?: string) => {
+    const headers: Record<string, string> = secret === undefined ? {} : { authorization: `Bearer ${secret}` };
+    const response = await fetch(`http://127.0.0.1:${port}/traces`, { headers });
+    return { status: response.status, headers: response.headers, body: await response.json() };
+  };
+  const key = async (fields: object = {}) => {
+    const made = await makeKey(server.clients('grpc'), fields);
+    secrets.push(made.secret);
+    return made;
+  };
+
+  it('lets a good key in, with what is left of its limit', async () => {
+    const limit = { name: 'minute', limit: 3n, window: { seconds: 60n } };
+    const { secret } = await key({ rateLimits: [limit] });
+    const left = [];
+    for (let i = 0; i < 3; i++) left.push((await ask(secret)).headers.get('ratelimit-remaining'));
+    expect(left).toEqual(['2', '1', '0']);
+    const { status, headers } = await ask(secret);
+    expect(status).toBe(429);
+    expect(Number(headers.get('retry-after'))).toBeGreaterThan(50);
+  });
+
+  it('keeps out who has no key, a wrong one, one without the scope, and a revoked one', async () => {
+    expect((await ask()).status).toBe(401);
+    expect(await ask('audit_v1_0000000000000000000000')).toMatchObject({
+      status: 401,
+      body: { error: 'NOT_FOUND' },
+    });
+    const { secret: other } = await key({ scopes: ['logs:read'] });
+    expect(await ask(other)).toMatchObject({ status: 403, body: { error: 'INSUFFICIENT_SCOPE' } });
+    const { secret, id } = await key();
+    expect((await ask(secret)).status).toBe(200);
+    await server.clients('grpc').admin.revokeKey({ id, reason: 1 });
+    expect(await ask(secret)).toMatchObject({ status: 403, body: { error: 'REVOKED' } });
+  });
+
+  it('lets nobody in when there is no decision, and says when to come back', async () => {
+    const limit = { name: 'day', limit: 1n, window: { seconds: 86_400n } };
+    const { secret } = await key();
+    const { admin } = server.clients('grpc');
+    // The backend's own key is over its limit: an error with RetryInfo, and not a decision.
+    const keys = await admin.listKeys({ pageSize: 100 });
+    const guardKey = keys.keys.find((each) => each.scopes.includes('apikeys:validate'));
+    await admin.updateKey({
+      key: { id: guardKey?.id ?? '', rateLimits: [limit] },
+      updateMask: { paths: ['rate_limits'] },
+    });
+    await ask(secret);
+    const { status, headers } = await ask(secret);
+    expect(status).toBe(503);
+    expect(Number(headers.get('retry-after'))).toBeGreaterThan(1_000);
+    await admin.updateKey({ key: { id: guardKey?.id ?? '' }, updateMask: { paths: ['rate_limits'] } });
+    expect((await ask(secret)).status).toBe(200);
+  });
+});
