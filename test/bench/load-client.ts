@@ -26,7 +26,8 @@ class LoadConnection {
   readonly #out: Buffer[] = [];
   #rest: Buffer | undefined;
   #next = 1;
-  #unread = 0;
+  /** Streams that have sent data. */
+  readonly #data = new Uint32Array(STREAM_SLOTS);
   underWay = 0;
 
   constructor(socket: Socket, { path, authorization }: LoadTarget, answered: (tag: number) => void) {
@@ -76,12 +77,12 @@ class LoadConnection {
     const [type, flags, id] = [bytes[at + 3], bytes[at + 4] ?? 0, bytes.readUInt32BE(at + 5)];
     if (type === HEADERS && (flags & 1) !== 0) {
       // An answer without a message is a failure.
-      if (this.#unread !== id)
+      if (this.#data[(id >> 1) % STREAM_SLOTS] !== id)
         throw new Error(`a call failed: ${bytes.subarray(at + 9, end).toString('latin1')}`);
       this.underWay--;
       this.#answered(this.#tags[(id >> 1) % STREAM_SLOTS] ?? 0);
     } else if (type === DATA) {
-      this.#unread = id;
+      this.#data[(id >> 1) % STREAM_SLOTS] = id;
       this.#received += end - at - 9;
       if (this.#received > 2 ** 30) this.#credit();
     } else if (type === SETTINGS && (flags & 1) === 0) this.#out.push(frame(SETTINGS, 1, 0, Buffer.alloc(0)));
