@@ -15,12 +15,15 @@ export interface LoadTarget {
   readonly port: number;
   readonly path: string;
   readonly authorization: string;
+  /** Every call has a deadline that no other has, added to the table of headers as grpc-go does. */
+  readonly deadlines?: boolean;
 }
 
 /** One connection. Answers come back as the tag of their call; a call that is not answered OK fails all. */
 class LoadConnection {
   readonly #socket: Socket;
   readonly #headers: Buffer;
+  readonly #deadlines: boolean;
   readonly #answered: (tag: number) => void;
   readonly #tags = new Float64Array(STREAM_SLOTS);
   readonly #out: Buffer[] = [];
@@ -30,9 +33,14 @@ class LoadConnection {
   readonly #data = new Uint32Array(STREAM_SLOTS);
   underWay = 0;
 
-  constructor(socket: Socket, { path, authorization }: LoadTarget, answered: (tag: number) => void) {
+  constructor(
+    socket: Socket,
+    { path, authorization, deadlines = false }: LoadTarget,
+    answered: (tag: number) => void,
+  ) {
     this.#socket = socket;
     this.#answered = answered;
+    this.#deadlines = deadlines;
     this.#headers = encodeHeaders([
       [':method', 'POST'],
       [':scheme', 'http'],
@@ -54,7 +62,8 @@ class LoadConnection {
     this.#next += 2;
     this.underWay++;
     this.#tags[(id >> 1) % STREAM_SLOTS] = tag;
-    this.#out.push(frame(HEADERS, 4, id, this.#headers), frame(DATA, 1, id, message));
+    const headers = this.#deadlines ? Buffer.concat([this.#headers, deadline(id)]) : this.#headers;
+    this.#out.push(frame(HEADERS, 4, id, headers), frame(DATA, 1, id, message));
   }
 
   flush(): void {
@@ -102,6 +111,15 @@ class LoadConnection {
   end(): void {
     this.#socket.destroy();
   }
+}
+
+/** A literal field that is to be remembered. */
+function deadline(id: number): Buffer {
+  const name = 'grpc-timeout';
+  const value = `${1_000_000 + (id % 8_000_000)}u`;
+  return Buffer.from(
+    `\x40${String.fromCharCode(name.length)}${name}${String.fromCharCode(value.length)}${value}`,
+  );
 }
 
 function frame(type: number, flags: number, id: number, payload: Buffer): Buffer {

@@ -12,6 +12,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { audit } from './audit.ts';
 import { batch } from './batch.ts';
+import { deadlines } from './deadlines.ts';
 import { keys } from './keys.ts';
 import { latency } from './latency.ts';
 import { type Answered, alternate, type Bench, median, ratio, rounded, say } from './measure.ts';
@@ -23,6 +24,7 @@ import { ALL_ON, apikeyd, load, ROOT } from './servers.ts';
 
 const QUESTIONS: Record<string, (bench: Bench) => Promise<Answered>> = {
   parts,
+  deadlines,
   latency,
   keys,
   batch,
