@@ -9,6 +9,7 @@ import { toValidateInput, toValidateResponse } from './convert.ts';
 import { KEY_CHANGES, revokeReasonOf } from './enums.ts';
 import type { ServiceImplementation } from './method.ts';
 import { checked } from './requests.ts';
+import { validateCodec } from './validate-codec.ts';
 
 export interface AuthServiceParts {
   readonly validateKey: ValidateKey;
@@ -28,6 +29,7 @@ export function authService(parts: AuthServiceParts): ServiceImplementation<type
   return {
     validateKey: {
       access: { anyOf: VALIDATE, anonymous: parts.allowAnonymous },
+      codec: validateCodec,
       handle(request, origin) {
         if (origin.callerKeyId === '' && (request.clientIp !== '' || request.dryRun)) {
           throw new ApiError('CREDENTIAL_MISSING', 'client_ip and dry_run need a calling key');

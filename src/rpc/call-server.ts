@@ -1,5 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { DescMessage, DescMethodServerStreaming, DescMethodUnary, Message } from '@bufbuild/protobuf';
+import type {
+  DescMessage,
+  DescMethodServerStreaming,
+  DescMethodUnary,
+  Message,
+  MessageInitShape,
+} from '@bufbuild/protobuf';
 import { create } from '@bufbuild/protobuf';
 import type { ConnectError } from '@connectrpc/connect';
 import { auditEntry } from '../keys/audit-entry.ts';
@@ -123,10 +129,9 @@ export class CallSession {
 
   /** All of a unary call: the caller, the message, the work, its event. Waits only where it must. */
   async answer<M extends DescMethodUnary>(
-    method: M,
     implementation: Implementation<M>,
     read: () => Message,
-  ): Promise<Message> {
+  ): Promise<MessageInitShape<M['output']>> {
     if (this.#overloaded) throw this.#shed();
     try {
       const admitted = this.#admit(implementation.access);
@@ -134,7 +139,7 @@ export class CallSession {
     } catch (error) {
       throw await this.refuse(asApiError(error));
     }
-    return this.serve(method, implementation, read);
+    return this.serve(implementation, read);
   }
 
   /** Refuses before any work is done: what costs nothing keeps the throughput up. */
@@ -147,10 +152,9 @@ export class CallSession {
 
   /** Reads the message, has it handled, and resolves when the event is durable. */
   async serve<M extends DescMethodUnary>(
-    method: M,
     implementation: Implementation<M>,
     read: () => Message,
-  ): Promise<Message> {
+  ): Promise<MessageInitShape<M['output']>> {
     const { audit, clock } = this.#parts;
     try {
       const request = read();
@@ -160,7 +164,7 @@ export class CallSession {
       const { message, event } = answer instanceof Promise ? await answer : answer;
       if (event !== undefined) await audit.record(auditEntry(origin, clock, { outcome: 'OK', ...event }));
       this.#finished('OK');
-      return create(method.output as DescMessage, message as never);
+      return message;
     } catch (error) {
       throw await this.refuse(asApiError(error));
     }

@@ -147,10 +147,10 @@ export class ConnectMount {
 }
 
 function unaryHandler({ method, implementation }: Extract<MountedMethod, { kind: 'unary' }>) {
-  return (request: Message, context: HandlerContext): Promise<Message> => {
+  return (request: Message, context: HandlerContext) => {
     const state = stateOf(context.values);
     state.recorded = true;
-    return state.session.serve(method, implementation, () => known(method, request));
+    return state.session.serve(implementation, () => known(method, request));
   };
 }
 

@@ -1,4 +1,4 @@
-import { type DescMethodUnary, toBinary } from '@bufbuild/protobuf';
+import { create, type DescMethodUnary, toBinary } from '@bufbuild/protobuf';
 import type { RequestHeaders } from '../http2/request-headers.ts';
 import type { ServerStream } from '../http2/stream.ts';
 import { newCall } from './call.ts';
@@ -43,13 +43,15 @@ function routeOf(
   method: DescMethodUnary,
   implementation: Implementation<DescMethodUnary>,
 ): UnaryRoute {
+  const { codec } = implementation;
   const begin = (headers: RequestHeaders, peerIp: string) =>
     callServer.begin(newCall(callServer.clock, name, peerIp, headers.get('authorization')));
   return {
     refusal: () => (callServer.sheds(name) ? OVERLOADED_BLOCK : undefined),
     async serve(headers, peerIp, bytes) {
-      const read = () => readMessage(method.input, bytes);
-      return toBinary(method.output, await begin(headers, peerIp).answer(method, implementation, read));
+      const read = () => codec?.decode(bytes) ?? readMessage(method.input, bytes);
+      const message = await begin(headers, peerIp).answer(implementation, read);
+      return codec?.encode(message) ?? toBinary(method.output, create(method.output, message));
     },
     refuse: (headers, peerIp, error) => begin(headers, peerIp).refuse(error),
   };

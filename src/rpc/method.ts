@@ -20,8 +20,15 @@ export interface Answer<T> {
   readonly event?: Partial<EventFacts>;
 }
 
+/** A faster way than the general one to read and to write messages; undefined leaves one to that. */
+export interface Codec<I, O> {
+  decode(bytes: Uint8Array): I | undefined;
+  encode(message: O): Uint8Array | undefined;
+}
+
 export interface Implementation<M extends DescMethodUnary> {
   readonly access: Access;
+  readonly codec?: Codec<MessageShape<M['input']>, MessageInitShape<M['output']>>;
   handle(
     request: MessageShape<M['input']>,
     origin: CallOrigin,

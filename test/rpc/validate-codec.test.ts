@@ -1,0 +1,134 @@
+// If this fails, callers are told another decision than was made, or asked about another key than they sent.
+import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import {
+  type ValidateKeyRequest,
+  ValidateKeyRequestSchema,
+  ValidateKeyResponseSchema,
+} from '../../gen/apikey/v1/auth_pb.ts';
+import { validateCodec } from '../../src/rpc/validate-codec.ts';
+
+const RUNS = { seed: 2008, numRuns: process.env.LONG ? 100_000 : 3_000 };
+const text = fc.oneof(
+  fc.string({ maxLength: 40 }),
+  fc.string({ unit: 'grapheme', maxLength: 200 }),
+  fc.constant('a'.repeat(300)),
+);
+const ascii = fc.string({ unit: 'grapheme-ascii', maxLength: 60 });
+const mostlyAscii = fc.oneof({ weight: 20, arbitrary: ascii }, text);
+const few = fc.nat(16_000).map(BigInt);
+const count = fc.oneof(fc.nat(), fc.maxSafeNat()).map(BigInt);
+const time = fc.record({ seconds: count, nanos: fc.nat(999_999_999) });
+const some = <T>(of: fc.Arbitrary<T>) => fc.option(of, { nil: undefined });
+/** Without the fields that are absent. */
+const present = <T extends object>(of: fc.Arbitrary<T>) =>
+  of.map((fields) => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)));
+
+const request = present(
+  fc.record({
+    key: mostlyAscii,
+    requiredScope: some(mostlyAscii),
+    clientIp: mostlyAscii,
+    userAgent: mostlyAscii,
+    requestId: mostlyAscii,
+    cost: fc.oneof({ weight: 20, arbitrary: few }, count),
+    dryRun: fc.boolean(),
+    minRevision: fc.oneof({ weight: 20, arbitrary: few }, count),
+  }),
+);
+const limit = present(
+  fc.record({
+    name: text,
+    bucket: text,
+    limit: count,
+    window: time,
+    remaining: count,
+    exceeded: fc.boolean(),
+    resetTime: some(time),
+    retryAfter: some(time),
+  }),
+);
+const response = present(
+  fc.record({
+    decision: fc.nat(11),
+    valid: fc.boolean(),
+    keyId: text,
+    keyType: fc.nat(5),
+    ownerId: text,
+    matchedScope: text,
+    expireTime: some(time),
+    secretSlot: fc.nat(2),
+    previousSecretExpireTime: some(time),
+    rateLimits: fc.array(limit, { maxLength: 20 }),
+    unlimited: fc.boolean(),
+    retryAfter: some(time),
+    reasons: fc.array(fc.integer({ min: 1, max: 11 }), { maxLength: 11 }),
+    revision: count,
+    cacheAge: some(time),
+  }),
+);
+
+/** The fields that are read of a request. */
+const read = ({ $typeName, $unknown, ...fields }: Partial<ValidateKeyRequest>) => ({
+  requiredScope: undefined,
+  ...fields,
+});
+
+describe('the codec of ValidateKey', () => {
+  it('writes the same bytes as protobuf-es, or leaves it to that', () => {
+    let written = 0;
+    fc.assert(
+      fc.property(response, (fields) => {
+        const message = fields as MessageInitShape<typeof ValidateKeyResponseSchema>;
+        const bytes = validateCodec.encode(message);
+        if (bytes === undefined) return;
+        written++;
+        const expected = toBinary(ValidateKeyResponseSchema, create(ValidateKeyResponseSchema, message));
+        expect(Buffer.from(bytes).toString('hex')).toBe(Buffer.from(expected).toString('hex'));
+      }),
+      RUNS,
+    );
+    expect(written).toBeGreaterThan(RUNS.numRuns / 2);
+  });
+
+  it('reads the same request as protobuf-es, or leaves it to that', () => {
+    let plain = 0;
+    fc.assert(
+      fc.property(request, (fields) => {
+        const message = create(ValidateKeyRequestSchema, fields as object);
+        const decoded = validateCodec.decode(toBinary(ValidateKeyRequestSchema, message));
+        if (decoded === undefined) return;
+        plain++;
+        expect(read(decoded)).toEqual(read(message));
+      }),
+      RUNS,
+    );
+    expect(plain).toBeGreaterThan(RUNS.numRuns / 2);
+  });
+
+  it('reads a plain request itself', () => {
+    const fields = { key: 'k', requiredScope: 'traces:read', clientIp: '10.1.2.3', cost: 300n, dryRun: true };
+    const bytes = toBinary(ValidateKeyRequestSchema, create(ValidateKeyRequestSchema, fields));
+    expect(validateCodec.decode(bytes)).toMatchObject(fields);
+  });
+
+  it('never reads what protobuf-es refuses, nor reads it otherwise', () => {
+    const bytes = toBinary(
+      ValidateKeyRequestSchema,
+      create(ValidateKeyRequestSchema, { key: 'audit_v1_x', requiredScope: 'a:b', cost: 7n, dryRun: true }),
+    );
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 6 }), fc.nat(40), (changes, cut) => {
+        const damaged = Uint8Array.from(bytes.subarray(0, Math.max(0, bytes.length - Math.max(0, cut - 30))));
+        if (damaged.length > 0) for (const [at, value] of changes) damaged[at % damaged.length] = value;
+        const decoded = validateCodec.decode(damaged);
+        if (decoded === undefined) return;
+        const expected = fromBinary(ValidateKeyRequestSchema, damaged);
+        expect(expected.$unknown ?? []).toEqual([]);
+        expect(read(decoded)).toEqual(read(expected));
+      }),
+      RUNS,
+    );
+  });
+});
