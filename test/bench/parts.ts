@@ -9,7 +9,7 @@ const UNCOUNTED = {
 };
 
 export async function parts({ folder, quick }: Bench): Promise<Answered> {
-  const calls = quick ? 25_000 : 60_000;
+  const calls = quick ? 18_000 : 60_000;
   let files = 0;
   const storeUrl = () => `sqlite:${folder}/parts-${files++}.db`;
   const { requiredScope, clientIp } = ALL_ON.request;
