@@ -14,7 +14,6 @@ export async function latency({ folder }: Bench): Promise<Answered> {
     name: 'all on',
     storeUrl: `sqlite:${folder}/latency.db`,
   });
-  // What the machine and the client add by themselves.
   const bare = await handler('bare', folder);
   const servers = [server, bare];
   for (const each of servers) load(each, 50_000);
@@ -44,8 +43,8 @@ export async function latency({ folder }: Bench): Promise<Answered> {
     text: `## How long a call takes
 
 Asked in an open loop, at so much of what can be served; from when a call was due, whether it could be sent then or
-not. Milliseconds, medians of ${ROUNDS} alternating runs of ${SECONDS} s. The bare handler is asked at the same rate: what
-it takes at p99 is the machine's and the client's doing.
+not. Milliseconds, medians of ${ROUNDS} alternating runs of ${SECONDS} s. The bare handler is asked at the
+same rate, for comparison; this machine is noisy, see its p99.
 
 ${table(['of capacity', 'calls/s', 'what', 'p50', 'p99', 'p99.9'], rows)}`,
   };
