@@ -165,7 +165,7 @@ export type Inserted =
 
 export interface KeyStore {
   /** By the hash of a secret. With minRevision, on facts at least that new, else REVISION_NOT_REACHED. */
-  findByHash(secretHash: string, minRevision?: number): Promise<Found>;
+  findByHash(secretHash: string, minRevision?: number): Soon<Found>;
   /** The same, only where it takes no read; undefined otherwise. */
   recall(secretHash: string): Found | undefined;
   /** Whether what was found may still be acted on, some time later. */

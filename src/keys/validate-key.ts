@@ -139,11 +139,7 @@ export class ValidateKey {
     const { secret, minRevision } = input;
     if (!isSecret(secret)) return this.#failed(input, denied('MALFORMED'));
     const secretHash = hashSecret(secret);
-    const kept = this.#parts.keys.recall(secretHash);
-    const found =
-      kept !== undefined && kept.revision >= minRevision
-        ? kept
-        : this.#parts.keys.findByHash(secretHash, minRevision);
+    const found = this.#parts.keys.findByHash(secretHash, minRevision);
     return whenThere(found, (facts) => this.#decideFound(input, secretHash, facts));
   }
 

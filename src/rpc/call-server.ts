@@ -65,7 +65,7 @@ export class CallServer {
     if (this.#underWay < LIMITS.callsUnderWay) return false;
     const { audit, observer, shed } = this.#parts;
     audit.countRefused(1);
-    observer.finished(method, 'RESOURCE_EXHAUSTED', 0);
+    observer.finished(method, codeName(OVERLOADED.code), 0);
     shed();
     return true;
   }
@@ -110,12 +110,22 @@ export class CallSession {
 
   /** Finds out who calls and whether they may. */
   async authenticate(access: Access): Promise<void> {
+    await this.#enter(access);
+  }
+
+  /** Undefined when the caller is known at once. */
+  #enter(access: Access): Soon<void> {
     if (this.#overloaded) throw this.#shed();
     try {
-      await this.#admit(access);
+      const admitted = this.#admit(access);
+      return admitted instanceof Promise ? admitted.catch((error) => this.#refused(error)) : undefined;
     } catch (error) {
-      throw await this.refuse(asApiError(error));
+      return this.#refused(error);
     }
+  }
+
+  async #refused(error: unknown): Promise<never> {
+    throw await this.refuse(asApiError(error));
   }
 
   #admit(access: Access): Soon<void> {
@@ -132,13 +142,8 @@ export class CallSession {
     implementation: Implementation<M>,
     read: () => Message,
   ): Promise<MessageInitShape<M['output']>> {
-    if (this.#overloaded) throw this.#shed();
-    try {
-      const admitted = this.#admit(implementation.access);
-      if (admitted !== undefined) await admitted;
-    } catch (error) {
-      throw await this.refuse(asApiError(error));
-    }
+    const entered = this.#enter(implementation.access);
+    if (entered !== undefined) await entered;
     return this.serve(implementation, read);
   }
 
@@ -146,7 +151,7 @@ export class CallSession {
   #shed(): ConnectError {
     this.#parts.audit.countRefused(1);
     this.#parts.shed();
-    this.#finished('RESOURCE_EXHAUSTED');
+    this.#finished(codeName(OVERLOADED.code));
     return OVERLOADED;
   }
 
@@ -166,7 +171,7 @@ export class CallSession {
       this.#finished('OK');
       return message;
     } catch (error) {
-      throw await this.refuse(asApiError(error));
+      return this.#refused(error);
     }
   }
 
@@ -187,7 +192,7 @@ export class CallSession {
       await audit.record(auditEntry(origin, clock, { outcome: 'OK', ...opened.event }));
     } catch (error) {
       opened?.end();
-      throw await this.refuse(asApiError(error));
+      return this.#refused(error);
     }
     this.#finished('OK');
     const stream = opened;

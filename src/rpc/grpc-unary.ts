@@ -1,4 +1,5 @@
-import { createGunzip } from 'node:zlib';
+import { promisify } from 'node:util';
+import { gunzip } from 'node:zlib';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { encodeHeaders } from '../http2/hpack.ts';
 import type { RequestHeaders } from '../http2/request-headers.ts';
@@ -116,7 +117,7 @@ export class UnaryCall implements Receiver {
     this.#taken = true;
     void unzip(message).then(
       (plain) => this.#serve(plain),
-      (error: unknown) => this.#refuse(error instanceof ApiError ? error : unreadable(error)),
+      (error: ApiError) => this.#refuse(error),
     );
   }
 
@@ -170,18 +171,10 @@ function timeoutMs(text: string): number | undefined {
 }
 
 /** Unpacks gzip, up to the size that a message may have. */
-function unzip(packed: Buffer): Promise<Buffer> {
-  return new Promise((resolve, reject) => {
-    const gunzip = createGunzip();
-    const parts: Buffer[] = [];
-    let size = 0;
-    gunzip.on('data', (part: Buffer) => {
-      size += part.length;
-      parts.push(part);
-      if (size > LIMITS.messageBytes) gunzip.destroy(tooLarge());
-    });
-    gunzip.on('end', () => resolve(Buffer.concat(parts)));
-    gunzip.on('error', reject);
-    gunzip.end(packed);
-  });
+async function unzip(packed: Buffer): Promise<Buffer> {
+  try {
+    return await promisify(gunzip)(packed, { maxOutputLength: LIMITS.messageBytes });
+  } catch (error) {
+    throw (error as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE' ? tooLarge() : unreadable(error);
+  }
 }

@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { Key } from '../keys/key.ts';
 import type { AuditEntry, Clock, Found, Inserted, KeyChange, KeyStore } from '../keys/ports.ts';
 import type { RotationEffects } from '../keys/rotation.ts';
+import type { Soon } from '../keys/soon.ts';
 import type { Changes } from './store.ts';
 
 /** Negative entries live at most this long, and no longer than the next creation. */
@@ -62,7 +63,7 @@ export class CachedKeyStore implements KeyStore {
     this.#misses = new LRUCache({ max: maxRecords });
   }
 
-  async findByHash(secretHash: string, minRevision = 0): Promise<Found> {
+  findByHash(secretHash: string, minRevision = 0): Soon<Found> {
     const kept = this.recall(secretHash);
     if (kept !== undefined && kept.revision >= minRevision) return kept;
     if (minRevision > 0) return this.#read(secretHash, minRevision);

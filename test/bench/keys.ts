@@ -13,7 +13,7 @@ import {
   spread,
   table,
 } from './measure.ts';
-import { ALL_ON, apikeyd, residentMiB, type Server, targetOf } from './servers.ts';
+import { ADMIN, ALL_ON, apikeyd, residentMiB, type Server, targetOf } from './servers.ts';
 
 interface Subject {
   readonly server: Server;
@@ -24,8 +24,6 @@ interface Subject {
   from: number;
   readonly startMs: number;
 }
-
-const ADMIN = 'audit_v1_benchbenchbenchbenchbe';
 
 export async function keys({ folder, quick }: Bench): Promise<Answered> {
   const calls = quick ? 18_000 : 60_000;

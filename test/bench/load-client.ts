@@ -2,13 +2,9 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { performance } from 'node:perf_hooks';
+import { FRAME, FRAME_HEAD, writeHead } from '../../src/http2/frames.ts';
 import { encodeHeaders } from '../../src/http2/hpack.ts';
 
-const DATA = 0;
-const HEADERS = 1;
-const SETTINGS = 4;
-const PING = 6;
-const GOAWAY = 7;
 const STREAM_SLOTS = 4_096;
 
 export interface LoadTarget {
@@ -52,7 +48,10 @@ class LoadConnection {
     ]);
     const largeWindows = Buffer.from('000400000000', 'hex');
     largeWindows.writeUInt32BE(2 ** 31 - 1, 2);
-    this.#out.push(Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), frame(SETTINGS, 0, 0, largeWindows));
+    this.#out.push(
+      Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
+      frame(FRAME.SETTINGS, 0, 0, largeWindows),
+    );
     socket.on('data', (chunk: Buffer) => this.#read(chunk));
   }
 
@@ -63,7 +62,7 @@ class LoadConnection {
     this.underWay++;
     this.#tags[(id >> 1) % STREAM_SLOTS] = tag;
     const headers = this.#deadlines ? Buffer.concat([this.#headers, deadline(id)]) : this.#headers;
-    this.#out.push(frame(HEADERS, 4, id, headers), frame(DATA, 1, id, message));
+    this.#out.push(frame(FRAME.HEADERS, 4, id, headers), frame(FRAME.DATA, 1, id, message));
   }
 
   flush(): void {
@@ -84,27 +83,28 @@ class LoadConnection {
 
   #frame(bytes: Buffer, at: number, end: number): void {
     const [type, flags, id] = [bytes[at + 3], bytes[at + 4] ?? 0, bytes.readUInt32BE(at + 5)];
-    if (type === HEADERS && (flags & 1) !== 0) {
+    if (type === FRAME.HEADERS && (flags & 1) !== 0) {
       // An answer without a message is a failure.
       if (this.#data[(id >> 1) % STREAM_SLOTS] !== id)
         throw new Error(`a call failed: ${bytes.subarray(at + 9, end).toString('latin1')}`);
       this.underWay--;
       this.#answered(this.#tags[(id >> 1) % STREAM_SLOTS] ?? 0);
-    } else if (type === DATA) {
+    } else if (type === FRAME.DATA) {
       this.#data[(id >> 1) % STREAM_SLOTS] = id;
       this.#received += end - at - 9;
       if (this.#received > 2 ** 30) this.#credit();
-    } else if (type === SETTINGS && (flags & 1) === 0) this.#out.push(frame(SETTINGS, 1, 0, Buffer.alloc(0)));
-    else if (type === PING && (flags & 1) === 0)
-      this.#out.push(frame(PING, 1, 0, bytes.subarray(at + 9, end)));
-    else if (type === GOAWAY) throw new Error('the server ends the connection');
+    } else if (type === FRAME.SETTINGS && (flags & 1) === 0)
+      this.#out.push(frame(FRAME.SETTINGS, 1, 0, Buffer.alloc(0)));
+    else if (type === FRAME.PING && (flags & 1) === 0)
+      this.#out.push(frame(FRAME.PING, 1, 0, bytes.subarray(at + 9, end)));
+    else if (type === FRAME.GOAWAY) throw new Error('the server ends the connection');
   }
 
   #received = 2 ** 30;
   #credit(): void {
     const more = Buffer.alloc(4);
     more.writeUInt32BE(1 << 20);
-    this.#out.push(frame(8, 0, 0, more));
+    this.#out.push(frame(FRAME.WINDOW_UPDATE, 0, 0, more));
     this.#received -= 1 << 20;
   }
 
@@ -123,12 +123,8 @@ function deadline(id: number): Buffer {
 }
 
 function frame(type: number, flags: number, id: number, payload: Buffer): Buffer {
-  const bytes = Buffer.allocUnsafe(9 + payload.length);
-  bytes.writeUIntBE(payload.length, 0, 3);
-  bytes[3] = type;
-  bytes[4] = flags;
-  bytes.writeUInt32BE(id, 5);
-  payload.copy(bytes, 9);
+  const bytes = Buffer.allocUnsafe(FRAME_HEAD + payload.length);
+  payload.copy(bytes, writeHead(bytes, 0, payload.length, type, flags, id));
   return bytes;
 }
 

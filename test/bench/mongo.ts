@@ -3,9 +3,8 @@ import { readFileSync } from 'node:fs';
 import { MongoClient } from 'mongodb';
 import { closedLoop } from './load-client.ts';
 import { type Answered, alternate, type Bench, median, ratio, rounded, table } from './measure.ts';
-import { ALL_ON, apikeyd, cpuMicros, type Server, targetOf } from './servers.ts';
+import { ADMIN, ALL_ON, apikeyd, cpuMicros, type Server, targetOf } from './servers.ts';
 
-const ADMIN = 'audit_v1_benchbenchbenchbenchbe';
 const ROUNDS = 5;
 
 interface Subject {

@@ -65,6 +65,8 @@ function stopper(child: ChildProcess) {
   };
 }
 
+/** For servers that are started again on their store. */
+export const ADMIN = 'audit_v1_benchbenchbenchbenchbe';
 const SOME_SECRET = 'audit_v1_0123456789012345678901';
 
 /** @param kind `empty` is on grpc-js, `bare` on node:http2: the messages of ValidateKey and no work. */

@@ -18,7 +18,6 @@ function deciding(lapses: number) {
       reads++;
       return { key: reads === 1 ? key : { ...key, revokeTime: 1 }, revision: reads, ageMs: 5, kept: true };
     },
-    recall: () => undefined,
     isCurrent: () => left-- <= 0,
   } as Partial<KeyStore> as KeyStore;
   const audit = new MemoryAudit();

@@ -133,7 +133,7 @@ describe('cached key store', () => {
       lease.holds = true;
       leased = new CachedKeyStore(inner.store, { ttlMs: 300_000, maxRecords: 3 }, clock, lease);
     });
-    const found = (of: Key) => leased.findByHash(hashOf(of));
+    const found = async (of: Key) => leased.findByHash(hashOf(of));
     const reads = async (calls: () => Promise<unknown>) => {
       const before = inner.reads;
       await calls();

@@ -44,14 +44,17 @@ export class SqliteAuditLog implements AuditLog {
   async list(filter: AuditFilter, page: Page): Promise<Paged<AuditRecord>> {
     const most = page.size + 1;
     const looked = lookUpOf(filter);
-    const plain = newest('api_key_audit_log AS log', 'log', filter, page);
-    if (looked === undefined) return this.#page(plain.sql, [...plain.params, most], page);
+    if (looked === undefined) {
+      const all = newest('api_key_audit_log AS log', 'log', '1', filter, page);
+      return this.#page(all.sql, [...all.params, most], page);
+    }
     const { table, column, value } = looked;
-    const through = newest(`${table} AS it JOIN api_key_audit_log AS log USING (row)`, 'it', filter, page);
+    const source = `${table} AS it JOIN api_key_audit_log AS log USING (row)`;
+    const through = newest(source, 'it', `it.${column} = ? AND it.row <= ${LOOKED_UP}`, filter, page);
     // The newest events are not in the look-up table yet: they are scanned, by row and not by time.
-    const tail = newest('api_key_audit_log AS log NOT INDEXED', 'log', filter, page);
-    const sql = `SELECT * FROM (${through.sql.replace('WHERE', `WHERE it.${column} = ? AND it.row <= ${LOOKED_UP} AND`)})
-      UNION ALL SELECT * FROM (${tail.sql.replace('WHERE', `WHERE log.row > ${LOOKED_UP} AND`)})
+    const scanned = `log.row > ${LOOKED_UP}`;
+    const tail = newest('api_key_audit_log AS log NOT INDEXED', 'log', scanned, filter, page);
+    const sql = `SELECT * FROM (${through.sql}) UNION ALL SELECT * FROM (${tail.sql})
       ORDER BY time DESC, row DESC LIMIT ?`;
     return this.#page(sql, [value, ...through.params, most, ...tail.params, most, most], page);
   }
@@ -130,9 +133,9 @@ export class SqliteAuditLog implements AuditLog {
   }
 }
 
-/** The newest events that match; `by` is the table whose time and row lead there. */
-function newest(from: string, by: string, filter: AuditFilter, { after }: Page) {
-  const where = ['1'];
+/** The newest events that match, of those that `first` holds for; `by` is the table whose time and row lead there. */
+function newest(from: string, by: string, first: string, filter: AuditFilter, { after }: Page) {
+  const where = [first];
   const params: Value[] = [];
   const add = (sql: string, value: Value | undefined) => {
     if (value === undefined) return;

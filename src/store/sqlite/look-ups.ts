@@ -1,4 +1,5 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import { parseEvent } from '../../audit/chain.ts';
 
 /** Events that are gathered before they are written to the look-up tables. */
 const CHUNK = 16_384;
@@ -35,8 +36,8 @@ export class LookUps {
 
   /** Of an event that was written just now. */
   add(row: number, time: number, event: string): void {
-    const values = JSON.parse(event);
-    this.#gather(row, time, values[3], values[7]);
+    const { keyId, clientIp } = parseEvent(time, event);
+    this.#gather(row, time, keyId, clientIp);
     this.#added++;
   }
 
