@@ -197,6 +197,18 @@ export const SETTINGS = [
     about: 'Alerts are also published there, on `momentry:anomaly:alerts`; unset: not.',
   },
   {
+    name: 'GITEA_URL',
+    kind: 'text',
+    default: '',
+    about: 'Where Gitea or Forgejo is, without `/api/v1`; unset: its tokens are not managed from here.',
+  },
+  {
+    name: 'N8N_URL',
+    kind: 'text',
+    default: '',
+    about: 'Where n8n is; unset: its API keys are not managed from here.',
+  },
+  {
     name: 'SWEEP_INTERVAL_SECONDS',
     kind: 'integer',
     unit: 's',
@@ -290,6 +302,16 @@ function checkTogether(config: Config): void {
   if (config.REDIS_URL !== '' && !/^rediss?:\/\/./.test(config.REDIS_URL)) {
     throw new ConfigError('REDIS_URL: must be redis://… or rediss://…');
   }
+  for (const name of ['GITEA_URL', 'N8N_URL'] as const) checkWebAddress(name, config[name]);
+}
+
+/** Nothing secret and nothing to be cut off: the same text is logged, and paths are put behind it. */
+function checkWebAddress(name: string, value: string): void {
+  if (value === '') return;
+  const url = URL.canParse(value) ? new URL(value) : undefined;
+  const web = url?.protocol === 'http:' || url?.protocol === 'https:';
+  if (url === undefined || !web || url.username !== '' || url.password !== '' || /[?#]/.test(value))
+    throw new ConfigError(`${name}: must be http://… or https://…, without a user, a query or a fragment`);
 }
 
 export interface SettingInUse {

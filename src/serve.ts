@@ -4,12 +4,17 @@ import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ApiKeyAdmin } from '../gen/apikey/v1/admin_pb.ts';
 import { ApiKeyAuth } from '../gen/apikey/v1/auth_pb.ts';
+import { ApiKeyIntegrations } from '../gen/apikey/v1/integrations_pb.ts';
 import { Health as HealthService } from '../gen/grpc/health/v1/health_pb.ts';
 import { AuditVerifier } from './audit/verify.ts';
 import { bootstrap, localOrigin } from './bootstrap.ts';
 import { type Config, ConfigError, parseAddress, parseQuietHours, type SettingName } from './config.ts';
 import type { ServerStream } from './http2/stream.ts';
+import { Gitea } from './integrations/gitea.ts';
+import { N8n } from './integrations/n8n.ts';
+import { Remote } from './integrations/remote.ts';
 import { ManageKeys } from './keys/manage-keys.ts';
+import { ManageRemoteKeys } from './keys/manage-remote-keys.ts';
 import type { Clock } from './keys/ports.ts';
 import { ValidateKey } from './keys/validate-key.ts';
 import { adminService } from './rpc/admin-service.ts';
@@ -20,6 +25,7 @@ import { ConnectMount, type Exchange } from './rpc/connect-mount.ts';
 import { GrpcMount } from './rpc/grpc-mount.ts';
 import { Health } from './rpc/health.ts';
 import { HttpServer, type TlsFiles } from './rpc/http-server.ts';
+import { integrationsService } from './rpc/integrations-service.ts';
 import { mounted } from './rpc/method.ts';
 import { addReflection } from './rpc/reflection.ts';
 import { RequestExchange } from './rpc/request-exchange.ts';
@@ -160,6 +166,7 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
   const services = [
     mounted(ApiKeyAuth, authService({ validateKey, manageKeys, authenticator, keyFeed, allowAnonymous })),
     mounted(ApiKeyAdmin, adminService(admin)),
+    mounted(ApiKeyIntegrations, integrationsService(remoteKeys(config, store, clock))),
   ];
   const names = services.map(({ service }) => service.typeName);
   const health = new Health(
@@ -198,6 +205,17 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
     });
   });
   return { keys, apply, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics };
+}
+
+/** The other systems, each where its setting says; without one, nothing that could send a packet is there. */
+function remoteKeys({ GITEA_URL, N8N_URL }: Config, { giteaTokens, n8nApiKeys }: Store, clock: Clock) {
+  const gitea = GITEA_URL === '' ? undefined : new Gitea(new Remote('Gitea', GITEA_URL));
+  const n8n = N8N_URL === '' ? undefined : new N8n(new Remote('n8n', N8N_URL));
+  return {
+    giteaTokens: new ManageRemoteKeys({ system: gitea, setting: 'GITEA_URL', log: giteaTokens, clock }),
+    n8nApiKeys: new ManageRemoteKeys({ system: n8n, setting: 'N8N_URL', log: n8nApiKeys, clock }),
+    clock,
+  };
 }
 
 /** What the settings bound a rotation's grace to. */

@@ -55,6 +55,9 @@ describe('settings', () => {
       );
     expect(messageOf({ ANOMALY_ACTION: 'revoke' })).toMatch(/^ANOMALY_ACTION: must be one of/);
     expect(messageOf({ REDIS_URL: 'http://x' })).toMatch(/^REDIS_URL: must be/);
+    for (const url of ['gitea', 'ftp://x', 'https://a:b@x', 'https://x/?a=b', 'https://x/#a'])
+      for (const name of ['GITEA_URL', 'N8N_URL'])
+        expect(messageOf({ [name]: url })).toMatch(new RegExp(`^${name}: must be http`));
   });
 
   it.each(['ANOMALY_X', 'ROTATION_X', 'RATE_LIMIT_X', 'CACHE_TTL', 'REVISION_X', 'AUDIT_X', 'APIKEYD_X'])(

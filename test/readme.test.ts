@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { ApiKeyAdmin } from '../gen/apikey/v1/admin_pb.ts';
 import { ApiKeyAuth } from '../gen/apikey/v1/auth_pb.ts';
+import { ApiKeyIntegrations } from '../gen/apikey/v1/integrations_pb.ts';
 import { SETTINGS } from '../src/config.ts';
 import { DECISIONS } from '../src/keys/check.ts';
 import { codeName, ERRORS } from '../src/rpc/errors.ts';
@@ -71,7 +72,7 @@ describe('README', () => {
   });
 
   it('lists every RPC, decision and error, and no other', () => {
-    const rpcs = [ApiKeyAuth, ApiKeyAdmin].flatMap((service) =>
+    const rpcs = [ApiKeyAuth, ApiKeyAdmin, ApiKeyIntegrations].flatMap((service) =>
       service.methods.map(({ name }) => `${service.name}/${name}`),
     );
     expect(tableUnder('What you can call').map(([name]) => name)).toEqual(rpcs);

@@ -12,6 +12,7 @@ const MAY_IMPORT: Record<string, { rooms: string[]; packages: RegExp }> = {
   audit: { rooms: ['audit', 'keys'], packages: /^node:/ },
   watch: { rooms: ['watch', 'keys', 'audit'], packages: /^(node:|lru-cache$|@redis\/client$)/ },
   http2: { rooms: ['http2'], packages: /^node:/ },
+  integrations: { rooms: ['integrations', 'keys'], packages: /^node:/ },
   rpc: {
     rooms: ['rpc', 'http2', 'keys', 'audit', 'watch', 'gen'],
     packages: /^(node:|@bufbuild\/protobuf|@connectrpc\/|rate-limiter-flexible$)/,

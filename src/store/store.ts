@@ -1,6 +1,7 @@
 import type { Chain } from '../audit/chain.ts';
 import type { AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
 import type { AuditLog, Clock, KeyStore, Lockout, QuotaLimiter, RotationLog } from '../keys/ports.ts';
+import type { RemoteKeyLog } from '../keys/remote-keys.ts';
 
 /** What others changed since the last look. */
 export interface Changes {
@@ -29,6 +30,8 @@ export interface Store {
   readonly rotations: RotationLog;
   readonly anomalies: AnomalyLog;
   readonly alerts: AlertLog;
+  readonly giteaTokens: RemoteKeyLog;
+  readonly n8nApiKeys: RemoteKeyLog;
   readonly sweepLease: SweepLease;
   /** Undefined where one process has the database alone. */
   readonly sharing: Sharing | undefined;

@@ -23,6 +23,7 @@ import { type Adapter, LEASE, LOCKOUT } from './contract/harness.ts';
 import { keyStoreContract } from './contract/keys.ts';
 import { limitsContract } from './contract/limits.ts';
 import { noticesContract } from './contract/notices.ts';
+import { remoteKeysContract } from './contract/remote-keys.ts';
 
 const uri = inject('mongoUri');
 const names: string[] = [];
@@ -85,6 +86,7 @@ describe.skipIf(uri === '' && process.env.CI !== 'true')('mongo', () => {
   auditContract(adapter);
   limitsContract(adapter);
   noticesContract(adapter);
+  remoteKeysContract(adapter);
   chainContract(adapter);
 
   it('lets several processes start on an empty database at once', async () => {
@@ -184,6 +186,27 @@ describe.skipIf(uri === '' && process.env.CI !== 'true')('mongo', () => {
     }
   });
 
+  it('finishes a change of a record of another system that a crash left, once', async () => {
+    const url = adapter.freshUrl();
+    const clock = new TestClock(Date.now());
+    const store = await adapter.open(url, clock);
+    const client = await new MongoClient(url).connect();
+    try {
+      const left = { id: 'deadbeefdeadbeef-1', served_by: 'deadbeefdeadbeef', time: new Date(clock.now()) };
+      const event = { ...left, method: 'm', outcome: 'OK', reason: 'created 7', cost: 0, latency_micros: 1 };
+      const tokens = client.db().collection<{ _id: string }>('gitea_tokens');
+      await tokens.insertOne({ _id: '7', outbox: [event] } as never);
+      clock.advance(16_000);
+      await Promise.all([store.sweep(), store.sweep()]);
+      const { items } = await store.audit.list({}, { size: 9, after: undefined });
+      expect(items.map(({ reason }) => reason)).toEqual(['created 7']);
+      expect(await tokens.findOne({ _id: '7' })).toEqual({ _id: '7', outbox: [] });
+    } finally {
+      await client.close();
+      await store.close();
+    }
+  });
+
   it('serves every query from an index', async () => {
     const url = adapter.freshUrl();
     const store = await adapter.open(url, new TestClock());
@@ -224,6 +247,9 @@ describe.skipIf(uri === '' && process.env.CI !== 'true')('mongo', () => {
         ['api_key_anomalies', { key_id: 'x' }],
         ['api_key_alerts', { time: { $gte: new Date(0) } }],
         ['api_key_alerts', { pending: true }],
+        ['gitea_tokens', { hash: 'x' }],
+        ['n8n_api_keys', { user: 'x' }],
+        ['gitea_tokens', { 'outbox.id': { $gt: '' } }],
       ];
       for (const [collection, query] of plans) {
         const plan = JSON.stringify(

@@ -1,9 +1,10 @@
 // If this fails, the embedded store loses keys, events or counts, or lets a second process corrupt them.
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterAll, describe, expect, it } from 'vitest';
+import { MIGRATIONS } from '../../src/store/sqlite/migrations.ts';
 import { openSqliteStore } from '../../src/store/sqlite/open.ts';
 import { TestClock } from '../support/clock.ts';
 import { auditContract } from './contract/audit.ts';
@@ -12,6 +13,7 @@ import { type Adapter, LEASE, LOCKOUT } from './contract/harness.ts';
 import { keyStoreContract } from './contract/keys.ts';
 import { limitsContract } from './contract/limits.ts';
 import { noticesContract } from './contract/notices.ts';
+import { remoteKeysContract } from './contract/remote-keys.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'apikeyd-sqlite-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -48,6 +50,7 @@ keyStoreContract(adapter);
 auditContract(adapter);
 limitsContract(adapter);
 noticesContract(adapter);
+remoteKeysContract(adapter);
 chainContract(adapter);
 
 describe('sqlite: one process', () => {
@@ -60,6 +63,23 @@ describe('sqlite: one process', () => {
     });
     await first.close();
     await (await adapter.open(url, new TestClock())).close();
+  });
+
+  it('brings a file of the first schema up to date, and loses nothing', async () => {
+    const url = adapter.freshUrl();
+    const path = url.replace('sqlite:', '');
+    mkdirSync(dirname(path));
+    const old = new DatabaseSync(path);
+    old.exec(`${MIGRATIONS[0]}; PRAGMA user_version = 1`);
+    old.exec("INSERT INTO api_key_meta VALUES ('kept', 7)");
+    old.close();
+    const store = await adapter.open(url, new TestClock());
+    expect(await store.giteaTokens.list('alice')).toEqual([]);
+    await store.close();
+    const now = new DatabaseSync(path);
+    expect(now.prepare('PRAGMA user_version').get()).toEqual({ user_version: MIGRATIONS.length });
+    expect(now.prepare("SELECT value FROM api_key_meta WHERE id = 'kept'").get()).toEqual({ value: 7 });
+    now.close();
   });
 
   it('says which file it cannot open', async () => {

@@ -11,6 +11,7 @@ import {
 import { MongoClient } from 'mongodb';
 import { ApiKeyAdmin } from '../../gen/apikey/v1/admin_pb.ts';
 import { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
+import { ApiKeyIntegrations } from '../../gen/apikey/v1/integrations_pb.ts';
 import { readConfig } from '../../src/config.ts';
 import type { Clock } from '../../src/keys/ports.ts';
 import { type Running, serve, systemClock } from '../../src/serve.ts';
@@ -63,6 +64,7 @@ export function freshDatabase(
 export interface Clients {
   readonly auth: Client<typeof ApiKeyAuth>;
   readonly admin: Client<typeof ApiKeyAdmin>;
+  readonly integrations: Client<typeof ApiKeyIntegrations>;
 }
 
 export const TRANSPORTS = ['grpc', 'connect-json', 'connect-binary', 'grpc-web', 'grpc-on-http'] as const;
@@ -111,7 +113,11 @@ export async function startServer(
 /** Clients of a server; `key` '' sends no credential. */
 export function clientsOf(ports: { grpc: number; http: number }, name: TransportName, key: string): Clients {
   const transport = transportOf(ports, name, key);
-  return { auth: createClient(ApiKeyAuth, transport), admin: createClient(ApiKeyAdmin, transport) };
+  return {
+    auth: createClient(ApiKeyAuth, transport),
+    admin: createClient(ApiKeyAdmin, transport),
+    integrations: createClient(ApiKeyIntegrations, transport),
+  };
 }
 
 function transportOf(

@@ -7,18 +7,18 @@ import { backoff } from '../retry.ts';
 import type { MongoAuditLog } from './audit-log.ts';
 import { deleteSome, type MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, toApiError } from './errors.ts';
-import { ABANDONED_MS, type AnomalyDoc, beforeTime, type EventDoc, toEvent, toEventDoc } from './rows.ts';
+import { Outbox } from './outbox.ts';
+import { type AnomalyDoc, beforeTime } from './rows.ts';
 
 const MAX_ATTEMPTS = 8;
-const SWEEP_ANOMALIES = 100;
 
 export class MongoAnomalyLog implements AnomalyLog {
   readonly #database: MongoDatabase;
-  readonly #audit: MongoAuditLog;
+  readonly #outbox: Outbox<AnomalyDoc>;
 
   constructor(database: MongoDatabase, audit: MongoAuditLog) {
     this.#database = database;
-    this.#audit = audit;
+    this.#outbox = new Outbox(() => database.anomalies, audit);
   }
 
   async trip({ keyId, type, count, firstTime, lastTime }: Trip): Promise<Anomaly> {
@@ -70,7 +70,7 @@ export class MongoAnomalyLog implements AnomalyLog {
 
   /** The event rides in the document, as with keys (protocols.md A). */
   async resolve(id: string, time: number, entry: AuditEntry): Promise<Anomaly | undefined> {
-    const event = toEventDoc(this.#audit.events.create(entry));
+    const event = this.#outbox.event(entry);
     const resolved = await guarded((limits) =>
       this.#database.anomalies.updateOne(
         { _id: id, state: 'OPEN' },
@@ -84,8 +84,8 @@ export class MongoAnomalyLog implements AnomalyLog {
     );
     const doc = await guarded((limits) => this.#database.anomalies.findOne({ _id: id }, limits));
     if (doc === null) return undefined;
-    if (resolved.matchedCount === 1) await this.#finish(id, event);
-    else await this.#audit.append(toEvent(event));
+    if (resolved.matchedCount === 1) await this.#outbox.finish(id, event);
+    else await this.#outbox.append(event);
     return toAnomaly(doc);
   }
 
@@ -94,24 +94,8 @@ export class MongoAnomalyLog implements AnomalyLog {
     return deleteSome(this.#database.anomalies, old, limit);
   }
 
-  /** Moves the events that crashed processes left behind. */
-  async finishAbandoned(now: number): Promise<void> {
-    const docs = await guarded((limits) =>
-      this.#database.anomalies
-        .find({ 'outbox.id': { $gt: '' } }, limits)
-        .limit(SWEEP_ANOMALIES)
-        .toArray(),
-    );
-    for (const doc of docs) {
-      for (const event of doc.outbox ?? [])
-        if (event.time.getTime() < now - ABANDONED_MS) await this.#finish(doc._id, event);
-    }
-  }
-
-  async #finish(id: string, event: EventDoc): Promise<void> {
-    await this.#audit.append(toEvent(event));
-    const update = { $pull: { outbox: { id: event.id } } };
-    await guarded((limits) => this.#database.anomalies.updateOne({ _id: id }, update, { ...limits }));
+  finishAbandoned(now: number): Promise<void> {
+    return this.#outbox.finishAbandoned(now);
   }
 }
 

@@ -8,6 +8,7 @@ import type {
   KeyDoc,
   LimitDoc,
   MetaDoc,
+  RemoteKeyDoc,
   RetiredDoc,
   RotationDoc,
 } from './rows.ts';
@@ -78,6 +79,14 @@ export class MongoDatabase {
 
   get alerts(): Collection<AlertDoc> {
     return this.#db.collection('api_key_alerts');
+  }
+
+  get giteaTokens(): Collection<RemoteKeyDoc> {
+    return this.#db.collection('gitea_tokens');
+  }
+
+  get n8nApiKeys(): Collection<RemoteKeyDoc> {
+    return this.#db.collection('n8n_api_keys');
   }
 
   /** Takes a new client if the server answers that. For when the present one has found no server for long. */

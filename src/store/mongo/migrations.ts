@@ -3,6 +3,12 @@ import { RETIRED_MS } from '../../keys/rotation.ts';
 import type { MongoDatabase } from './database.ts';
 import { failureOf } from './errors.ts';
 
+const REMOTE_KEYS = [
+  { key: { hash: 1 }, name: 'hash' },
+  { key: { user: 1, create_time: -1, _id: -1 }, name: 'by_user' },
+  { key: { 'outbox.id': 1 }, name: 'outbox', sparse: true },
+] as const;
+
 /** Each index serves one query; docs/storage.md lists them. */
 export const INDEXES = {
   keys: [
@@ -30,6 +36,8 @@ export const INDEXES = {
     { key: { time: 1, _id: 1 }, name: 'by_time' },
     { key: { pending: 1, time: 1 }, name: 'pending', sparse: true },
   ],
+  giteaTokens: REMOTE_KEYS,
+  n8nApiKeys: REMOTE_KEYS,
   audit: [
     { key: { process_id: 1, sequence: 1 }, name: 'process_sequence', unique: true },
     { key: { time: -1, sequence: -1, _id: -1 }, name: 'by_time' },
@@ -55,6 +63,9 @@ const MIGRATIONS: readonly ((db: MongoDatabase) => Promise<unknown>)[] = [
     const { meta } = db;
     await insertOnce(() => meta.insertOne({ _id: 'revision', revision: 0, recent: [] }));
     await insertOnce(() => meta.insertOne({ _id: 'sweeper', holder: '', until: new Date(0) }));
+  },
+  async ({ giteaTokens, n8nApiKeys }) => {
+    for (const collection of [giteaTokens, n8nApiKeys]) await collection.createIndexes([...REMOTE_KEYS]);
   },
 ];
 

@@ -14,6 +14,7 @@ import { MongoLockout } from './lockout.ts';
 import { migrate } from './migrations.ts';
 import { MongoQuota } from './quota.ts';
 import { Registry } from './registry.ts';
+import { MongoRemoteKeyLog } from './remote-keys.ts';
 import { MongoRotationLog } from './rotations.ts';
 import { MongoSharing } from './sharing.ts';
 import { MongoSweepLease } from './sweep-lease.ts';
@@ -40,6 +41,8 @@ export async function openMongoStore({
     const registry = new Registry(database, processId, lease.leaseMs, lease.caches);
     const keys = new MongoKeyStore({ database, audit, registry, reads, clock });
     const anomalies = new MongoAnomalyLog(database, audit);
+    const giteaTokens = new MongoRemoteKeyLog(() => database.giteaTokens, audit);
+    const n8nApiKeys = new MongoRemoteKeyLog(() => database.n8nApiKeys, audit);
     const locks = await MongoLockout.open(database, lockout, held, clock);
     const sharing = new MongoSharing({
       database,
@@ -62,6 +65,8 @@ export async function openMongoStore({
       rotations: new MongoRotationLog(database),
       anomalies,
       alerts: new MongoAlertLog(database),
+      giteaTokens,
+      n8nApiKeys,
       sweepLease: new MongoSweepLease(database, processId),
       sharing,
       ping: async () => {
@@ -71,7 +76,7 @@ export async function openMongoStore({
       // TTL indexes drop the counters; what is left is what crashes left.
       sweep: async () => {
         await keys.finishAbandoned();
-        await anomalies.finishAbandoned(clock.now());
+        for (const log of [anomalies, giteaTokens, n8nApiKeys]) await log.finishAbandoned(clock.now());
       },
       close: async () => {
         await sharing.stop();

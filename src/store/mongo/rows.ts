@@ -78,6 +78,22 @@ export interface AnomalyDoc {
   outbox?: EventDoc[];
 }
 
+/** A token of Gitea or a key of n8n. */
+export interface RemoteKeyDoc {
+  _id: string;
+  user: string;
+  name: string;
+  scopes: string[];
+  last_eight: string;
+  hash: string;
+  create_time: Date;
+  expire_time?: Date;
+  delete_time?: Date;
+  last_verify_time?: Date;
+  last_verify_alive?: boolean;
+  outbox?: EventDoc[];
+}
+
 export interface AlertDoc {
   _id: string;
   type: string;

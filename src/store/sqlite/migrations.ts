@@ -146,4 +146,25 @@ export const MIGRATIONS: readonly string[] = [
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX api_key_limits_by_expire ON api_key_limits (expire_time);
   `,
+  ['gitea_tokens', 'n8n_api_keys']
+    .map(
+      (table) => `
+  CREATE TABLE ${table} (
+    id TEXT PRIMARY KEY,
+    user TEXT NOT NULL,
+    name TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    last_eight TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    create_time INTEGER NOT NULL,
+    expire_time INTEGER,
+    delete_time INTEGER,
+    last_verify_time INTEGER,
+    last_verify_alive INTEGER
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX ${table}_by_hash ON ${table} (hash);
+  CREATE INDEX ${table}_by_user ON ${table} (user, create_time, id);
+  `,
+    )
+    .join(''),
 ];

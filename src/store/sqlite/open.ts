@@ -11,6 +11,7 @@ import { SqliteKeyStore } from './key-store.ts';
 import { LimitRows } from './limit-rows.ts';
 import { SqliteLockout } from './lockout.ts';
 import { SqliteQuota } from './quota.ts';
+import { SqliteRemoteKeyLog } from './remote-keys.ts';
 import { SqliteRotationLog } from './rotations.ts';
 
 /** Opens `sqlite:PATH`, making the file and its folder when they are not there. One process a file. */
@@ -31,6 +32,8 @@ export async function openSqliteStore({ url, clock, lockout, chainKey }: StoreOp
     rotations: new SqliteRotationLog(database, committer),
     anomalies: new SqliteAnomalyLog(database, committer),
     alerts: new SqliteAlertLog(database, committer),
+    giteaTokens: new SqliteRemoteKeyLog('gitea_tokens', database, committer),
+    n8nApiKeys: new SqliteRemoteKeyLog('n8n_api_keys', database, committer),
     // The file serves one process.
     sweepLease: { take: async () => true, release: async () => {} },
     sharing: undefined,

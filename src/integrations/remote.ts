@@ -1,0 +1,150 @@
+import { ApiError } from '../keys/errors.ts';
+
+/** A slower answer is no answer. */
+const ANSWER_MS = 10_000;
+const MAX_ANSWER_BYTES = 4 << 20;
+
+export interface RemoteAnswer {
+  readonly status: number;
+  readonly headers: Headers;
+  /** Undefined when it is not JSON. */
+  readonly json: unknown;
+}
+
+/** Calls to one other system: no redirects, no other host, everything bounded. Its words are never passed on. */
+export class Remote {
+  /** As people call it. */
+  readonly name: string;
+  readonly #base: string;
+  readonly #answerMs: number;
+
+  /** @param base http or https, without a query. @param answerMs for tests. */
+  constructor(name: string, base: string, answerMs = ANSWER_MS) {
+    this.name = name;
+    this.#base = base.replace(/\/+$/, '');
+    this.#answerMs = answerMs;
+  }
+
+  /** Any answer but a redirect or a failure of the server's own. @throws ApiError */
+  async request(
+    method: 'GET' | 'POST' | 'DELETE',
+    path: string,
+    headers: Readonly<Record<string, string>>,
+    body?: object,
+  ): Promise<RemoteAnswer> {
+    const signal = AbortSignal.timeout(this.#answerMs);
+    let answer: RemoteAnswer;
+    try {
+      const response = await fetch(`${this.#base}${path}`, {
+        method,
+        redirect: 'manual',
+        signal,
+        headers: {
+          ...headers,
+          accept: 'application/json',
+          ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      });
+      const text = await textOf(response);
+      answer = { status: response.status, headers: response.headers, json: parsed(text) };
+    } catch (error) {
+      if (error instanceof AnswerTooLargeError) throw this.unreadable(error.message);
+      throw signal.aborted
+        ? this.#failed('REMOTE_TIMEOUT', `has not answered in ${this.#answerMs / 1000} s`, method, error)
+        : this.#failed('REMOTE_UNAVAILABLE', 'cannot be reached', method, error);
+    }
+    const { status } = answer;
+    if (status >= 300 && status < 400) throw this.unreadable('it redirects, and redirects are not followed');
+    if (status === 429) throw this.#tooMany(answer.headers);
+    if (status >= 500) throw this.#failed('REMOTE_UNAVAILABLE', `answered ${status}`, method);
+    return answer;
+  }
+
+  unauthenticated(what: string): ApiError {
+    return new ApiError('REMOTE_UNAUTHENTICATED', `${this.name} does not take ${what}`, this.#facts());
+  }
+
+  refused(why: string): ApiError {
+    return new ApiError('REMOTE_REFUSED', `${this.name} refused: ${why}`, this.#facts());
+  }
+
+  notFound(what: string): ApiError {
+    return new ApiError('REMOTE_NOT_FOUND', `${this.name} has no ${what}`, this.#facts());
+  }
+
+  /** What came is not what this system answers. */
+  unreadable(why: string): ApiError {
+    const text = `the answer of ${this.name} cannot be used: ${why}`;
+    return new ApiError('REMOTE_ANSWER_UNREADABLE', text, this.#facts());
+  }
+
+  #tooMany(headers: Headers): ApiError {
+    const seconds = Number(headers.get('retry-after'));
+    return new ApiError('REMOTE_RATE_LIMITED', `${this.name} asks to come back later`, {
+      ...this.#facts(),
+      retryAfterMs: seconds > 0 && seconds <= 86_400 ? seconds * 1000 : 60_000,
+    });
+  }
+
+  /** After a POST nobody knows whether it took place, so repeating it is not offered. */
+  #failed(
+    code: 'REMOTE_TIMEOUT' | 'REMOTE_UNAVAILABLE',
+    what: string,
+    method: string,
+    cause?: unknown,
+  ): ApiError {
+    const unknown = method === 'POST' ? '; it may have done it all the same: see its list' : '';
+    return new ApiError(code, `${this.name} ${what}${unknown}`, {
+      ...this.#facts(),
+      cause,
+      ...(unknown === '' ? { retryAfterMs: 5_000 } : {}),
+    });
+  }
+
+  #facts() {
+    return { metadata: { system: this.name.toLowerCase() } };
+  }
+}
+
+class AnswerTooLargeError extends Error {}
+
+async function textOf(response: Response): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of response.body ?? []) {
+    bytes += chunk.length;
+    if (bytes > MAX_ANSWER_BYTES) throw new AnswerTooLargeError(`more than ${MAX_ANSWER_BYTES} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString();
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** A field of what came, whatever came. */
+export function field(json: unknown, name: string): unknown {
+  return typeof json === 'object' && json !== null ? (json as Record<string, unknown>)[name] : undefined;
+}
+
+export function textField(json: unknown, name: string): string | undefined {
+  const value = field(json, name);
+  return typeof value === 'string' ? value : undefined;
+}
+
+export function textsField(json: unknown, name: string): readonly string[] | undefined {
+  const value = field(json, name);
+  return Array.isArray(value) && value.every((each) => typeof each === 'string') ? value : undefined;
+}
+
+/** Ids are numbers here and texts there. */
+export function idField(json: unknown): string | undefined {
+  const id = field(json, 'id');
+  return (typeof id === 'string' && id !== '') || Number.isSafeInteger(id) ? String(id) : undefined;
+}

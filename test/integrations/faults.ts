@@ -1,0 +1,76 @@
+import { describe, expect, it } from 'vitest';
+import { RemoteDifference } from '../../gen/apikey/v1/integrations_pb.ts';
+import { failureOf } from '../rpc/cases.ts';
+import { type Fault, HttpDouble } from '../support/http-double.ts';
+import type { Driver } from './driver.ts';
+import type { Here } from './life.ts';
+
+export interface Faulty extends Here {
+  readonly double: HttpDouble;
+  /** What the double has. */
+  readonly names: () => string[];
+}
+
+const UNAVAILABLE = { code: 'Unavailable', reason: 'REMOTE_UNAVAILABLE' };
+const UNREADABLE = { code: 'Unavailable', reason: 'REMOTE_ANSWER_UNREADABLE' };
+const FAULTS: [Fault, object][] = [
+  ['500', UNAVAILABLE],
+  ['dropped', UNAVAILABLE],
+  ['dropped after', UNAVAILABLE],
+  ['malformed', UNREADABLE],
+  ['half', UNREADABLE],
+  ['redirect', UNREADABLE],
+  ['huge', UNREADABLE],
+];
+
+/** Every verb against a server that fails: a clear error, and nothing kept of what did not happen. */
+export function faultCases(driver: Driver, fresh: () => Faulty, firstRequests: number): void {
+  describe.each(FAULTS)('%s', (fault, expected) => {
+    it('to a create: no row, and what may have been made is seen in the list', async () => {
+      const { clients, login, double, names } = fresh();
+      double.fail(fault, firstRequests);
+      const failure = await failureOf(driver.create(clients, login, 'ci'));
+      expect(failure).toMatchObject(expected);
+      expect(failure.text.toLowerCase()).toContain(driver.system);
+      const listed = await driver.list(clients, login);
+      expect(listed.map(({ name, difference }) => [name, difference])).toEqual(
+        names().map((name) => [name, RemoteDifference.REMOTE_ONLY]),
+      );
+      if (fault === 'dropped after') expect(failure.text).toContain('see its list');
+    });
+
+    it('to a list and to a verify', async () => {
+      const { clients, login, double } = fresh();
+      const { secret } = await driver.create(clients, login, 'ci');
+      double.fail(fault, firstRequests);
+      expect(await failureOf(driver.list(clients, login))).toMatchObject(expected);
+      // Only the status of an answer to a verify counts.
+      if (fault === 'malformed' || fault === 'half') return;
+      double.fail(fault);
+      expect(await failureOf(driver.verify(clients, secret))).toMatchObject(expected);
+    });
+
+    it('to a delete: the row stays, and another delete settles it', async () => {
+      const { clients, login, double, names } = fresh();
+      const { key } = await driver.create(clients, login, 'ci');
+      double.fail(fault, firstRequests);
+      const first = await driver.delete(clients, login, key.id).catch(() => undefined);
+      if (first === undefined) {
+        const second = await driver.delete(clients, login, key.id);
+        expect(second).toMatchObject({ key: { deleted: true } });
+      }
+      expect(names()).toEqual([]);
+      expect(await driver.list(clients, login)).toEqual([]);
+    });
+  });
+
+  it('follows no redirect', async () => {
+    const { clients, login, double } = fresh();
+    const elsewhere = new HttpDouble(() => ({ status: 200, body: {} }));
+    double.elsewhere = await elsewhere.start();
+    double.fail('redirect');
+    await failureOf(driver.list(clients, login));
+    await elsewhere.stop();
+    expect(elsewhere.seen).toEqual([]);
+  });
+}

@@ -1,0 +1,53 @@
+import { expect, it } from 'vitest';
+import { RemoteDifference, VerifyResult } from '../../gen/apikey/v1/integrations_pb.ts';
+import { failureOf } from '../rpc/cases.ts';
+import type { Clients } from '../support/server.ts';
+import type { Driver, Login } from './driver.ts';
+
+export interface Here {
+  readonly clients: Clients;
+  readonly login: Login;
+}
+
+const { ALIVE, DEAD } = VerifyResult;
+
+/** What must hold against a double as against a real server: few calls, since n8n takes five logins a minute. */
+export function lifeCases(driver: Driver, here: () => Here): void {
+  it('makes a key that works, lists it, ends it, and knows that it is dead', async () => {
+    const { clients, login } = here();
+    const name = `apikeyd test ${Date.now()}`;
+    const { key, secret } = await driver.create(clients, login, name);
+    expect(key).toMatchObject({ name, lastEight: secret.slice(-8), deleted: false });
+    expect([...key.scopes].sort()).toEqual([...driver.scopes].sort());
+
+    expect(await driver.verify(clients, secret)).toMatchObject({
+      result: ALIVE,
+      key: { id: key.id, verified: ALIVE },
+    });
+    const listed = (await driver.list(clients, login)).find(({ id }) => id === key.id);
+    expect(listed).toMatchObject({
+      name,
+      lastEight: secret.slice(-8),
+      verified: ALIVE,
+      difference: RemoteDifference.UNSPECIFIED,
+    });
+
+    expect(await driver.delete(clients, login, key.id)).toMatchObject({
+      key: { id: key.id, deleted: true },
+      wasMissing: false,
+    });
+    expect(await driver.verify(clients, secret)).toMatchObject({
+      result: DEAD,
+      key: { verified: DEAD, deleted: true },
+    });
+    expect((await driver.list(clients, login)).filter(({ id }) => id === key.id)).toEqual([]);
+  });
+
+  it('says that the other system, and not the calling key, was refused', async () => {
+    const { clients, login } = here();
+    const wrong = { name: login.name, password: 'not-the-password-7391' };
+    const failure = await failureOf(driver.list(clients, wrong));
+    expect(failure).toMatchObject({ code: 'FailedPrecondition', reason: 'REMOTE_UNAUTHENTICATED' });
+    expect(JSON.stringify(failure)).not.toContain(wrong.password);
+  });
+}
