@@ -62,6 +62,13 @@ export const SETTINGS = [
     about: 'Opens ValidateKey, without client_ip and dry_run, to callers that send no key.',
   },
   {
+    name: 'ACCEPT_IMPORTED_SHAPES',
+    kind: 'boolean',
+    default: 'false',
+    about:
+      'Looks up secrets of any shape up to 1 024 characters, so that imported keys of other systems work; unknown ones stay MALFORMED.',
+  },
+  {
     name: 'CACHE_TTL_SECONDS',
     kind: 'integer',
     unit: 's',

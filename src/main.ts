@@ -11,6 +11,7 @@ import { table } from './cli/output.ts';
 import { type Config, ConfigError, readConfig, settingsInUse } from './config.ts';
 import { examine } from './doctor.ts';
 import { ManageKeys } from './keys/manage-keys.ts';
+import { isSecret } from './keys/secret.ts';
 import { graceBounds, openConfiguredStore, serve, systemClock } from './serve.ts';
 import { StartError } from './store/store.ts';
 import { createLogger, type Logger, redact } from './telemetry.ts';
@@ -62,6 +63,7 @@ async function recoverCommand(): Promise<void> {
       clock: systemClock,
       graceBounds: graceBounds(config),
       observer,
+      mayBeSecret: isSecret,
     });
     const made = await manageKeys.create(
       adminKey('recovered admin', ''),

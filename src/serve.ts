@@ -13,9 +13,11 @@ import type { ServerStream } from './http2/stream.ts';
 import { Gitea } from './integrations/gitea.ts';
 import { N8n } from './integrations/n8n.ts';
 import { Remote } from './integrations/remote.ts';
+import { ImportKeys } from './keys/import-keys.ts';
 import { ManageKeys } from './keys/manage-keys.ts';
 import { ManageRemoteKeys } from './keys/manage-remote-keys.ts';
 import type { Clock } from './keys/ports.ts';
+import { secretTest } from './keys/secret.ts';
 import { ValidateKey } from './keys/validate-key.ts';
 import { adminService } from './rpc/admin-service.ts';
 import { authService } from './rpc/auth-service.ts';
@@ -26,7 +28,8 @@ import { GrpcMount } from './rpc/grpc-mount.ts';
 import { Health } from './rpc/health.ts';
 import { HttpServer, type TlsFiles } from './rpc/http-server.ts';
 import { integrationsService } from './rpc/integrations-service.ts';
-import { mounted } from './rpc/method.ts';
+import { type Mounted, mounted } from './rpc/method.ts';
+import { PlainPages } from './rpc/plain-pages.ts';
 import { addReflection } from './rpc/reflection.ts';
 import { RequestExchange } from './rpc/request-exchange.ts';
 import { StreamExchange } from './rpc/stream-exchange.ts';
@@ -143,14 +146,17 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
     ...watchSettings(config),
   });
   const lastUses = new BufferedLastUses(keys, warn);
+  const mayBeSecret = secretTest(config.ACCEPT_IMPORTED_SHAPES);
   const manageKeys = new ManageKeys({
     keys,
     clock,
     graceBounds: graceBounds(config),
     observer: watch,
+    mayBeSecret,
   });
-  const validateKey = new ValidateKey({ keys, quota, lockout, audit, lastUses, clock, observer: watch });
-  const authenticator = new Authenticator({ keys, quota, lockout, lastUses, clock, observer: watch });
+  const deciding = { keys, quota, lockout, lastUses, clock, observer: watch, mayBeSecret };
+  const validateKey = new ValidateKey({ ...deciding, audit });
+  const authenticator = new Authenticator(deciding);
   const throttle = new StreamThrottle();
   const callServer = new CallServer({
     authenticator,
@@ -162,7 +168,19 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
   const allowAnonymous = config.ALLOW_ANONYMOUS_VALIDATE;
   const { alertFeed, keyFeed } = watch;
   const verifier = new AuditVerifier(audit, store.chain);
-  const admin = { manageKeys, keys, audit, verifier, lockout, rotations, anomalies, alertFeed, clock };
+  const importKeys = new ImportKeys(keys, clock);
+  const admin = {
+    manageKeys,
+    importKeys,
+    keys,
+    audit,
+    verifier,
+    lockout,
+    rotations,
+    anomalies,
+    alertFeed,
+    clock,
+  };
   const services = [
     mounted(ApiKeyAuth, authService({ validateKey, manageKeys, authenticator, keyFeed, allowAnonymous })),
     mounted(ApiKeyAdmin, adminService(admin)),
@@ -177,13 +195,32 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
       logger[serving ? 'info' : 'warn'](serving ? 'serving' : 'not serving: the store does not answer');
     },
   );
+  const [grpc, http] = doors(callServer, services, health, throttle, tls);
+  const metrics = createServer((_request, response) => {
+    telemetry.shared(store.sharing?.skewMs ?? 0, store.sharing?.lease.holds ?? true);
+    void telemetry.registry.metrics().then((text) => {
+      response.writeHead(200, { 'content-type': telemetry.registry.contentType }).end(text);
+    });
+  });
+  return { keys, apply, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics };
+}
+
+/** Both ports speak every protocol; two of them can be opened to different networks. */
+function doors(
+  callServer: CallServer,
+  services: readonly Mounted[],
+  health: Health,
+  throttle: StreamThrottle,
+  tls: TlsFiles | undefined,
+): readonly [grpc: HttpServer, http: HttpServer] {
   const unary = new GrpcMount(callServer, services);
   const connect = new ConnectMount(callServer, services, (router) => {
     health.addTo(router);
     addReflection(router, [...services.map(({ service }) => service), HealthService]);
   });
+  const pages = new PlainPages(health);
   const answerWeb = async (exchange: Exchange) => {
-    if (!(await connect.handle(exchange))) await answerPlain(exchange, health);
+    if (!(await connect.handle(exchange))) await pages.answer(exchange);
   };
   const handlers = {
     stream: (stream: ServerStream) => {
@@ -196,15 +233,7 @@ function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
     request: (request: IncomingMessage, response: ServerResponse) =>
       answerWeb(new RequestExchange(request, response)),
   };
-  // Both ports speak every protocol; two of them can be opened to different networks.
-  const [grpc, http] = [new HttpServer(handlers, throttle, tls), new HttpServer(handlers, throttle, tls)];
-  const metrics = createServer((_request, response) => {
-    telemetry.shared(store.sharing?.skewMs ?? 0, store.sharing?.lease.holds ?? true);
-    void telemetry.registry.metrics().then((text) => {
-      response.writeHead(200, { 'content-type': telemetry.registry.contentType }).end(text);
-    });
-  });
-  return { keys, apply, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics };
+  return [new HttpServer(handlers, throttle, tls), new HttpServer(handlers, throttle, tls)];
 }
 
 /** The other systems, each where its setting says; without one, nothing that could send a packet is there. */
@@ -253,26 +282,6 @@ function cached(store: Store, config: Config, clock: Clock) {
   const maxRecords = config.CACHE_MAX_CAPACITY;
   const keys = new CachedKeyStore(store.keys, { ttlMs, maxRecords }, clock, store.sharing?.lease);
   return { keys, apply: (changes: Changes) => keys.apply(changes) };
-}
-
-async function answerPlain(exchange: Exchange, { serving }: Health): Promise<void> {
-  const [status, text] =
-    exchange.path === '/healthz'
-      ? [200, 'ok\n']
-      : exchange.path === '/readyz'
-        ? [serving ? 200 : 503, serving ? 'ready\n' : 'not ready\n']
-        : [404, 'not found\n'];
-  try {
-    const header = new Headers({ 'content-type': 'text/plain' });
-    await exchange.respond({ status, header, body: bytesOf(text) });
-  } catch {
-    // The client has gone.
-    exchange.abort();
-  }
-}
-
-async function* bytesOf(text: string): AsyncGenerator<Uint8Array, void> {
-  yield Buffer.from(text);
 }
 
 type Bind = (host: string, port: number) => Promise<number>;

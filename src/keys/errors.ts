@@ -73,18 +73,27 @@ export class ApiError extends Error {
   }
 }
 
-/** Collects what is wrong with a request, to be told all at once. */
+/** An error travels in trailers, which clients bound. */
+const MAX_TOLD = 32;
+
+/** Collects what is wrong with a request, to be told all at once: the first 32, and how many there are. */
 export class Violations {
   readonly #found: FieldViolation[] = [];
+  #count = 0;
 
   add(field: string, description: string): void {
-    this.#found.push({ field, description });
+    this.#count++;
+    if (this.#found.length < MAX_TOLD) this.#found.push({ field, description });
+  }
+
+  get found(): readonly FieldViolation[] {
+    return this.#found;
   }
 
   throwIfAny(): void {
     const first = this.#found[0];
     if (first === undefined) return;
-    const more = this.#found.length > 1 ? ` (and ${this.#found.length - 1} more)` : '';
+    const more = this.#count > 1 ? ` (and ${this.#count - 1} more)` : '';
     throw new ApiError('INVALID_REQUEST', `${first.field}: ${first.description}${more}`, {
       violations: this.#found,
     });

@@ -18,6 +18,7 @@ export const BOUNDS = {
   minWindowMs: 1000,
   maxWindowMs: 366 * 86_400_000,
   batchItems: 100,
+  importedKeys: 1000,
   minRotateEveryMs: 3_600_000,
   maxRotateEveryMs: 3_650 * 86_400_000,
   maxPageSize: 1000,

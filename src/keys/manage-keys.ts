@@ -18,7 +18,7 @@ import type {
 import type { GraceBounds, Rotated, RotationEffects } from './rotation.ts';
 import { completeRotation, graceOf, rotate, rotationStateOf } from './rotation.ts';
 import { isControlScope, matchingGrant } from './scope.ts';
-import { hashSecret, hintOf, isSecret, mintEtag, mintKeyId, mintRotationId, mintSecret } from './secret.ts';
+import { hashSecret, hintOf, mintEtag, mintKeyId, mintRotationId, mintSecret } from './secret.ts';
 
 /** How long a request_id stands for the key made with it. */
 export const REQUEST_ID_MS = 24 * 3_600_000;
@@ -60,6 +60,8 @@ export interface ManageKeysParts {
   readonly clock: Clock;
   readonly graceBounds: GraceBounds;
   readonly observer: Pick<Observer, 'rotated'>;
+  /** Which texts are looked up at all. */
+  readonly mayBeSecret: (text: string) => boolean;
 }
 
 /** The life of keys. Every change goes to the store together with its audit event. */
@@ -68,12 +70,14 @@ export class ManageKeys {
   readonly #clock: Clock;
   readonly #graceBounds: GraceBounds;
   readonly #observer: Pick<Observer, 'rotated'>;
+  readonly #mayBeSecret: (text: string) => boolean;
 
-  constructor({ keys, clock, graceBounds, observer }: ManageKeysParts) {
+  constructor({ keys, clock, graceBounds, observer, mayBeSecret }: ManageKeysParts) {
     this.#keys = keys;
     this.#clock = clock;
     this.#graceBounds = graceBounds;
     this.#observer = observer;
+    this.#mayBeSecret = mayBeSecret;
   }
 
   /** Makes a key. `secret` is given only for the bootstrap key. */
@@ -154,7 +158,7 @@ export class ManageKeys {
     reason: RevokeReason,
     origin: CallOrigin,
   ): Promise<{ key?: Key; proven: boolean }> {
-    if (!isSecret(secret)) return { proven: false };
+    if (!this.#mayBeSecret(secret)) return { proven: false };
     const secretHash = hashSecret(secret);
     const found = await this.#keys.findByHash(secretHash);
     const { key } = found;
@@ -259,7 +263,7 @@ export class ManageKeys {
 }
 
 /** A caller cannot hand on control over this service that it does not have. */
-function requireHeld(scopes: readonly string[], origin: CallOrigin): void {
+export function requireHeld(scopes: readonly string[], origin: CallOrigin): void {
   const missing = scopes.find(
     (s) => isControlScope(s) && matchingGrant(origin.callerScopes, s) === undefined,
   );
@@ -268,15 +272,21 @@ function requireHeld(scopes: readonly string[], origin: CallOrigin): void {
   }
 }
 
+/** A key whose secret is made here. */
 function newKey(input: NewKey, secret: string, now: number): Key {
+  return keyOf(input, { hash: hashSecret(secret), hint: hintOf(secret) }, now);
+}
+
+/** The first version of a key. */
+export function keyOf(input: NewKey, { hash, hint }: { hash: string; hint: string }, now: number): Key {
   const id = mintKeyId();
   return {
     id,
     name: input.name,
     ownerId: input.ownerId,
     type: input.type,
-    secrets: [{ hash: hashSecret(secret), createTime: now }],
-    hint: hintOf(secret),
+    secrets: [{ hash, createTime: now }],
+    hint,
     scopes: input.scopes,
     rateLimits: input.rateLimits,
     rateLimitBucket: input.rateLimitBucket || id,

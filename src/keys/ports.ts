@@ -163,6 +163,12 @@ export type Inserted =
   /** This key was created with the same request_id. */
   | { readonly outcome: 'REQUEST_ID_USED'; readonly key: Key };
 
+export interface Holder {
+  readonly keyId: string;
+  /** It was the key's once. */
+  readonly retired: boolean;
+}
+
 export interface KeyStore {
   /** By the hash of a secret. With minRevision, on facts at least that new, else REVISION_NOT_REACHED. */
   findByHash(secretHash: string, minRevision?: number): Soon<Found>;
@@ -175,6 +181,12 @@ export interface KeyStore {
   list(filter: KeyFilter, page: Page): Promise<Paged<Key>>;
   /** Stores a new key and its event, both or neither. Sets the key's revision. */
   insert(key: Key, entry: AuditEntry): Promise<Inserted>;
+  /** The same of many, each by itself: what collides does not hold up the others. */
+  insertMany(
+    items: readonly { readonly key: Key; readonly entry: AuditEntry }[],
+  ): Promise<readonly Inserted[]>;
+  /** The keys that these secrets are or were of; those of nobody are left out. */
+  holdersOf(secretHashes: readonly string[]): Promise<ReadonlyMap<string, Holder>>;
   /**
    * Replaces the version that has this etag, with its event and effects, all or none. Undefined when it was another
    * one.

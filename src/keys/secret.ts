@@ -36,6 +36,17 @@ export function isSecret(text: string): boolean {
   return text.length === 31 && SECRET_PATTERN.test(text);
 }
 
+/** Which texts are looked up: those of the exact shape, and where keys of other systems work on, any that is bounded. */
+export function secretTest(acceptImportedShapes: boolean): (text: string) => boolean {
+  if (!acceptImportedShapes) return isSecret;
+  return (text) => text.length > 0 && text.length <= MAX_SECRET_CHARACTERS;
+}
+
+/** What an admin sees of an imported key: nobody here has ever known its secret. */
+export function hintOfHash(secretHash: string): string {
+  return `sha256:${fingerprint(secretHash)}…`;
+}
+
 /** SHA-256 of the whole secret, 64 lower-case hex: the only form in which a secret is stored. */
 export function hashSecret(secret: string): string {
   return hash('sha256', secret, 'hex');

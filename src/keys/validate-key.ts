@@ -58,6 +58,8 @@ export interface ValidateKeyParts {
   readonly lastUses: LastUses;
   readonly clock: Clock;
   readonly observer: Observer;
+  /** Which texts are looked up at all. */
+  readonly mayBeSecret: (text: string) => boolean;
 }
 
 /** One decision: lockout, shape, record, rules, quota; then its event; then the answer. */
@@ -137,7 +139,7 @@ export class ValidateKey {
 
   #decideUnlocked(input: ValidateInput): Soon<Verdict> {
     const { secret, minRevision } = input;
-    if (!isSecret(secret)) return this.#failed(input, denied('MALFORMED'));
+    if (!this.#parts.mayBeSecret(secret)) return this.#failed(input, denied('MALFORMED'));
     const secretHash = hashSecret(secret);
     const found = this.#parts.keys.findByHash(secretHash, minRevision);
     return whenThere(found, (facts) => this.#decideFound(input, secretHash, facts));
@@ -147,6 +149,8 @@ export class ValidateKey {
     const key = found.key;
     const slot = slotOf(found, secretHash);
     if (key === undefined || slot === undefined) {
+      // Nobody's, and of a shape that only an imported key may have.
+      if (!isSecret(input.secret)) return this.#failed(input, denied('MALFORMED', { found }));
       const miss = { keyFingerprint: fingerprint(secretHash), found };
       return this.#failed(input, denied('NOT_FOUND', miss));
     }

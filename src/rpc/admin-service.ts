@@ -1,16 +1,16 @@
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
-import type { ApiKeyAdmin, CreateKeyRequest, ListAuditEventsRequest } from '../../gen/apikey/v1/admin_pb.ts';
+import type { ApiKeyAdmin, ListAuditEventsRequest } from '../../gen/apikey/v1/admin_pb.ts';
 import type { AuditChainHead } from '../../gen/apikey/v1/audit_pb.ts';
 import type { Key as KeyMessage } from '../../gen/apikey/v1/key_pb.ts';
 import type { AuditVerifier } from '../audit/verify.ts';
 import { ApiError, type Violations } from '../keys/errors.ts';
+import type { ImportKeys } from '../keys/import-keys.ts';
 import { IpAllowlist } from '../keys/ip.ts';
 import type { Key } from '../keys/key.ts';
 import * as fields from '../keys/key-fields.ts';
-import type { KeyPatch, NewKey } from '../keys/manage-keys.ts';
+import type { KeyPatch } from '../keys/manage-keys.ts';
 import type { AuditFilter, AuditLog, ChainHead, KeyFilter, KeyStore, Lockout } from '../keys/ports.ts';
 import {
-  millisOf,
   rateLimitsOf,
   rotateEveryOf,
   timeOf,
@@ -19,7 +19,9 @@ import {
   toKeyMessage,
 } from './convert.ts';
 import { keyTypeOf, revokeReasonOf, secretSlotOf } from './enums.ts';
+import { importMethods } from './import-methods.ts';
 import type { ServiceImplementation } from './method.ts';
+import { newKeyOf } from './new-key.ts';
 import { type NoticeMethodsParts, noticeMethods } from './notice-methods.ts';
 import { pageOf, tokenOf } from './page-token.ts';
 import { ADMIN, checked, READ } from './requests.ts';
@@ -30,6 +32,7 @@ export interface AdminServiceParts extends RotationMethodsParts, NoticeMethodsPa
   readonly audit: AuditLog;
   readonly lockout: Lockout;
   readonly verifier: AuditVerifier;
+  readonly importKeys: ImportKeys;
 }
 
 const DAY_MS = 86_400_000;
@@ -38,6 +41,7 @@ const DAY_MS = 86_400_000;
 export function adminService(parts: AdminServiceParts): ServiceImplementation<typeof ApiKeyAdmin> {
   return {
     ...keyMethods(parts),
+    ...importMethods(parts),
     ...rotationMethods(parts),
     ...noticeMethods(parts),
     ...reportMethods(parts),
@@ -218,34 +222,6 @@ function reportMethods({ keys, audit, lockout, verifier, clock }: AdminServicePa
       },
     },
   } satisfies Partial<ServiceImplementation<typeof ApiKeyAdmin>>;
-}
-
-function newKeyOf(request: CreateKeyRequest, now: number): NewKey {
-  return checked((found) => {
-    const type = keyTypeOf(found, 'key_type', request.keyType);
-    if (request.keyType === 0) found.add('key_type', 'required');
-    const { case: expiry, value } = request.expiry;
-    const expireTime = expiry === 'expireTime' ? timeOf(found, 'expire_time', value) : undefined;
-    if (expireTime !== undefined && expireTime <= now) found.add('expire_time', 'in the past');
-    const ttlMs = expiry === 'ttl' ? Math.floor(millisOf(value)) : undefined;
-    // A century is beyond any real key and keeps the time a date.
-    if (ttlMs !== undefined && !(ttlMs > 0 && ttlMs <= 36_525 * DAY_MS))
-      found.add('ttl', 'above 0, at most 100 years');
-    return {
-      name: fields.requiredText(found, 'name', request.name),
-      ownerId: fields.requiredText(found, 'owner_id', request.ownerId),
-      type: type ?? 'USER',
-      scopes: fields.grants(found, 'scopes', request.scopes),
-      rateLimits: rateLimitsOf(found, 'rate_limits', request.rateLimits),
-      rateLimitBucket: fields.optionalText(found, 'rate_limit_bucket', request.rateLimitBucket),
-      ipAllowlist: fields.ipAllowlist(found, 'ip_allowlist', request.ipAllowlist),
-      metadata: fields.metadata(found, 'metadata', request.metadata),
-      requestId: fields.optionalText(found, 'request_id', request.requestId),
-      rotateEveryMs: rotateEveryOf(found, 'rotate_every', request.rotateEvery),
-      expireTime,
-      ttlMs,
-    };
-  });
 }
 
 /** The fields that the mask names; a path that is unknown or not for change is a violation. */

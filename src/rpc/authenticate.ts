@@ -6,7 +6,7 @@ import { slotOf } from '../keys/key.ts';
 import type { Clock, Found, KeyStore, LastUses, Lockout, Observer, QuotaLimiter } from '../keys/ports.ts';
 import { retryAfterMs } from '../keys/quota.ts';
 import { matchingGrant } from '../keys/scope.ts';
-import { hashSecret, isSecret } from '../keys/secret.ts';
+import { hashSecret } from '../keys/secret.ts';
 import { type Soon, whenThere } from '../keys/soon.ts';
 import type { Call } from './call.ts';
 
@@ -20,6 +20,8 @@ export interface AuthenticatorParts {
   readonly lastUses: LastUses;
   readonly clock: Clock;
   readonly observer: Pick<Observer, 'oldCredential' | 'lockedOut'>;
+  /** Which texts are looked up at all. */
+  readonly mayBeSecret: (text: string) => boolean;
 }
 
 /** Who calls, and may they: an ordinary key with a scope that begins with `apikeys`. */
@@ -37,7 +39,7 @@ export class Authenticator {
       throw new ApiError('CREDENTIAL_MISSING', 'send a key as metadata: authorization: Bearer <key>');
     }
     const secret = BEARER.exec(call.authorization)?.[1];
-    if (secret === undefined || !isSecret(secret)) return this.#wrong(call);
+    if (secret === undefined || !this.#parts.mayBeSecret(secret)) return this.#wrong(call);
     const secretHash = hashSecret(secret);
     const known = this.#parts.keys.recall(secretHash);
     const found = known?.key === undefined ? this.#lookUp(call, secretHash) : known;

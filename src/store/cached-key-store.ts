@@ -142,6 +142,14 @@ export class CachedKeyStore implements KeyStore {
     }
   }
 
+  async insertMany(items: Parameters<KeyStore['insertMany']>[0]): Promise<readonly Inserted[]> {
+    try {
+      return await this.#inner.insertMany(items);
+    } finally {
+      for (const { key } of items) this.#forget(key.id);
+    }
+  }
+
   async replace(
     key: Key,
     expectedEtag: string,
@@ -156,6 +164,7 @@ export class CachedKeyStore implements KeyStore {
     }
   }
 
+  holdersOf: KeyStore['holdersOf'] = (hashes) => this.#inner.holdersOf(hashes);
   due: KeyStore['due'] = (kind, until, page) => this.#inner.due(kind, until, page);
   get: KeyStore['get'] = (id) => this.#inner.get(id);
   list: KeyStore['list'] = (filter, page) => this.#inner.list(filter, page);

@@ -1,6 +1,10 @@
 // If this fails, a database that fails at one step of a change leaves half of it, or hangs or misleads its caller.
+import { create } from '@bufbuild/protobuf';
 import { MongoClient } from 'mongodb';
 import { describe, expect, inject, it } from 'vitest';
+import { ImportedKeySchema } from '../../gen/apikey/v1/admin_pb.ts';
+import { KeyType } from '../../gen/apikey/v1/key_pb.ts';
+import { hashSecret, mintSecret } from '../../src/keys/secret.ts';
 import { decide, decisionOf, makeKey } from '../rpc/cases.ts';
 import { wiredServer } from '../support/wired.ts';
 
@@ -77,6 +81,48 @@ describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('MongoDB failing a
         expect(await decisionOf(wired.clients, made.secret)).toBe(
           key?.revoke_time === undefined ? 'VALID' : 'REVOKED',
         );
+      } finally {
+        await client.close();
+      }
+      expect((await wired.clients.admin.verifyAudit({})).firstDefect).toBeUndefined();
+    },
+  );
+
+  it.each(Array.from({ length: STEPS }, (_, i) => i + 1))(
+    'message %i of an import does not arrive, and another import settles it',
+    async (n) => {
+      const secrets = Array.from({ length: 5 }, mintSecret);
+      const name = `imported ${n}`;
+      const keys = secrets.map((secret) => {
+        const fields = { name, ownerId: 'o', keyType: KeyType.SERVICE, scopes: ['a:b'] };
+        return create(ImportedKeySchema, { ...fields, keyHash: hashSecret(secret) });
+      });
+      wired.wire.cutAtMessage(n);
+      const mending = until(async () => wired.wire.passed >= n).finally(() => wired.wire.mend());
+      await answered(wired.clients.admin.importKeys({ keys }));
+      wired.wire.mend();
+      await mending.catch(() => {});
+      await until(works);
+      const { results } = await wired.clients.admin.importKeys({ keys });
+      expect(new Set(results.map(({ id }) => id)).size).toBe(5);
+      for (const secret of secrets) expect(await decisionOf(wired.clients, secret)).toBe('VALID');
+      const client = await new MongoClient(wired.database.url).connect();
+      try {
+        const stored = await client
+          .db()
+          .collection<{ _id: string; outbox: { id: string }[] }>('api_keys')
+          .find({ name })
+          .toArray();
+        expect(stored.map(({ _id }) => _id).sort()).toEqual(results.map(({ id }) => id).sort());
+        for (const key of stored) {
+          const method = 'apikey.v1.ApiKeyAdmin/ImportKeys';
+          const inLog = await client
+            .db()
+            .collection('api_key_audit_log')
+            .countDocuments({ key_id: key._id, method });
+          expect(inLog).toBeLessThanOrEqual(1);
+          expect(inLog + key.outbox.length).toBeGreaterThanOrEqual(1);
+        }
       } finally {
         await client.close();
       }

@@ -1,7 +1,7 @@
 // If this fails, a decision rests on facts that were no longer certain when it was answered.
 import { describe, expect, it } from 'vitest';
 import type { Found, KeyStore } from '../../src/keys/ports.ts';
-import { hashSecret } from '../../src/keys/secret.ts';
+import { hashSecret, isSecret } from '../../src/keys/secret.ts';
 import { ValidateKey } from '../../src/keys/validate-key.ts';
 import { TestClock } from '../support/clock.ts';
 import { MemoryAudit } from '../support/doubles.ts';
@@ -30,6 +30,7 @@ function deciding(lapses: number) {
     lastUses: { note: () => {} },
     clock: new TestClock(),
     observer,
+    mayBeSecret: isSecret,
   });
   const input = {
     secret,

@@ -152,7 +152,6 @@ forEveryMount((mount) => {
     });
     expect(failure.fields).toEqual([
       'key_type',
-      'expire_time',
       'name',
       'owner_id',
       'scopes[0]',
@@ -163,6 +162,7 @@ forEveryMount((mount) => {
       'rate_limits[3].window',
       'ip_allowlist[0]',
       'metadata[k]',
+      'expire_time',
     ]);
     const cases: [() => Promise<unknown>, string][] = [
       [() => makeKey(clients, { scopes: [] }), 'scopes'],

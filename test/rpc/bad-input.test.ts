@@ -67,6 +67,14 @@ describe('bad input', () => {
     expect((await raw.call(PATH, good(), credential)).grpcStatus).toBe(0);
   });
 
+  it('more mistakes than an error can carry: the first are named, and all are counted', async () => {
+    const scopes = Array.from({ length: 20_000 }, () => 'tra*');
+    const failure = await failureOf(makeKey(clients, { scopes }));
+    expect(failure).toMatchObject({ code: 'InvalidArgument', reason: 'INVALID_REQUEST' });
+    expect(failure.fields).toHaveLength(32);
+    expect(failure.text).toMatch(/and 19999 more/);
+  });
+
   it('gRPC: a frame that holds less than it says is refused and recorded', async () => {
     const { result, outcome } = await outcomeOf(() => raw.call(PATH, good().subarray(0, 20), credential));
     expect(result).toMatchObject({ grpcStatus: 3 });

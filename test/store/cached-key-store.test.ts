@@ -62,6 +62,14 @@ describe('cached key store', () => {
     expect((await find(key))?.disabled).toBe(true);
   });
 
+  it('finds keys that were unknown a moment ago, once they are imported', async () => {
+    const fresh = keyWith().key;
+    expect(await find(fresh)).toBeUndefined();
+    await cache.insertMany([{ key: fresh, entry: entryWith() }]);
+    expect((await find(fresh))?.id).toBe(fresh.id);
+    expect((await cache.holdersOf([hashOf(fresh)])).size).toBe(1);
+  });
+
   it('neither keeps nor shares a read that was sent before a change', async () => {
     inner.gated = true;
     const early = find(key);

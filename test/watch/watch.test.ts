@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { ManageKeys } from '../../src/keys/manage-keys.ts';
 import type { Alert } from '../../src/keys/notices.ts';
 import type { Decided } from '../../src/keys/ports.ts';
+import { isSecret } from '../../src/keys/secret.ts';
 import { openSqliteStore } from '../../src/store/sqlite/open.ts';
 import type { Store } from '../../src/store/store.ts';
 import { Watch, type WatchParts } from '../../src/watch/watch.ts';
@@ -44,6 +45,7 @@ describe('watch', () => {
       clock,
       graceBounds: { minMs: HOUR, maxMs: 7 * DAY },
       observer: { rotated: (key, rotation) => watches[0]?.rotated(key, rotation) },
+      mayBeSecret: isSecret,
     });
   });
   afterEach(async () => {

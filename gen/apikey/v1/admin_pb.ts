@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file apikey/v1/admin.proto.
  */
 export const file_apikey_v1_admin: GenFile = /*@__PURE__*/
-  fileDesc("ChVhcGlrZXkvdjEvYWRtaW4ucHJvdG8SCWFwaWtleS52MSLeAwoQQ3JlYXRlS2V5UmVxdWVzdBIMCgRuYW1lGAEgASgJEhAKCG93bmVyX2lkGAIgASgJEiQKCGtleV90eXBlGAMgASgOMhIuYXBpa2V5LnYxLktleVR5cGUSDgoGc2NvcGVzGAQgAygJEikKC3JhdGVfbGltaXRzGAUgAygLMhQuYXBpa2V5LnYxLlJhdGVMaW1pdBIZChFyYXRlX2xpbWl0X2J1Y2tldBgGIAEoCRIxCgtleHBpcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIABIoCgN0dGwYCCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25IABIUCgxpcF9hbGxvd2xpc3QYCSADKAkSOwoIbWV0YWRhdGEYCiADKAsyKS5hcGlrZXkudjEuQ3JlYXRlS2V5UmVxdWVzdC5NZXRhZGF0YUVudHJ5EhIKCnJlcXVlc3RfaWQYCyABKAkSLwoMcm90YXRlX2V2ZXJ5GAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZleHBpcnkiQAoRQ3JlYXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIOCgZzZWNyZXQYAiABKAkiGwoNR2V0S2V5UmVxdWVzdBIKCgJpZBgBIAEoCSItCg5HZXRLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5IoUBCg9MaXN0S2V5c1JlcXVlc3QSEAoIb3duZXJfaWQYASABKAkSJAoIa2V5X3R5cGUYAiABKA4yEi5hcGlrZXkudjEuS2V5VHlwZRITCgthY3RpdmVfb25seRgDIAEoCBIRCglwYWdlX3NpemUYBCABKAUSEgoKcGFnZV90b2tlbhgFIAEoCSJJChBMaXN0S2V5c1Jlc3BvbnNlEhwKBGtleXMYASADKAsyDi5hcGlrZXkudjEuS2V5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJgChBVcGRhdGVLZXlSZXF1ZXN0EhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkSLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIjAKEVVwZGF0ZUtleVJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkiVQoQUmV2b2tlS2V5UmVxdWVzdBIKCgJpZBgBIAEoCRInCgZyZWFzb24YAiABKA4yFy5hcGlrZXkudjEuUmV2b2tlUmVhc29uEgwKBG5vdGUYAyABKAkiQgoRUmV2b2tlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIQCghyZXZpc2lvbhgCIAEoAyJPChBFeHBpcmVLZXlSZXF1ZXN0EgoKAmlkGAEgASgJEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIwChFFeHBpcmVLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5Im8KEFJvdGF0ZUtleVJlcXVlc3QSCgoCaWQYASABKAkSJQoEbW9kZRgCIAEoDjIXLmFwaWtleS52MS5Sb3RhdGlvbk1vZGUSKAoFZ3JhY2UYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iQAoRUm90YXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIOCgZzZWNyZXQYAiABKAkiJQoXQ29tcGxldGVSb3RhdGlvblJlcXVlc3QSCgoCaWQYASABKAkiNwoYQ29tcGxldGVSb3RhdGlvblJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkiTQoUTGlzdFJvdGF0aW9uc1JlcXVlc3QSDgoGa2V5X2lkGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIsMCCghSb3RhdGlvbhIKCgJpZBgBIAEoCRIOCgZrZXlfaWQYAiABKAkSJQoEbW9kZRgDIAEoDjIXLmFwaWtleS52MS5Sb3RhdGlvbk1vZGUSLgoKc3RhcnRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDWNvbXBsZXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCG9sZF91c2VzGAcgASgDEjUKEWxhc3Rfb2xkX3VzZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9sYXN0X29sZF91c2VfaXAYCSABKAkiWAoVTGlzdFJvdGF0aW9uc1Jlc3BvbnNlEiYKCXJvdGF0aW9ucxgBIAMoCzITLmFwaWtleS52MS5Sb3RhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiRwoSVmVyaWZ5QXVkaXRSZXF1ZXN0EjEKDmV4cGVjdGVkX2hlYWRzGAEgAygLMhkuYXBpa2V5LnYxLkF1ZGl0Q2hhaW5IZWFkIpUBChNWZXJpZnlBdWRpdFJlc3BvbnNlEg4KBmludGFjdBgBIAEoCBIWCg5jaGVja2VkX2V2ZW50cxgCIAEoAxIsCgxmaXJzdF9kZWZlY3QYAyABKAsyFi5hcGlrZXkudjEuQXVkaXREZWZlY3QSKAoFaGVhZHMYBCADKAsyGS5hcGlrZXkudjEuQXVkaXRDaGFpbkhlYWQimwEKFExpc3RBbm9tYWxpZXNSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIkCgR0eXBlGAIgASgOMhYuYXBpa2V5LnYxLkFub21hbHlUeXBlEiYKBXN0YXRlGAMgASgOMhcuYXBpa2V5LnYxLkFub21hbHlTdGF0ZRIRCglwYWdlX3NpemUYBCABKAUSEgoKcGFnZV90b2tlbhgFIAEoCSJXChVMaXN0QW5vbWFsaWVzUmVzcG9uc2USJQoJYW5vbWFsaWVzGAEgAygLMhIuYXBpa2V5LnYxLkFub21hbHkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiMKFVJlc29sdmVBbm9tYWx5UmVxdWVzdBIKCgJpZBgBIAEoCSI9ChZSZXNvbHZlQW5vbWFseVJlc3BvbnNlEiMKB2Fub21hbHkYASABKAsyEi5hcGlrZXkudjEuQW5vbWFseSJEChJXYXRjaEFsZXJ0c1JlcXVlc3QSLgoKc2luY2VfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiNgoTV2F0Y2hBbGVydHNSZXNwb25zZRIfCgVhbGVydBgBIAEoCzIQLmFwaWtleS52MS5BbGVydCIRCg9HZXRTdGF0c1JlcXVlc3QiwwMKEEdldFN0YXRzUmVzcG9uc2USRQoOa2V5c19ieV9zdGF0dXMYASADKAsyLS5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5LZXlzQnlTdGF0dXNFbnRyeRJBCgxrZXlzX2J5X3R5cGUYAiADKAsyKy5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5LZXlzQnlUeXBlRW50cnkSSwoRZXZlbnRzX2J5X291dGNvbWUYAyADKAsyMC5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5FdmVudHNCeU91dGNvbWVFbnRyeRIUCgxhdWRpdF9ldmVudHMYBCABKAMSEAoIbG9ja291dHMYBSABKAMSEAoIcmV2aXNpb24YBiABKAMaMwoRS2V5c0J5U3RhdHVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ARoxCg9LZXlzQnlUeXBlRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ARo2ChRFdmVudHNCeU91dGNvbWVFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBIqQCChZMaXN0QXVkaXRFdmVudHNSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIVCg1jYWxsZXJfa2V5X2lkGAIgASgJEg4KBm1ldGhvZBgDIAEoCRIPCgdvdXRjb21lGAQgASgJEhEKCWNsaWVudF9pcBgFIAEoCRIqCgtzZWNyZXRfc2xvdBgGIAEoDjIVLmFwaWtleS52MS5TZWNyZXRTbG90Ei4KCnN0YXJ0X3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglwYWdlX3NpemUYCSABKAUSEgoKcGFnZV90b2tlbhgKIAEoCSJZChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIlCgZldmVudHMYASADKAsyFS5hcGlrZXkudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiPAoTTGlzdExvY2tvdXRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJNCgdMb2Nrb3V0EhEKCWNsaWVudF9pcBgBIAEoCRIvCgtleHBpcmVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVQoUTGlzdExvY2tvdXRzUmVzcG9uc2USJAoIbG9ja291dHMYASADKAsyEi5hcGlrZXkudjEuTG9ja291dBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiKAoTQ2xlYXJMb2Nrb3V0UmVxdWVzdBIRCgljbGllbnRfaXAYASABKAkiFgoUQ2xlYXJMb2Nrb3V0UmVzcG9uc2UytAoKC0FwaUtleUFkbWluEkYKCUNyZWF0ZUtleRIbLmFwaWtleS52MS5DcmVhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLkNyZWF0ZUtleVJlc3BvbnNlEj0KBkdldEtleRIYLmFwaWtleS52MS5HZXRLZXlSZXF1ZXN0GhkuYXBpa2V5LnYxLkdldEtleVJlc3BvbnNlEkMKCExpc3RLZXlzEhouYXBpa2V5LnYxLkxpc3RLZXlzUmVxdWVzdBobLmFwaWtleS52MS5MaXN0S2V5c1Jlc3BvbnNlEkYKCVVwZGF0ZUtleRIbLmFwaWtleS52MS5VcGRhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlVwZGF0ZUtleVJlc3BvbnNlEkYKCVJldm9rZUtleRIbLmFwaWtleS52MS5SZXZva2VLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlJldm9rZUtleVJlc3BvbnNlEkYKCUV4cGlyZUtleRIbLmFwaWtleS52MS5FeHBpcmVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLkV4cGlyZUtleVJlc3BvbnNlEkYKCVJvdGF0ZUtleRIbLmFwaWtleS52MS5Sb3RhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlJvdGF0ZUtleVJlc3BvbnNlElsKEENvbXBsZXRlUm90YXRpb24SIi5hcGlrZXkudjEuQ29tcGxldGVSb3RhdGlvblJlcXVlc3QaIy5hcGlrZXkudjEuQ29tcGxldGVSb3RhdGlvblJlc3BvbnNlElIKDUxpc3RSb3RhdGlvbnMSHy5hcGlrZXkudjEuTGlzdFJvdGF0aW9uc1JlcXVlc3QaIC5hcGlrZXkudjEuTGlzdFJvdGF0aW9uc1Jlc3BvbnNlEkMKCEdldFN0YXRzEhouYXBpa2V5LnYxLkdldFN0YXRzUmVxdWVzdBobLmFwaWtleS52MS5HZXRTdGF0c1Jlc3BvbnNlElgKD0xpc3RBdWRpdEV2ZW50cxIhLmFwaWtleS52MS5MaXN0QXVkaXRFdmVudHNSZXF1ZXN0GiIuYXBpa2V5LnYxLkxpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEkwKC1ZlcmlmeUF1ZGl0Eh0uYXBpa2V5LnYxLlZlcmlmeUF1ZGl0UmVxdWVzdBoeLmFwaWtleS52MS5WZXJpZnlBdWRpdFJlc3BvbnNlElIKDUxpc3RBbm9tYWxpZXMSHy5hcGlrZXkudjEuTGlzdEFub21hbGllc1JlcXVlc3QaIC5hcGlrZXkudjEuTGlzdEFub21hbGllc1Jlc3BvbnNlElUKDlJlc29sdmVBbm9tYWx5EiAuYXBpa2V5LnYxLlJlc29sdmVBbm9tYWx5UmVxdWVzdBohLmFwaWtleS52MS5SZXNvbHZlQW5vbWFseVJlc3BvbnNlEk4KC1dhdGNoQWxlcnRzEh0uYXBpa2V5LnYxLldhdGNoQWxlcnRzUmVxdWVzdBoeLmFwaWtleS52MS5XYXRjaEFsZXJ0c1Jlc3BvbnNlMAESTwoMTGlzdExvY2tvdXRzEh4uYXBpa2V5LnYxLkxpc3RMb2Nrb3V0c1JlcXVlc3QaHy5hcGlrZXkudjEuTGlzdExvY2tvdXRzUmVzcG9uc2USTwoMQ2xlYXJMb2Nrb3V0Eh4uYXBpa2V5LnYxLkNsZWFyTG9ja291dFJlcXVlc3QaHy5hcGlrZXkudjEuQ2xlYXJMb2Nrb3V0UmVzcG9uc2ViBnByb3RvMw", [file_apikey_v1_audit, file_apikey_v1_key, file_apikey_v1_watch, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
+  fileDesc("ChVhcGlrZXkvdjEvYWRtaW4ucHJvdG8SCWFwaWtleS52MSLeAwoQQ3JlYXRlS2V5UmVxdWVzdBIMCgRuYW1lGAEgASgJEhAKCG93bmVyX2lkGAIgASgJEiQKCGtleV90eXBlGAMgASgOMhIuYXBpa2V5LnYxLktleVR5cGUSDgoGc2NvcGVzGAQgAygJEikKC3JhdGVfbGltaXRzGAUgAygLMhQuYXBpa2V5LnYxLlJhdGVMaW1pdBIZChFyYXRlX2xpbWl0X2J1Y2tldBgGIAEoCRIxCgtleHBpcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIABIoCgN0dGwYCCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25IABIUCgxpcF9hbGxvd2xpc3QYCSADKAkSOwoIbWV0YWRhdGEYCiADKAsyKS5hcGlrZXkudjEuQ3JlYXRlS2V5UmVxdWVzdC5NZXRhZGF0YUVudHJ5EhIKCnJlcXVlc3RfaWQYCyABKAkSLwoMcm90YXRlX2V2ZXJ5GAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZleHBpcnkiQAoRQ3JlYXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIOCgZzZWNyZXQYAiABKAkinAMKC0ltcG9ydGVkS2V5EgwKBG5hbWUYASABKAkSEAoIb3duZXJfaWQYAiABKAkSJAoIa2V5X3R5cGUYAyABKA4yEi5hcGlrZXkudjEuS2V5VHlwZRIOCgZzY29wZXMYBCADKAkSKQoLcmF0ZV9saW1pdHMYBSADKAsyFC5hcGlrZXkudjEuUmF0ZUxpbWl0EhkKEXJhdGVfbGltaXRfYnVja2V0GAYgASgJEi8KC2V4cGlyZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxpcF9hbGxvd2xpc3QYCCADKAkSNgoIbWV0YWRhdGEYCSADKAsyJC5hcGlrZXkudjEuSW1wb3J0ZWRLZXkuTWV0YWRhdGFFbnRyeRIvCgxyb3RhdGVfZXZlcnkYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIa2V5X2hhc2gYCyABKAkaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIlAKEUltcG9ydEtleXNSZXF1ZXN0EiQKBGtleXMYASADKAsyFi5hcGlrZXkudjEuSW1wb3J0ZWRLZXkSFQoNdmFsaWRhdGVfb25seRgCIAEoCCJCChJJbXBvcnRLZXlzUmVzcG9uc2USLAoHcmVzdWx0cxgBIAMoCzIbLmFwaWtleS52MS5JbXBvcnRLZXlzUmVzdWx0IkIKEEltcG9ydEtleXNSZXN1bHQSCgoCaWQYASABKAkSEAoIZXhpc3RpbmcYAiABKAgSEAoIcHJvYmxlbXMYAyADKAkiGwoNR2V0S2V5UmVxdWVzdBIKCgJpZBgBIAEoCSItCg5HZXRLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5IoUBCg9MaXN0S2V5c1JlcXVlc3QSEAoIb3duZXJfaWQYASABKAkSJAoIa2V5X3R5cGUYAiABKA4yEi5hcGlrZXkudjEuS2V5VHlwZRITCgthY3RpdmVfb25seRgDIAEoCBIRCglwYWdlX3NpemUYBCABKAUSEgoKcGFnZV90b2tlbhgFIAEoCSJJChBMaXN0S2V5c1Jlc3BvbnNlEhwKBGtleXMYASADKAsyDi5hcGlrZXkudjEuS2V5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJgChBVcGRhdGVLZXlSZXF1ZXN0EhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkSLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIjAKEVVwZGF0ZUtleVJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkiVQoQUmV2b2tlS2V5UmVxdWVzdBIKCgJpZBgBIAEoCRInCgZyZWFzb24YAiABKA4yFy5hcGlrZXkudjEuUmV2b2tlUmVhc29uEgwKBG5vdGUYAyABKAkiQgoRUmV2b2tlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIQCghyZXZpc2lvbhgCIAEoAyJPChBFeHBpcmVLZXlSZXF1ZXN0EgoKAmlkGAEgASgJEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIwChFFeHBpcmVLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5Im8KEFJvdGF0ZUtleVJlcXVlc3QSCgoCaWQYASABKAkSJQoEbW9kZRgCIAEoDjIXLmFwaWtleS52MS5Sb3RhdGlvbk1vZGUSKAoFZ3JhY2UYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iQAoRUm90YXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIOCgZzZWNyZXQYAiABKAkiJQoXQ29tcGxldGVSb3RhdGlvblJlcXVlc3QSCgoCaWQYASABKAkiNwoYQ29tcGxldGVSb3RhdGlvblJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkiTQoUTGlzdFJvdGF0aW9uc1JlcXVlc3QSDgoGa2V5X2lkGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIsMCCghSb3RhdGlvbhIKCgJpZBgBIAEoCRIOCgZrZXlfaWQYAiABKAkSJQoEbW9kZRgDIAEoDjIXLmFwaWtleS52MS5Sb3RhdGlvbk1vZGUSLgoKc3RhcnRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDWNvbXBsZXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCG9sZF91c2VzGAcgASgDEjUKEWxhc3Rfb2xkX3VzZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9sYXN0X29sZF91c2VfaXAYCSABKAkiWAoVTGlzdFJvdGF0aW9uc1Jlc3BvbnNlEiYKCXJvdGF0aW9ucxgBIAMoCzITLmFwaWtleS52MS5Sb3RhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiRwoSVmVyaWZ5QXVkaXRSZXF1ZXN0EjEKDmV4cGVjdGVkX2hlYWRzGAEgAygLMhkuYXBpa2V5LnYxLkF1ZGl0Q2hhaW5IZWFkIpUBChNWZXJpZnlBdWRpdFJlc3BvbnNlEg4KBmludGFjdBgBIAEoCBIWCg5jaGVja2VkX2V2ZW50cxgCIAEoAxIsCgxmaXJzdF9kZWZlY3QYAyABKAsyFi5hcGlrZXkudjEuQXVkaXREZWZlY3QSKAoFaGVhZHMYBCADKAsyGS5hcGlrZXkudjEuQXVkaXRDaGFpbkhlYWQimwEKFExpc3RBbm9tYWxpZXNSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIkCgR0eXBlGAIgASgOMhYuYXBpa2V5LnYxLkFub21hbHlUeXBlEiYKBXN0YXRlGAMgASgOMhcuYXBpa2V5LnYxLkFub21hbHlTdGF0ZRIRCglwYWdlX3NpemUYBCABKAUSEgoKcGFnZV90b2tlbhgFIAEoCSJXChVMaXN0QW5vbWFsaWVzUmVzcG9uc2USJQoJYW5vbWFsaWVzGAEgAygLMhIuYXBpa2V5LnYxLkFub21hbHkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiMKFVJlc29sdmVBbm9tYWx5UmVxdWVzdBIKCgJpZBgBIAEoCSI9ChZSZXNvbHZlQW5vbWFseVJlc3BvbnNlEiMKB2Fub21hbHkYASABKAsyEi5hcGlrZXkudjEuQW5vbWFseSJEChJXYXRjaEFsZXJ0c1JlcXVlc3QSLgoKc2luY2VfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiNgoTV2F0Y2hBbGVydHNSZXNwb25zZRIfCgVhbGVydBgBIAEoCzIQLmFwaWtleS52MS5BbGVydCIRCg9HZXRTdGF0c1JlcXVlc3QiwwMKEEdldFN0YXRzUmVzcG9uc2USRQoOa2V5c19ieV9zdGF0dXMYASADKAsyLS5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5LZXlzQnlTdGF0dXNFbnRyeRJBCgxrZXlzX2J5X3R5cGUYAiADKAsyKy5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5LZXlzQnlUeXBlRW50cnkSSwoRZXZlbnRzX2J5X291dGNvbWUYAyADKAsyMC5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5FdmVudHNCeU91dGNvbWVFbnRyeRIUCgxhdWRpdF9ldmVudHMYBCABKAMSEAoIbG9ja291dHMYBSABKAMSEAoIcmV2aXNpb24YBiABKAMaMwoRS2V5c0J5U3RhdHVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ARoxCg9LZXlzQnlUeXBlRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ARo2ChRFdmVudHNCeU91dGNvbWVFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBIqQCChZMaXN0QXVkaXRFdmVudHNSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIVCg1jYWxsZXJfa2V5X2lkGAIgASgJEg4KBm1ldGhvZBgDIAEoCRIPCgdvdXRjb21lGAQgASgJEhEKCWNsaWVudF9pcBgFIAEoCRIqCgtzZWNyZXRfc2xvdBgGIAEoDjIVLmFwaWtleS52MS5TZWNyZXRTbG90Ei4KCnN0YXJ0X3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglwYWdlX3NpemUYCSABKAUSEgoKcGFnZV90b2tlbhgKIAEoCSJZChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIlCgZldmVudHMYASADKAsyFS5hcGlrZXkudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiPAoTTGlzdExvY2tvdXRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJNCgdMb2Nrb3V0EhEKCWNsaWVudF9pcBgBIAEoCRIvCgtleHBpcmVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVQoUTGlzdExvY2tvdXRzUmVzcG9uc2USJAoIbG9ja291dHMYASADKAsyEi5hcGlrZXkudjEuTG9ja291dBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiKAoTQ2xlYXJMb2Nrb3V0UmVxdWVzdBIRCgljbGllbnRfaXAYASABKAkiFgoUQ2xlYXJMb2Nrb3V0UmVzcG9uc2Uy/woKC0FwaUtleUFkbWluEkYKCUNyZWF0ZUtleRIbLmFwaWtleS52MS5DcmVhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLkNyZWF0ZUtleVJlc3BvbnNlEj0KBkdldEtleRIYLmFwaWtleS52MS5HZXRLZXlSZXF1ZXN0GhkuYXBpa2V5LnYxLkdldEtleVJlc3BvbnNlEkkKCkltcG9ydEtleXMSHC5hcGlrZXkudjEuSW1wb3J0S2V5c1JlcXVlc3QaHS5hcGlrZXkudjEuSW1wb3J0S2V5c1Jlc3BvbnNlEkMKCExpc3RLZXlzEhouYXBpa2V5LnYxLkxpc3RLZXlzUmVxdWVzdBobLmFwaWtleS52MS5MaXN0S2V5c1Jlc3BvbnNlEkYKCVVwZGF0ZUtleRIbLmFwaWtleS52MS5VcGRhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlVwZGF0ZUtleVJlc3BvbnNlEkYKCVJldm9rZUtleRIbLmFwaWtleS52MS5SZXZva2VLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlJldm9rZUtleVJlc3BvbnNlEkYKCUV4cGlyZUtleRIbLmFwaWtleS52MS5FeHBpcmVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLkV4cGlyZUtleVJlc3BvbnNlEkYKCVJvdGF0ZUtleRIbLmFwaWtleS52MS5Sb3RhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlJvdGF0ZUtleVJlc3BvbnNlElsKEENvbXBsZXRlUm90YXRpb24SIi5hcGlrZXkudjEuQ29tcGxldGVSb3RhdGlvblJlcXVlc3QaIy5hcGlrZXkudjEuQ29tcGxldGVSb3RhdGlvblJlc3BvbnNlElIKDUxpc3RSb3RhdGlvbnMSHy5hcGlrZXkudjEuTGlzdFJvdGF0aW9uc1JlcXVlc3QaIC5hcGlrZXkudjEuTGlzdFJvdGF0aW9uc1Jlc3BvbnNlEkMKCEdldFN0YXRzEhouYXBpa2V5LnYxLkdldFN0YXRzUmVxdWVzdBobLmFwaWtleS52MS5HZXRTdGF0c1Jlc3BvbnNlElgKD0xpc3RBdWRpdEV2ZW50cxIhLmFwaWtleS52MS5MaXN0QXVkaXRFdmVudHNSZXF1ZXN0GiIuYXBpa2V5LnYxLkxpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEkwKC1ZlcmlmeUF1ZGl0Eh0uYXBpa2V5LnYxLlZlcmlmeUF1ZGl0UmVxdWVzdBoeLmFwaWtleS52MS5WZXJpZnlBdWRpdFJlc3BvbnNlElIKDUxpc3RBbm9tYWxpZXMSHy5hcGlrZXkudjEuTGlzdEFub21hbGllc1JlcXVlc3QaIC5hcGlrZXkudjEuTGlzdEFub21hbGllc1Jlc3BvbnNlElUKDlJlc29sdmVBbm9tYWx5EiAuYXBpa2V5LnYxLlJlc29sdmVBbm9tYWx5UmVxdWVzdBohLmFwaWtleS52MS5SZXNvbHZlQW5vbWFseVJlc3BvbnNlEk4KC1dhdGNoQWxlcnRzEh0uYXBpa2V5LnYxLldhdGNoQWxlcnRzUmVxdWVzdBoeLmFwaWtleS52MS5XYXRjaEFsZXJ0c1Jlc3BvbnNlMAESTwoMTGlzdExvY2tvdXRzEh4uYXBpa2V5LnYxLkxpc3RMb2Nrb3V0c1JlcXVlc3QaHy5hcGlrZXkudjEuTGlzdExvY2tvdXRzUmVzcG9uc2USTwoMQ2xlYXJMb2Nrb3V0Eh4uYXBpa2V5LnYxLkNsZWFyTG9ja291dFJlcXVlc3QaHy5hcGlrZXkudjEuQ2xlYXJMb2Nrb3V0UmVzcG9uc2ViBnByb3RvMw", [file_apikey_v1_audit, file_apikey_v1_key, file_apikey_v1_watch, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * A new key.
@@ -158,6 +158,182 @@ export const CreateKeyResponseSchema: GenMessage<CreateKeyResponse> = /*@__PURE_
   messageDesc(file_apikey_v1_admin, 1);
 
 /**
+ * A key of another system.
+ *
+ * @generated from message apikey.v1.ImportedKey
+ */
+export type ImportedKey = Message<"apikey.v1.ImportedKey"> & {
+  /**
+   * Required, up to 1 024 characters.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Required, up to 1 024 characters.
+   *
+   * @generated from field: string owner_id = 2;
+   */
+  ownerId: string;
+
+  /**
+   * Required.
+   *
+   * @generated from field: apikey.v1.KeyType key_type = 3;
+   */
+  keyType: KeyType;
+
+  /**
+   * At least one; see Key.scopes. Scopes that begin with `apikeys` can be given only by a caller that holds them.
+   *
+   * @generated from field: repeated string scopes = 4;
+   */
+  scopes: string[];
+
+  /**
+   * See Key.rate_limits.
+   *
+   * @generated from field: repeated apikey.v1.RateLimit rate_limits = 5;
+   */
+  rateLimits: RateLimit[];
+
+  /**
+   * See Key.rate_limit_bucket.
+   *
+   * @generated from field: string rate_limit_bucket = 6;
+   */
+  rateLimitBucket: string;
+
+  /**
+   * When the key expires, which may be over; absent: never.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 7;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * See Key.ip_allowlist.
+   *
+   * @generated from field: repeated string ip_allowlist = 8;
+   */
+  ipAllowlist: string[];
+
+  /**
+   * See Key.metadata.
+   *
+   * @generated from field: map<string, string> metadata = 9;
+   */
+  metadata: { [key: string]: string };
+
+  /**
+   * See Key.rotate_every.
+   *
+   * @generated from field: google.protobuf.Duration rotate_every = 10;
+   */
+  rotateEvery?: Duration | undefined;
+
+  /**
+   * Required: SHA-256 of the whole secret, 64 lower-case hex. A secret of another shape than this service's own is
+   * looked up only where ACCEPT_IMPORTED_SHAPES is set.
+   *
+   * @generated from field: string key_hash = 11;
+   */
+  keyHash: string;
+};
+
+/**
+ * Describes the message apikey.v1.ImportedKey.
+ * Use `create(ImportedKeySchema)` to create a new message.
+ */
+export const ImportedKeySchema: GenMessage<ImportedKey> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 2);
+
+/**
+ * Keys to take over.
+ *
+ * @generated from message apikey.v1.ImportKeysRequest
+ */
+export type ImportKeysRequest = Message<"apikey.v1.ImportKeysRequest"> & {
+  /**
+   * 1 to 1 000, no two with one hash.
+   *
+   * @generated from field: repeated apikey.v1.ImportedKey keys = 1;
+   */
+  keys: ImportedKey[];
+
+  /**
+   * Only says what would happen, with the problems of each key as data.
+   *
+   * @generated from field: bool validate_only = 2;
+   */
+  validateOnly: boolean;
+};
+
+/**
+ * Describes the message apikey.v1.ImportKeysRequest.
+ * Use `create(ImportKeysRequestSchema)` to create a new message.
+ */
+export const ImportKeysRequestSchema: GenMessage<ImportKeysRequest> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 3);
+
+/**
+ * What became of each key.
+ *
+ * @generated from message apikey.v1.ImportKeysResponse
+ */
+export type ImportKeysResponse = Message<"apikey.v1.ImportKeysResponse"> & {
+  /**
+   * In the order of the request.
+   *
+   * @generated from field: repeated apikey.v1.ImportKeysResult results = 1;
+   */
+  results: ImportKeysResult[];
+};
+
+/**
+ * Describes the message apikey.v1.ImportKeysResponse.
+ * Use `create(ImportKeysResponseSchema)` to create a new message.
+ */
+export const ImportKeysResponseSchema: GenMessage<ImportKeysResponse> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 4);
+
+/**
+ * What became of a key.
+ *
+ * @generated from message apikey.v1.ImportKeysResult
+ */
+export type ImportKeysResult = Message<"apikey.v1.ImportKeysResult"> & {
+  /**
+   * The key's id; empty where it was only validated and would be made.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Its hash was known already, and nothing was changed.
+   *
+   * @generated from field: bool existing = 2;
+   */
+  existing: boolean;
+
+  /**
+   * With validate_only: what is wrong with it, as `field: description`.
+   *
+   * @generated from field: repeated string problems = 3;
+   */
+  problems: string[];
+};
+
+/**
+ * Describes the message apikey.v1.ImportKeysResult.
+ * Use `create(ImportKeysResultSchema)` to create a new message.
+ */
+export const ImportKeysResultSchema: GenMessage<ImportKeysResult> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 5);
+
+/**
  * Which key.
  *
  * @generated from message apikey.v1.GetKeyRequest
@@ -176,7 +352,7 @@ export type GetKeyRequest = Message<"apikey.v1.GetKeyRequest"> & {
  * Use `create(GetKeyRequestSchema)` to create a new message.
  */
 export const GetKeyRequestSchema: GenMessage<GetKeyRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 2);
+  messageDesc(file_apikey_v1_admin, 6);
 
 /**
  * The key.
@@ -197,7 +373,7 @@ export type GetKeyResponse = Message<"apikey.v1.GetKeyResponse"> & {
  * Use `create(GetKeyResponseSchema)` to create a new message.
  */
 export const GetKeyResponseSchema: GenMessage<GetKeyResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 3);
+  messageDesc(file_apikey_v1_admin, 7);
 
 /**
  * Which keys.
@@ -246,7 +422,7 @@ export type ListKeysRequest = Message<"apikey.v1.ListKeysRequest"> & {
  * Use `create(ListKeysRequestSchema)` to create a new message.
  */
 export const ListKeysRequestSchema: GenMessage<ListKeysRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 4);
+  messageDesc(file_apikey_v1_admin, 8);
 
 /**
  * One page of keys.
@@ -274,7 +450,7 @@ export type ListKeysResponse = Message<"apikey.v1.ListKeysResponse"> & {
  * Use `create(ListKeysResponseSchema)` to create a new message.
  */
 export const ListKeysResponseSchema: GenMessage<ListKeysResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 5);
+  messageDesc(file_apikey_v1_admin, 9);
 
 /**
  * A change.
@@ -303,7 +479,7 @@ export type UpdateKeyRequest = Message<"apikey.v1.UpdateKeyRequest"> & {
  * Use `create(UpdateKeyRequestSchema)` to create a new message.
  */
 export const UpdateKeyRequestSchema: GenMessage<UpdateKeyRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 6);
+  messageDesc(file_apikey_v1_admin, 10);
 
 /**
  * The changed key.
@@ -324,7 +500,7 @@ export type UpdateKeyResponse = Message<"apikey.v1.UpdateKeyResponse"> & {
  * Use `create(UpdateKeyResponseSchema)` to create a new message.
  */
 export const UpdateKeyResponseSchema: GenMessage<UpdateKeyResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 7);
+  messageDesc(file_apikey_v1_admin, 11);
 
 /**
  * Which key to end, and why.
@@ -359,7 +535,7 @@ export type RevokeKeyRequest = Message<"apikey.v1.RevokeKeyRequest"> & {
  * Use `create(RevokeKeyRequestSchema)` to create a new message.
  */
 export const RevokeKeyRequestSchema: GenMessage<RevokeKeyRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 8);
+  messageDesc(file_apikey_v1_admin, 12);
 
 /**
  * The revoked key.
@@ -387,7 +563,7 @@ export type RevokeKeyResponse = Message<"apikey.v1.RevokeKeyResponse"> & {
  * Use `create(RevokeKeyResponseSchema)` to create a new message.
  */
 export const RevokeKeyResponseSchema: GenMessage<RevokeKeyResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 9);
+  messageDesc(file_apikey_v1_admin, 13);
 
 /**
  * Which key expires, and when.
@@ -415,7 +591,7 @@ export type ExpireKeyRequest = Message<"apikey.v1.ExpireKeyRequest"> & {
  * Use `create(ExpireKeyRequestSchema)` to create a new message.
  */
 export const ExpireKeyRequestSchema: GenMessage<ExpireKeyRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 10);
+  messageDesc(file_apikey_v1_admin, 14);
 
 /**
  * The changed key.
@@ -436,7 +612,7 @@ export type ExpireKeyResponse = Message<"apikey.v1.ExpireKeyResponse"> & {
  * Use `create(ExpireKeyResponseSchema)` to create a new message.
  */
 export const ExpireKeyResponseSchema: GenMessage<ExpireKeyResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 11);
+  messageDesc(file_apikey_v1_admin, 15);
 
 /**
  * Which key to rotate, and how.
@@ -473,7 +649,7 @@ export type RotateKeyRequest = Message<"apikey.v1.RotateKeyRequest"> & {
  * Use `create(RotateKeyRequestSchema)` to create a new message.
  */
 export const RotateKeyRequestSchema: GenMessage<RotateKeyRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 12);
+  messageDesc(file_apikey_v1_admin, 16);
 
 /**
  * The rotated key.
@@ -501,7 +677,7 @@ export type RotateKeyResponse = Message<"apikey.v1.RotateKeyResponse"> & {
  * Use `create(RotateKeyResponseSchema)` to create a new message.
  */
 export const RotateKeyResponseSchema: GenMessage<RotateKeyResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 13);
+  messageDesc(file_apikey_v1_admin, 17);
 
 /**
  * Whose rotation to end.
@@ -522,7 +698,7 @@ export type CompleteRotationRequest = Message<"apikey.v1.CompleteRotationRequest
  * Use `create(CompleteRotationRequestSchema)` to create a new message.
  */
 export const CompleteRotationRequestSchema: GenMessage<CompleteRotationRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 14);
+  messageDesc(file_apikey_v1_admin, 18);
 
 /**
  * The key, with its new secret only.
@@ -543,7 +719,7 @@ export type CompleteRotationResponse = Message<"apikey.v1.CompleteRotationRespon
  * Use `create(CompleteRotationResponseSchema)` to create a new message.
  */
 export const CompleteRotationResponseSchema: GenMessage<CompleteRotationResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 15);
+  messageDesc(file_apikey_v1_admin, 19);
 
 /**
  * Which rotations.
@@ -578,7 +754,7 @@ export type ListRotationsRequest = Message<"apikey.v1.ListRotationsRequest"> & {
  * Use `create(ListRotationsRequestSchema)` to create a new message.
  */
 export const ListRotationsRequestSchema: GenMessage<ListRotationsRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 16);
+  messageDesc(file_apikey_v1_admin, 20);
 
 /**
  * One rotation of a key.
@@ -655,7 +831,7 @@ export type Rotation = Message<"apikey.v1.Rotation"> & {
  * Use `create(RotationSchema)` to create a new message.
  */
 export const RotationSchema: GenMessage<Rotation> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 17);
+  messageDesc(file_apikey_v1_admin, 21);
 
 /**
  * One page of rotations.
@@ -683,7 +859,7 @@ export type ListRotationsResponse = Message<"apikey.v1.ListRotationsResponse"> &
  * Use `create(ListRotationsResponseSchema)` to create a new message.
  */
 export const ListRotationsResponseSchema: GenMessage<ListRotationsResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 18);
+  messageDesc(file_apikey_v1_admin, 22);
 
 /**
  * What must still be there.
@@ -704,7 +880,7 @@ export type VerifyAuditRequest = Message<"apikey.v1.VerifyAuditRequest"> & {
  * Use `create(VerifyAuditRequestSchema)` to create a new message.
  */
 export const VerifyAuditRequestSchema: GenMessage<VerifyAuditRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 19);
+  messageDesc(file_apikey_v1_admin, 23);
 
 /**
  * Whether the audit is what was written.
@@ -746,7 +922,7 @@ export type VerifyAuditResponse = Message<"apikey.v1.VerifyAuditResponse"> & {
  * Use `create(VerifyAuditResponseSchema)` to create a new message.
  */
 export const VerifyAuditResponseSchema: GenMessage<VerifyAuditResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 20);
+  messageDesc(file_apikey_v1_admin, 24);
 
 /**
  * Which anomalies. Filters combine with AND.
@@ -795,7 +971,7 @@ export type ListAnomaliesRequest = Message<"apikey.v1.ListAnomaliesRequest"> & {
  * Use `create(ListAnomaliesRequestSchema)` to create a new message.
  */
 export const ListAnomaliesRequestSchema: GenMessage<ListAnomaliesRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 21);
+  messageDesc(file_apikey_v1_admin, 25);
 
 /**
  * One page of anomalies.
@@ -823,7 +999,7 @@ export type ListAnomaliesResponse = Message<"apikey.v1.ListAnomaliesResponse"> &
  * Use `create(ListAnomaliesResponseSchema)` to create a new message.
  */
 export const ListAnomaliesResponseSchema: GenMessage<ListAnomaliesResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 22);
+  messageDesc(file_apikey_v1_admin, 26);
 
 /**
  * Which anomaly is dealt with.
@@ -844,7 +1020,7 @@ export type ResolveAnomalyRequest = Message<"apikey.v1.ResolveAnomalyRequest"> &
  * Use `create(ResolveAnomalyRequestSchema)` to create a new message.
  */
 export const ResolveAnomalyRequestSchema: GenMessage<ResolveAnomalyRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 23);
+  messageDesc(file_apikey_v1_admin, 27);
 
 /**
  * The anomaly, RESOLVED.
@@ -865,7 +1041,7 @@ export type ResolveAnomalyResponse = Message<"apikey.v1.ResolveAnomalyResponse">
  * Use `create(ResolveAnomalyResponseSchema)` to create a new message.
  */
 export const ResolveAnomalyResponseSchema: GenMessage<ResolveAnomalyResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 24);
+  messageDesc(file_apikey_v1_admin, 28);
 
 /**
  * From when on.
@@ -886,7 +1062,7 @@ export type WatchAlertsRequest = Message<"apikey.v1.WatchAlertsRequest"> & {
  * Use `create(WatchAlertsRequestSchema)` to create a new message.
  */
 export const WatchAlertsRequestSchema: GenMessage<WatchAlertsRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 25);
+  messageDesc(file_apikey_v1_admin, 29);
 
 /**
  * One alert.
@@ -907,7 +1083,7 @@ export type WatchAlertsResponse = Message<"apikey.v1.WatchAlertsResponse"> & {
  * Use `create(WatchAlertsResponseSchema)` to create a new message.
  */
 export const WatchAlertsResponseSchema: GenMessage<WatchAlertsResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 26);
+  messageDesc(file_apikey_v1_admin, 30);
 
 /**
  * Nothing to say.
@@ -922,7 +1098,7 @@ export type GetStatsRequest = Message<"apikey.v1.GetStatsRequest"> & {
  * Use `create(GetStatsRequestSchema)` to create a new message.
  */
 export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 27);
+  messageDesc(file_apikey_v1_admin, 31);
 
 /**
  * Counts, as of now.
@@ -978,7 +1154,7 @@ export type GetStatsResponse = Message<"apikey.v1.GetStatsResponse"> & {
  * Use `create(GetStatsResponseSchema)` to create a new message.
  */
 export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 28);
+  messageDesc(file_apikey_v1_admin, 32);
 
 /**
  * Which events. Filters combine with AND.
@@ -1062,7 +1238,7 @@ export type ListAuditEventsRequest = Message<"apikey.v1.ListAuditEventsRequest">
  * Use `create(ListAuditEventsRequestSchema)` to create a new message.
  */
 export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 29);
+  messageDesc(file_apikey_v1_admin, 33);
 
 /**
  * One page of the log.
@@ -1090,7 +1266,7 @@ export type ListAuditEventsResponse = Message<"apikey.v1.ListAuditEventsResponse
  * Use `create(ListAuditEventsResponseSchema)` to create a new message.
  */
 export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 30);
+  messageDesc(file_apikey_v1_admin, 34);
 
 /**
  * Which page.
@@ -1118,7 +1294,7 @@ export type ListLockoutsRequest = Message<"apikey.v1.ListLockoutsRequest"> & {
  * Use `create(ListLockoutsRequestSchema)` to create a new message.
  */
 export const ListLockoutsRequestSchema: GenMessage<ListLockoutsRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 31);
+  messageDesc(file_apikey_v1_admin, 35);
 
 /**
  * An address that is locked out.
@@ -1146,7 +1322,7 @@ export type Lockout = Message<"apikey.v1.Lockout"> & {
  * Use `create(LockoutSchema)` to create a new message.
  */
 export const LockoutSchema: GenMessage<Lockout> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 32);
+  messageDesc(file_apikey_v1_admin, 36);
 
 /**
  * One page of lockouts.
@@ -1174,7 +1350,7 @@ export type ListLockoutsResponse = Message<"apikey.v1.ListLockoutsResponse"> & {
  * Use `create(ListLockoutsResponseSchema)` to create a new message.
  */
 export const ListLockoutsResponseSchema: GenMessage<ListLockoutsResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 33);
+  messageDesc(file_apikey_v1_admin, 37);
 
 /**
  * Which address.
@@ -1195,7 +1371,7 @@ export type ClearLockoutRequest = Message<"apikey.v1.ClearLockoutRequest"> & {
  * Use `create(ClearLockoutRequestSchema)` to create a new message.
  */
 export const ClearLockoutRequestSchema: GenMessage<ClearLockoutRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 34);
+  messageDesc(file_apikey_v1_admin, 38);
 
 /**
  * Cleared.
@@ -1210,7 +1386,7 @@ export type ClearLockoutResponse = Message<"apikey.v1.ClearLockoutResponse"> & {
  * Use `create(ClearLockoutResponseSchema)` to create a new message.
  */
 export const ClearLockoutResponseSchema: GenMessage<ClearLockoutResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_admin, 35);
+  messageDesc(file_apikey_v1_admin, 39);
 
 /**
  * Administration. Needs `authorization: Bearer <key>` with the scope `apikeys:admin`; the calls that only read also
@@ -1238,6 +1414,18 @@ export const ApiKeyAdmin: GenService<{
     methodKind: "unary";
     input: typeof GetKeyRequestSchema;
     output: typeof GetKeyResponseSchema;
+  },
+  /**
+   * Takes keys over from another system by the SHA-256 of their secrets, which work on as they are. All of a call's keys
+   * are checked before one is written; a key whose hash is known already is left as it is, so a call can be repeated.
+   * Each key that is made has an audit event of its own.
+   *
+   * @generated from rpc apikey.v1.ApiKeyAdmin.ImportKeys
+   */
+  importKeys: {
+    methodKind: "unary";
+    input: typeof ImportKeysRequestSchema;
+    output: typeof ImportKeysResponseSchema;
   },
   /**
    * Keys, oldest first. Also with `apikeys:audit`.

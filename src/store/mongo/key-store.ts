@@ -1,4 +1,4 @@
-import type { Filter, FindOptions, OptionalUnlessRequiredId, UpdateFilter } from 'mongodb';
+import type { Filter, FindOptions, UpdateFilter } from 'mongodb';
 import { ApiError } from '../../keys/errors.ts';
 import type { Key } from '../../keys/key.ts';
 import { KEY_TYPES } from '../../keys/key.ts';
@@ -7,6 +7,7 @@ import type {
   Clock,
   DueTime,
   Found,
+  Holder,
   Inserted,
   KeyChange,
   KeyCounts,
@@ -22,24 +23,15 @@ import type { MongoAuditLog } from './audit-log.ts';
 import type { MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, toApiError } from './errors.ts';
 import type { FreshReads } from './fresh-reads.ts';
+import { KeyChanges } from './key-changes.ts';
 import type { Registry } from './registry.ts';
-import {
-  ABANDONED_MS,
-  afterTime,
-  type KeyDoc,
-  keyFields,
-  toEvent,
-  toKey,
-  toWaitingDoc,
-  type WaitingDoc,
-} from './rows.ts';
+import { Revisions } from './revisions.ts';
+import { afterTime, type KeyDoc, keyFields, toKey, toWaitingDoc, type WaitingDoc } from './rows.ts';
 import { waitForOthers } from './sharing.ts';
 
-const KEPT_CHANGES = 1_000;
 const KEPT_OPS = 16;
 /** Events that may wait in one key document; revoking and expiring are exempt. */
 const MAX_OUTBOX = 32;
-const SWEEP_KEYS = 100;
 
 const DUE_FIELDS: Readonly<Record<DueTime, string>> = {
   ROTATION_GRACE: 'rotation.expire_time',
@@ -65,8 +57,8 @@ export class MongoKeyStore implements KeyStore {
   readonly #registry: Registry;
   readonly #reads: FreshReads;
   readonly #clock: Clock;
-  /** The newest revision this process has seen. */
-  #seen = 0;
+  readonly #revisions: Revisions;
+  readonly #changes: KeyChanges;
 
   constructor({ database, audit, registry, reads, clock }: MongoKeyStoreParts) {
     this.#reads = reads;
@@ -74,14 +66,16 @@ export class MongoKeyStore implements KeyStore {
     this.#audit = audit;
     this.#registry = registry;
     this.#clock = clock;
+    this.#revisions = new Revisions(database);
+    this.#changes = new KeyChanges(database, audit, this.#revisions);
   }
 
   async findByHash(secretHash: string, minRevision = 0): Promise<Found> {
-    if (minRevision > this.#seen) {
+    if (minRevision > this.#revisions.seen) {
       const revision = await this.revision();
       if (revision < minRevision) throw revisionNotReached(minRevision, revision);
     }
-    const revision = this.#seen;
+    const revision = this.#revisions.seen;
     const doc = await this.#one((options) =>
       this.#database.keys.findOne({ 'secrets.hash': secretHash }, options),
     );
@@ -140,16 +134,57 @@ export class MongoKeyStore implements KeyStore {
     const event = this.#audit.events.create(entry);
     const waiting = toWaitingDoc(event, 'CREATED');
     try {
-      const doc = { ...documentOf(key), outbox: [waiting], ops: [event.id] };
-      await inTime((limits) => this.#database.keys.insertOne(doc, { ...limits }));
+      await inTime((limits) => this.#database.keys.insertOne(carrying(key, waiting), { ...limits }));
     } catch (error) {
       const failure = failureOf(error);
       if (failure === 'OTHER') throw toApiError(error);
-      if (!(await this.#tookPlace(key.id, event.id))) {
+      if (!(await this.#changes.tookPlace(key.id, event.id))) {
         return failure === 'DUPLICATE' ? this.#collision(key) : fail(error);
       }
     }
-    return { outcome: 'INSERTED', key: await this.#finish(key, waiting) };
+    return { outcome: 'INSERTED', key: await this.#changes.finish(key, waiting) };
+  }
+
+  /** One write for all; what the answer leaves open is asked of the documents. */
+  async insertMany(items: Parameters<KeyStore['insertMany']>[0]): Promise<readonly Inserted[]> {
+    if (items.length === 0) return [];
+    const waiting = items.map(({ entry }) => toWaitingDoc(this.#audit.events.create(entry), 'CREATED'));
+    const docs = items.map(({ key }, i) => carrying(key, waiting[i] as WaitingDoc));
+    let failure: unknown;
+    try {
+      await inTime((limits) => this.#database.keys.insertMany(docs, { ordered: false, ...limits }));
+    } catch (error) {
+      if (failureOf(error) === 'OTHER') throw toApiError(error);
+      failure = error;
+    }
+    const there = failure === undefined ? undefined : await this.#changes.whichTookPlace(docs);
+    const made = items.flatMap(({ key }, i) =>
+      there === undefined || there.has(key.id) ? [{ key, waiting: waiting[i] as WaitingDoc }] : [],
+    );
+    const finished = await this.#changes.finishMany(made);
+    // Perhaps they are still on their way: the next try finds them.
+    if (finished.size < items.length && failureOf(failure) === 'AWAY') fail(failure);
+    return items.map(({ key }) => {
+      const stored = finished.get(key.id);
+      return stored === undefined ? { outcome: 'COLLISION' } : { outcome: 'INSERTED', key: stored };
+    });
+  }
+
+  async holdersOf(secretHashes: readonly string[]): Promise<ReadonlyMap<string, Holder>> {
+    const hashes = [...secretHashes];
+    const retired = await guarded((limits) =>
+      this.#database.retired.find({ _id: { $in: hashes } }, limits).toArray(),
+    );
+    const holders = new Map(
+      retired.map((row): [string, Holder] => [row._id, { keyId: row.key_id, retired: true }]),
+    );
+    const projection = { 'secrets.hash': 1 };
+    const docs = await guarded((limits) =>
+      this.#database.keys.find({ 'secrets.hash': { $in: hashes } }, { projection, ...limits }).toArray(),
+    );
+    for (const doc of docs)
+      for (const { hash } of doc.secrets) holders.set(hash, { keyId: doc._id, retired: false });
+    return holders;
   }
 
   async replace(
@@ -180,9 +215,9 @@ export class MongoKeyStore implements KeyStore {
     } catch (error) {
       if (failureOf(error) === 'OTHER') throw toApiError(error);
       // Unknown outcome: the document says whether it took place. If not, a late arrival fails on the etag.
-      if (!(await this.#tookPlace(key.id, event.id))) fail(error);
+      if (!(await this.#changes.tookPlace(key.id, event.id))) fail(error);
     }
-    const stored = await this.#finish(key, waiting);
+    const stored = await this.#changes.finish(key, waiting);
     // What others have read before it was published they may use for as long as their leases last.
     if (effects?.narrows ?? true) await waitForOthers(this.#registry);
     return stored;
@@ -215,103 +250,22 @@ export class MongoKeyStore implements KeyStore {
     });
   }
 
-  /** What was published after revision `after`: undefined when that is further back than what is remembered. */
-  async readChanges(after: number, limits: FindOptions) {
-    const doc = await this.#database.meta.findOne({ _id: 'revision' }, limits);
-    const revision = this.#see(doc?.revision ?? 0);
-    const recent = (doc?.recent ?? []).filter((change) => change.revision > after);
-    const changes = recent.map((change) => ({
-      revision: change.revision,
-      keyId: change.key_id,
-      change: change.change as KeyChange,
-    }));
-    return { revision, changes: after >= 0 && recent.length === revision - after ? changes : undefined };
+  /** For the poll, which has limits of its own. */
+  readChanges(after: number, limits: FindOptions) {
+    return this.#revisions.changesSince(after, limits);
   }
 
   changesSince(revision: number) {
-    return guarded((limits) => this.readChanges(revision, limits));
+    return guarded((limits) => this.#revisions.changesSince(revision, limits));
   }
 
-  async revision(): Promise<number> {
-    const doc = await guarded((limits) =>
-      this.#database.meta.findOne({ _id: 'revision' }, { projection: { revision: 1 }, ...limits }),
-    );
-    return this.#see(doc?.revision ?? 0);
+  revision(): Promise<number> {
+    return this.#revisions.read();
   }
 
-  /** Publishes and moves what crashed processes left in key documents. Answers how many events it moved. */
-  async finishAbandoned(): Promise<number> {
-    const before = new Date(this.#clock.now() - ABANDONED_MS);
-    // The range on the id lets the index find just the keys whose outbox is not empty.
-    const docs = await guarded((limits) =>
-      this.#database.keys
-        .find({ 'outbox.id': { $gt: '' } }, limits)
-        .limit(SWEEP_KEYS)
-        .toArray(),
-    );
-    let moved = 0;
-    for (const doc of docs) {
-      for (const left of doc.outbox.filter(({ time }) => time < before)) {
-        await this.#finish(toKey(doc), left);
-        moved++;
-      }
-    }
-    return moved;
-  }
-
-  /** After the write: publish, move the event, take it out of the document. Each step may be done twice. */
-  async #finish(key: Key, waiting: WaitingDoc): Promise<Key> {
-    const revision = await this.#publish(key.id, waiting.change);
-    await this.#remember(key.id, waiting);
-    await this.#audit.append(toEvent(waiting));
-    await guarded((limits) =>
-      this.#database.keys.updateOne(
-        { _id: key.id },
-        { $pull: { outbox: { id: waiting.id } }, $max: { revision } },
-        { ...limits },
-      ),
-    );
-    return { ...key, revision };
-  }
-
-  /** The number and the key become visible together, in one update of one document. */
-  async #publish(keyId: string, change: string): Promise<number> {
-    const next = { $add: ['$revision', 1] };
-    const entry = { revision: next, key_id: keyId, change };
-    const pipeline = [
-      {
-        $set: {
-          revision: next,
-          recent: { $slice: [{ $concatArrays: ['$recent', [entry]] }, -KEPT_CHANGES] },
-        },
-      },
-    ];
-    const options = { returnDocument: 'after', projection: { revision: 1 } } as const;
-    const doc = await guarded((limits) =>
-      this.#database.meta.findOneAndUpdate({ _id: 'revision' }, pipeline, { ...options, ...limits }),
-    );
-    return this.#see(doc?.revision ?? 0);
-  }
-
-  #see(revision: number): number {
-    this.#seen = Math.max(this.#seen, revision);
-    return revision;
-  }
-
-  /** The records of rotations that the change began or completed. */
-  async #remember(keyId: string, { begun, completed }: WaitingDoc): Promise<void> {
-    const { rotations } = this.#database;
-    if (completed !== undefined) {
-      const update = { $set: { complete_time: completed.time } };
-      await guarded((limits) =>
-        rotations.updateOne({ _id: completed.id }, update, { upsert: true, ...limits }),
-      );
-    }
-    if (begun === undefined) return;
-    const { id, ...fields } = begun;
-    // A sweeper may come late: these never change, and what was completed since stays so.
-    const update = { $set: { key_id: keyId, ...fields } };
-    await guarded((limits) => rotations.updateOne({ _id: id }, update, { upsert: true, ...limits }));
+  /** Publishes and moves what crashed processes left in key documents. */
+  finishAbandoned(): Promise<void> {
+    return this.#changes.finishAbandoned(this.#clock.now());
   }
 
   async #retire(keyId: string, hashes: readonly string[]): Promise<void> {
@@ -341,14 +295,6 @@ export class MongoKeyStore implements KeyStore {
     }
   }
 
-  async #tookPlace(id: string, op: string): Promise<boolean> {
-    return (
-      (await guarded((limits) =>
-        this.#database.keys.findOne({ _id: id, ops: op }, { projection: { _id: 1 }, ...limits }),
-      )) !== null
-    );
-  }
-
   async #collision(key: Key): Promise<Inserted> {
     if (key.requestId === undefined) return { outcome: 'COLLISION' };
     const request_id = key.requestId;
@@ -367,8 +313,9 @@ export class MongoKeyStore implements KeyStore {
   }
 }
 
-function documentOf(key: Key): OptionalUnlessRequiredId<KeyDoc> {
-  return { _id: key.id, ...keyFields(key).set, revision: 0, outbox: [], ops: [] };
+/** A new document with the event that makes it. */
+function carrying(key: Key, waiting: WaitingDoc): KeyDoc {
+  return { _id: key.id, ...keyFields(key).set, revision: 0, outbox: [waiting], ops: [waiting.id] };
 }
 
 function fail(error: unknown): never {

@@ -4,6 +4,7 @@ import type {
   AuditEntry,
   DueTime,
   Found,
+  Holder,
   Inserted,
   KeyChange,
   KeyCounts,
@@ -125,6 +126,23 @@ export class SqliteKeyStore implements KeyStore {
       return { outcome: 'REQUEST_ID_USED', key: toKey(holder) };
     }
     return { outcome: 'COLLISION' };
+  }
+
+  /** Each is a write of its own; the committer puts them into one transaction. */
+  insertMany(items: Parameters<KeyStore['insertMany']>[0]): Promise<readonly Inserted[]> {
+    return Promise.all(items.map(({ key, entry }) => this.insert(key, entry)));
+  }
+
+  async holdersOf(secretHashes: readonly string[]): Promise<ReadonlyMap<string, Holder>> {
+    const holders = new Map<string, Holder>();
+    const read = async (table: string, retired: boolean) => {
+      const sql = `SELECT hash, key_id FROM ${table} WHERE hash IN (SELECT value FROM json_each(?))`;
+      for (const { hash, key_id } of await this.#database.query(sql, [JSON.stringify(secretHashes)]))
+        holders.set(String(hash), { keyId: String(key_id), retired });
+    };
+    await read('api_key_retired_secrets', true);
+    await read('api_key_secrets', false);
+    return holders;
   }
 
   async replace(

@@ -70,6 +70,50 @@ export function keyStoreContract(adapter: Adapter): void {
       expect((await events()).map(({ keyId }) => keyId)).toEqual([key.id]);
     });
 
+    it('stores many keys, each with its event and a number of its own, and names those that collide', async () => {
+      const { key: first, secret } = keyWith();
+      await store.keys.insert(first, entryWith({ keyId: first.id }));
+      const many = Array.from({ length: 40 }, () => keyWith().key);
+      const sameSecret = keyWith({ secrets: first.secrets }).key;
+      const items = [...many.slice(0, 20), sameSecret, ...many.slice(20)].map((key) => ({
+        key,
+        entry: entryWith({ keyId: key.id, method: 'apikey.v1.ApiKeyAdmin/ImportKeys' }),
+      }));
+      const inserted = await store.keys.insertMany(items);
+      expect(inserted.map(({ outcome }) => outcome)).toEqual(
+        items.map(({ key }) => (key === sameSecret ? 'COLLISION' : 'INSERTED')),
+      );
+      const stored = await allPages((page) => store.keys.list({}, page));
+      const made = stored.filter(({ id }) => many.some((key) => key.id === id));
+      expect(made.map(({ revision }) => revision).sort((a, b) => a - b)).toEqual(many.map((_, i) => i + 2));
+      expect(stored.find(({ id }) => id === sameSecret.id)).toBeUndefined();
+      const { changes } = await store.keys.changesSince(1);
+      expect(new Map(changes?.map(({ revision, keyId }) => [revision, keyId]))).toEqual(
+        new Map(made.map(({ revision, id }) => [revision, id])),
+      );
+      const told = (await events()).map(({ keyId }) => keyId);
+      expect(told.sort()).toEqual([first.id, ...many.map(({ id }) => id)].sort());
+      expect((await store.keys.findByHash(hashSecret(secret))).key?.id).toBe(first.id);
+      expect(await store.keys.insertMany([])).toEqual([]);
+    });
+
+    it('names who holds secrets, and who did', async () => {
+      const { key, secret } = keyWith();
+      const retired = [hashSecret('retired'), hashSecret('also retired')];
+      await store.keys.insert(key, entryWith());
+      const effects = { retired, narrows: false };
+      await store.keys.replace({ ...key, etag: 'e2' }, key.etag, 'ROTATED', entryWith(), effects);
+      const hashes = [hashSecret(secret), ...retired, hashSecret('nobody')];
+      expect(await store.keys.holdersOf(hashes)).toEqual(
+        new Map([
+          [hashes[0], { keyId: key.id, retired: false }],
+          [hashes[1], { keyId: key.id, retired: true }],
+          [hashes[2], { keyId: key.id, retired: true }],
+        ]),
+      );
+      expect(await store.keys.holdersOf([])).toEqual(new Map());
+    });
+
     it('lets one of many win a secret, and a version', async () => {
       const { key } = keyWith();
       const racers = Array.from({ length: 12 }, () => keyWith({ secrets: key.secrets }).key);

@@ -1,0 +1,75 @@
+import type { ApiKeyAdmin, ImportedKey as ImportedKeyMessage } from '../../gen/apikey/v1/admin_pb.ts';
+import { Violations } from '../keys/errors.ts';
+import type { ImportedKey, ImportKeys, ImportResult } from '../keys/import-keys.ts';
+import * as fields from '../keys/key-fields.ts';
+import { timeOf } from './convert.ts';
+import type { ServiceImplementation } from './method.ts';
+import { newKeyFieldsOf } from './new-key.ts';
+import { ADMIN, checked } from './requests.ts';
+
+const HASH = /^[0-9a-f]{64}$/;
+
+/** ImportKeys of ApiKeyAdmin. */
+export function importMethods({ importKeys }: { readonly importKeys: ImportKeys }) {
+  return {
+    importKeys: {
+      access: ADMIN,
+      async handle({ keys, validateOnly }, origin) {
+        const items = checked((found) => {
+          if (keys.length < 1 || keys.length > fields.BOUNDS.importedKeys)
+            found.add('keys', `1 to ${fields.BOUNDS.importedKeys}`);
+          const read = readAll(keys);
+          // As data, where only that was asked for.
+          if (validateOnly) return read;
+          for (const [i, { problems }] of read.entries())
+            for (const { field, description } of problems) found.add(`keys[${i}].${field}`, description);
+          return read;
+        });
+        if (!validateOnly) {
+          const results = await importKeys.run(items, origin);
+          // Each key that was made has its own event already.
+          const event = results.every(({ existing }) => existing) ? { event: {} } : {};
+          return { message: { results: results.map(toResult) }, ...event };
+        }
+        const checks = await importKeys.check(items, origin);
+        const results = checks.map((check, i) => ({
+          ...toResult(check),
+          problems: [...(items[i]?.problems ?? []), ...check.problems].map(
+            ({ field, description }) => `${field}: ${description}`,
+          ),
+        }));
+        return { message: { results }, event: { reason: 'validate_only' } };
+      },
+    },
+  } satisfies Partial<ServiceImplementation<typeof ApiKeyAdmin>>;
+}
+
+function toResult({ keyId, existing }: ImportResult) {
+  return { id: keyId ?? '', existing };
+}
+
+/** Each key, with what is wrong with its fields. */
+function readAll(keys: readonly ImportedKeyMessage[]) {
+  const places = new Map<string, number>();
+  return keys.map((message, i) => {
+    const found = new Violations();
+    const item = importedKeyOf(found, message);
+    const before = places.get(item.secretHash);
+    if (before !== undefined) found.add('key_hash', `the same as of keys[${before}]`);
+    places.set(item.secretHash, i);
+    return { ...item, problems: found.found };
+  });
+}
+
+function importedKeyOf(found: Violations, message: ImportedKeyMessage): ImportedKey {
+  if (!HASH.test(message.keyHash)) found.add('key_hash', 'SHA-256 as 64 lower-case hex digits');
+  return {
+    secretHash: message.keyHash,
+    key: {
+      ...newKeyFieldsOf(found, message),
+      requestId: '',
+      // It may be over: a file that is imported again must not have become wrong.
+      expireTime: timeOf(found, 'expire_time', message.expireTime),
+    },
+  };
+}

@@ -1,0 +1,67 @@
+import type { FindOptions } from 'mongodb';
+import type { KeyChange, PublishedChange } from '../../keys/ports.ts';
+import type { MongoDatabase } from './database.ts';
+import { guarded } from './errors.ts';
+
+const KEPT_CHANGES = 1_000;
+
+/** The one counter of changes, with the last of them (protocols.md H). */
+export class Revisions {
+  readonly #database: MongoDatabase;
+  /** The newest revision this process has seen. */
+  #seen = 0;
+
+  constructor(database: MongoDatabase) {
+    this.#database = database;
+  }
+
+  get seen(): number {
+    return this.#seen;
+  }
+
+  /** Numbers and keys become visible together, in one update of one document. Answers the first one's number. */
+  async publish(changes: readonly { readonly keyId: string; readonly change: string }[]): Promise<number> {
+    const number = (i: number) => ({ $add: ['$revision', i + 1] });
+    const entries = changes.map(({ keyId, change }, i) => ({ revision: number(i), key_id: keyId, change }));
+    const pipeline = [
+      {
+        $set: {
+          revision: number(changes.length - 1),
+          recent: { $slice: [{ $concatArrays: ['$recent', entries] }, -KEPT_CHANGES] },
+        },
+      },
+    ];
+    const options = { returnDocument: 'after', projection: { revision: 1 } } as const;
+    const doc = await guarded((limits) =>
+      this.#database.meta.findOneAndUpdate({ _id: 'revision' }, pipeline, { ...options, ...limits }),
+    );
+    return this.#see(doc?.revision ?? 0) - changes.length + 1;
+  }
+
+  async read(): Promise<number> {
+    const doc = await guarded((limits) =>
+      this.#database.meta.findOne({ _id: 'revision' }, { projection: { revision: 1 }, ...limits }),
+    );
+    return this.#see(doc?.revision ?? 0);
+  }
+
+  /** What was published after a revision: undefined when that is further back than what is remembered. */
+  async changesSince(after: number, limits: FindOptions) {
+    const doc = await this.#database.meta.findOne({ _id: 'revision' }, limits);
+    const revision = this.#see(doc?.revision ?? 0);
+    const recent = (doc?.recent ?? []).filter((change) => change.revision > after);
+    const changes = recent.map(
+      (change): PublishedChange => ({
+        revision: change.revision,
+        keyId: change.key_id,
+        change: change.change as KeyChange,
+      }),
+    );
+    return { revision, changes: after >= 0 && recent.length === revision - after ? changes : undefined };
+  }
+
+  #see(revision: number): number {
+    this.#seen = Math.max(this.#seen, revision);
+    return revision;
+  }
+}
