@@ -6,6 +6,8 @@ import { adminKey, localOrigin } from './bootstrap.ts';
 import { apiKeyCommand } from './cli/api-key.ts';
 import { auditCommand } from './cli/audit.ts';
 import { CliError, EXIT } from './cli/client.ts';
+import { completionCommand } from './cli/completion.ts';
+import { giteaCommand, n8nCommand } from './cli/integrations.ts';
 import { alertsCommand, anomaliesCommand } from './cli/notices.ts';
 import { table } from './cli/output.ts';
 import { type Config, ConfigError, readConfig, settingsInUse } from './config.ts';
@@ -17,6 +19,10 @@ import { StartError } from './store/store.ts';
 import { createLogger, type Logger, redact } from './telemetry.ts';
 
 const SOFTWARE_FAILURE = 70;
+
+interface JsonOption {
+  readonly json?: boolean;
+}
 
 const print = (text: string) => void process.stdout.write(`${text}\n`);
 
@@ -52,7 +58,7 @@ async function serveCommand(): Promise<void> {
 }
 
 /** For whoever can reach the store itself: a new admin key when the last one is lost. */
-async function recoverCommand(): Promise<void> {
+async function recoverCommand({ json }: JsonOption): Promise<void> {
   const { config, logger } = setUp();
   const store = await openConfiguredStore(config, systemClock, logger);
   try {
@@ -70,26 +76,26 @@ async function recoverCommand(): Promise<void> {
       localOrigin('apikeyd/recover', systemClock),
     );
     logger.info({ key_id: made.key.id }, 'made an admin key; its secret is on standard output, once');
-    print(made.secret);
+    print(json ? JSON.stringify({ id: made.key.id, secret: made.secret }, null, 2) : made.secret);
   } finally {
     await store.close();
   }
 }
 
 /** Exit 1 when something is not as it should be. */
-async function doctorCommand(): Promise<void> {
-  const findings = await examine(readConfig(process.env), new Date());
-  const rows = findings.map(({ what, ok, text }) => [ok ? 'ok' : 'WRONG', what, redact(text)]);
-  print(table(['', 'WHAT', 'FOUND'], rows));
+async function doctorCommand({ json }: JsonOption): Promise<void> {
+  const examined = await examine(readConfig(process.env), new Date());
+  const findings = examined.map(({ what, ok, text }) => ({ what, ok, text: redact(text) }));
+  const rows = findings.map(({ what, ok, text }) => [ok ? 'ok' : 'WRONG', what, text]);
+  print(json ? JSON.stringify({ findings }, null, 2) : table(['', 'WHAT', 'FOUND'], rows));
   if (findings.some(({ ok }) => !ok)) process.exitCode = EXIT.denied;
 }
 
 /** Each setting with its value, but never a secret one. */
-function configTable(env: NodeJS.ProcessEnv): string {
-  return table(
-    ['SETTING', 'VALUE', 'FROM'],
-    settingsInUse(env).map(({ name, value, origin }) => [name, value, origin]),
-  );
+function configCommand({ json }: JsonOption): void {
+  const settings = settingsInUse(process.env);
+  const rows = settings.map(({ name, value, origin }) => [name, value, origin]);
+  print(json ? JSON.stringify({ settings }, null, 2) : table(['SETTING', 'VALUE', 'FROM'], rows));
 }
 
 /** One line, and the exit code that says what kind of failure it was. */
@@ -114,26 +120,44 @@ program
   .action(serveCommand);
 program
   .command('doctor')
-  .description('look for what would stop a server from working here')
+  .description('look for what would stop a server from working here; exit 1 when something would')
+  .option('--json', 'print JSON')
   .action(doctorCommand);
 program
   .command('config')
   .description('print the settings, their values and where those come from')
-  .action(() => print(configTable(process.env)));
-program.command('recover').description('make a new admin key, straight on the store').action(recoverCommand);
+  .option('--json', 'print JSON')
+  .action(configCommand);
+program
+  .command('recover')
+  .description('make a new admin key, straight on the store')
+  .option('--json', 'print JSON')
+  .action(recoverCommand);
 const defaults = {
   address: process.env.APIKEYD_ADDRESS || '127.0.0.1:50051',
   keyFile: process.env.APIKEYD_KEY_FILE || './data/admin.key',
   owner: process.env.USER || 'unowned',
+  gitea: {
+    name: process.env.GITEA_USERNAME ?? '',
+    password: process.env.GITEA_PASSWORD ?? '',
+    oneTimePassword: process.env.GITEA_OTP ?? '',
+  },
+  n8n: {
+    name: process.env.N8N_LOGIN_ID ?? '',
+    password: process.env.N8N_PASSWORD ?? '',
+    oneTimePassword: process.env.N8N_MFA_CODE ?? '',
+  },
 };
 const exit = (code: number) => {
   process.exitCode = code;
 };
-for (const command of [apiKeyCommand, auditCommand, anomaliesCommand, alertsCommand]) {
+const groups = [apiKeyCommand, auditCommand, anomaliesCommand, alertsCommand, giteaCommand, n8nCommand];
+for (const command of groups) {
   const group = command(defaults, print, exit);
   program.addCommand(group);
   for (const command of [group, ...group.commands]) command.exitOverride();
 }
+program.addCommand(completionCommand(program, print));
 for (const command of program.commands) command.exitOverride();
 
 try {

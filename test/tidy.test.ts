@@ -23,7 +23,10 @@ const MAY_IMPORT: Record<string, { rooms: string[]; packages: RegExp }> = {
     packages: /^(node:|lru-cache$|rate-limiter-flexible)/,
   },
   'store/mongo': { rooms: ['store', 'keys', 'audit'], packages: /^(node:|mongodb$|rate-limiter-flexible)/ },
-  cli: { rooms: ['cli', 'gen'], packages: /^(node:|@bufbuild\/protobuf|@connectrpc\/|commander$)/ },
+  cli: {
+    rooms: ['cli', 'gen'],
+    packages: /^(node:|@bufbuild\/protobuf|@connectrpc\/|commander$|csv-parse\/sync$)/,
+  },
 };
 const ENTRIES = ['src/main.ts', 'src/store/sqlite/thread.ts'];
 

@@ -15,7 +15,9 @@ import {
   RevokeReasonSchema,
 } from '../../gen/apikey/v1/key_pb.ts';
 import { addMoreKeyCommands } from './api-key-more.ts';
+import { createFromFile, type FileOptions, importFile } from './bulk.ts';
 import {
+  CliError,
   type ClientDefaults,
   type Clients,
   type ConnectionOptions,
@@ -23,7 +25,7 @@ import {
   runner,
   withConnection,
 } from './client.ts';
-import { json, type Print, table, time } from './output.ts';
+import { json, type Print, state, table, time } from './output.ts';
 import { describeRotate, type RotateOptions, rotate } from './rotate.ts';
 import {
   collect,
@@ -39,9 +41,10 @@ import {
 } from './values.ts';
 
 interface CreateOptions extends ConnectionOptions {
-  readonly keyType: KeyType;
-  readonly scope: readonly string[];
+  readonly keyType?: KeyType;
+  readonly scope?: readonly string[];
   readonly owner: string;
+  readonly from?: string;
   readonly ttl?: number;
   readonly expiresAt?: Date;
   readonly rateLimit?: readonly ReturnType<typeof rateLimit>[];
@@ -71,22 +74,32 @@ interface RevokeOptions extends ConnectionOptions {
   readonly note?: string;
 }
 
-const CREATE_EXAMPLE =
-  '\nExample: apikeyd api-key create ci --key-type service --scope traces:read --rate-limit 100/60s';
+const CREATE_EXAMPLES = `
+Examples:
+  apikeyd api-key create ci --key-type service --scope traces:read --rate-limit 100/60s
+  apikeyd api-key create --from keys.csv > secrets.csv
+
+The first line of a CSV file names its columns: name, owner, type, scopes, limits, bucket, expires, addresses,
+metadata, rotate_every. Blanks or semicolons are between the items of one column:
+  name,type,scopes,limits
+  ci,service,traces:read traces:write,100/60s burst=10/1s`;
+
+const IMPORT_EXAMPLE = `
+Example: apikeyd api-key import keys.csv
+
+A file as of "api-key create --from" with one column more, hash: the SHA-256 of the secret, 64 hex digits. The whole
+file is checked before anything is written. Secrets of another shape than audit_v1_… work where the server has
+ACCEPT_IMPORTED_SHAPES=true.`;
 
 /** `apikeyd api-key …`: keys, over gRPC. `exit` is told the exit code of a command that has run. */
 export function apiKeyCommand(defaults: ClientDefaults, print: Print, exit: (code: number) => void): Command {
   const group = new Command('api-key').description('make, look at, change and end keys');
   const run = runner(exit);
 
-  withConnection(group.command('create <name>'), defaults)
+  withConnection(group.command('create [name]'), defaults)
     .description('make a key; its secret is printed once')
-    .requiredOption(
-      '--key-type <type>',
-      'system, user, service, integration or emergency',
-      word(KeyTypeSchema),
-    )
-    .requiredOption('--scope <scope>', 'what it grants, e.g. traces:read; may be repeated', collect(String))
+    .option('--key-type <type>', 'system, user, service, integration or emergency', word(KeyTypeSchema))
+    .option('--scope <scope>', 'what it grants, e.g. traces:read; may be repeated', collect(String))
     .option('--owner <id>', 'who it belongs to', defaults.owner)
     .option('--ttl <days>', 'days until it expires', wholeNumber)
     .option('--expires-at <time>', 'when it expires, e.g. 2027-01-31T12:00:00Z', isoTime)
@@ -96,9 +109,22 @@ export function apiKeyCommand(defaults: ClientDefaults, print: Print, exit: (cod
     .option('--metadata <name=value>', 'of your own; may be repeated', collect(pair))
     .option('--rotate-every <length>', 'raise an alert when its secret is older, e.g. 90d', seconds)
     .option('--request-id <id>', 'makes a repetition safe')
+    .option('--from <file>', 'instead: one key a line of CSV or JSON lines, see below; - is standard input')
     .option('--quiet', 'print the secret only')
-    .addHelpText('after', CREATE_EXAMPLE)
-    .action(run((clients, options: CreateOptions, name) => create(clients, options, name, print)));
+    .addHelpText('after', CREATE_EXAMPLES)
+    .action(
+      run((clients, options: CreateOptions, name: string | undefined) =>
+        options.from === undefined
+          ? create(clients, options, name, print)
+          : createFromFile(clients, onlyFile(options, name), options.from, print),
+      ),
+    );
+
+  withConnection(group.command('import <file>'), defaults)
+    .description('take keys over from another system, by the SHA-256 of their secrets; can be repeated')
+    .option('--owner <id>', 'who keys belong to whose line names nobody', defaults.owner)
+    .addHelpText('after', IMPORT_EXAMPLE)
+    .action(run((clients, options: FileOptions, file) => importFile(clients, options, file, print)));
 
   withConnection(group.command('list'), defaults)
     .description('list keys, oldest first')
@@ -138,18 +164,36 @@ export function apiKeyCommand(defaults: ClientDefaults, print: Print, exit: (cod
   return group;
 }
 
+/** A file says all of its keys: what else is given would be lost. */
+function onlyFile(options: CreateOptions, name: string | undefined): CreateOptions {
+  const {
+    from: _from,
+    owner: _owner,
+    json: _json,
+    quiet: _quiet,
+    address: _a,
+    keyFile: _k,
+    ...more
+  } = options;
+  if (name !== undefined || Object.keys(more).length > 0)
+    throw new CliError(EXIT.usage, '--from says all about the keys: no name and no other options beside it');
+  return options;
+}
+
 async function create(
   { admin }: Clients,
   options: CreateOptions,
-  name: string,
+  name: string | undefined,
   print: Print,
 ): Promise<number> {
-  const { ttl, expiresAt } = options;
+  const { ttl, expiresAt, keyType, scope } = options;
+  if (name === undefined || keyType === undefined || scope === undefined)
+    throw new CliError(EXIT.usage, 'a key needs a name, --key-type and --scope; or make many with --from');
   const answer = await admin.createKey({
     name,
     ownerId: options.owner,
-    keyType: options.keyType,
-    scopes: [...options.scope],
+    keyType,
+    scopes: [...scope],
     rateLimits: toRateLimits(options.rateLimit ?? []),
     rateLimitBucket: options.bucket ?? '',
     ipAllowlist: [...(options.allowIp ?? [])],
@@ -225,7 +269,7 @@ async function validate(
   const reasons = answer.reasons.map((reason) => nameOf(DecisionSchema, reason)).join(', ');
   const decision = nameOf(DecisionSchema, answer.decision);
   const lines = [
-    answer.reasons.length > 1 ? `${decision} (${reasons})` : decision,
+    answer.reasons.length > 1 ? `${state(decision)} (${reasons})` : state(decision),
     answer.keyId,
     ...limits,
   ].filter(Boolean);

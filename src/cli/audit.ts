@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fromJson, toJson } from '@bufbuild/protobuf';
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { Command } from 'commander';
 import { VerifyAuditResponseSchema } from '../../gen/apikey/v1/admin_pb.ts';
 import {
@@ -17,12 +19,14 @@ import {
   runner,
   withConnection,
 } from './client.ts';
-import { json, type Print, table, time } from './output.ts';
+import { json, type Print, Progress, state, table, time } from './output.ts';
 import { nameOf, wholeNumber } from './values.ts';
 
 /** A million events take seconds; a store of many millions may take this. */
 const VERIFY_MS = 3_600_000;
 const PAGE = 1_000;
+const TAIL_MS = 1_000;
+const LATE_MS = 15_000;
 
 interface ListOptions extends ConnectionOptions {
   readonly key?: string;
@@ -31,13 +35,17 @@ interface ListOptions extends ConnectionOptions {
   readonly limit: number;
 }
 
+interface TailOptions extends ListOptions {
+  readonly all?: boolean;
+}
+
 interface VerifyOptions extends ConnectionOptions {
   readonly heads?: string;
 }
 
 /** `apikeyd audit …`: what was asked, answered and changed, over gRPC. */
 export function auditCommand(defaults: ClientDefaults, print: Print, exit: (code: number) => void): Command {
-  const group = new Command('audit').description('list, export and verify the audit');
+  const group = new Command('audit').description('list, follow, export and verify the audit');
   const run = runner(exit);
 
   withConnection(group.command('list'), defaults)
@@ -47,6 +55,14 @@ export function auditCommand(defaults: ClientDefaults, print: Print, exit: (code
     .option('--client-ip <address>', 'only from there')
     .option('--limit <n>', 'at most so many', wholeNumber, 100)
     .action(run((clients, options: ListOptions) => list(clients, options, print)));
+
+  withConnection(group.command('tail'), defaults)
+    .description('print events as they are recorded, until interrupted')
+    .option('--key <id>', 'only about this key')
+    .option('--outcome <name>', 'only with this outcome')
+    .option('--client-ip <address>', 'only from there')
+    .option('--all', 'also the looks at the audit itself, this one among them')
+    .action(run((clients, options: TailOptions) => tail(clients, options, print)));
 
   withConnection(group.command('export'), defaults)
     .description('print every event as a line of JSON, newest first, then the heads of the chains')
@@ -79,40 +95,69 @@ async function* events({ admin }: Clients, filter: object, limit: number): Async
   } while (pageToken !== '' && left > 0);
 }
 
+function filterOf({ key = '', outcome = '', clientIp = '' }: ListOptions) {
+  return { keyId: key, outcome, clientIp };
+}
+
+function cells(event: AuditEvent): string[] {
+  const method = event.method.replace('apikey.v1.', '');
+  return [time(event.time), event.outcome, method, event.keyId, event.clientIp, event.reason];
+}
+
+/** Comes to an end only with an error, or when it is interrupted. An event is shown once, however late it came. */
+async function tail(clients: Clients, options: TailOptions, print: Print): Promise<number> {
+  const shown = new Map<string, number>();
+  const begun = Date.now();
+  for (;;) {
+    // An event has the time of its call, which may have waited long before it was recorded.
+    const from = Math.max(begun, Date.now() - LATE_MS);
+    const fresh: AuditEvent[] = [];
+    const filter = { ...filterOf(options), startTime: timestampFromMs(from) };
+    for await (const event of events(clients, filter, Number.POSITIVE_INFINITY)) {
+      const own = event.method.endsWith('/ListAuditEvents') && options.all !== true;
+      if (!own && !shown.has(event.id)) fresh.push(event);
+    }
+    for (const event of fresh.reverse()) {
+      shown.set(event.id, Date.now());
+      print(
+        options.json
+          ? JSON.stringify(toJson(AuditEventSchema, event))
+          : cells(event).map(state).join('  ').trimEnd(),
+      );
+    }
+    for (const [id, at] of shown) if (at < Date.now() - 2 * LATE_MS) shown.delete(id);
+    await delay(TAIL_MS);
+  }
+}
+
 async function list(clients: Clients, options: ListOptions, print: Print): Promise<number> {
-  const filter = {
-    keyId: options.key ?? '',
-    outcome: options.outcome ?? '',
-    clientIp: options.clientIp ?? '',
-  };
   const rows: string[][] = [];
-  for await (const event of events(clients, filter, options.limit)) {
+  for await (const event of events(clients, filterOf(options), options.limit)) {
     if (options.json) print(JSON.stringify(toJson(AuditEventSchema, event)));
-    else
-      rows.push([
-        time(event.time),
-        event.outcome,
-        event.method.replace('apikey.v1.', ''),
-        event.keyId,
-        event.clientIp,
-        event.reason,
-      ]);
+    else rows.push(cells(event));
   }
   if (!options.json) print(table(['TIME', 'OUTCOME', 'METHOD', 'KEY', 'CLIENT', 'REASON'], rows));
   return EXIT.ok;
 }
 
 async function exportAll(clients: Clients, print: Print): Promise<number> {
-  const { heads } = await clients.admin.verifyAudit({}, { timeoutMs: VERIFY_MS });
-  for await (const event of events(clients, {}, Number.POSITIVE_INFINITY))
+  const checking = clients.admin.verifyAudit({}, { timeoutMs: VERIFY_MS });
+  const { heads, checkedEvents } = await new Progress('verifying').during(checking);
+  const progress = new Progress('exporting', Number(checkedEvents));
+  let exported = 0;
+  for await (const event of events(clients, {}, Number.POSITIVE_INFINITY)) {
     print(JSON.stringify(toJson(AuditEventSchema, event)));
+    progress.at(++exported);
+  }
+  progress.end();
   print(JSON.stringify({ heads: heads.map((head) => toJson(AuditChainHeadSchema, head)) }));
   return EXIT.ok;
 }
 
 async function verify({ admin }: Clients, options: VerifyOptions, print: Print): Promise<number> {
   const expectedHeads = options.heads === undefined ? [] : headsFrom(options.heads);
-  const answer = await admin.verifyAudit({ expectedHeads }, { timeoutMs: VERIFY_MS });
+  const checking = admin.verifyAudit({ expectedHeads }, { timeoutMs: VERIFY_MS });
+  const answer = await new Progress('verifying').during(checking);
   const { firstDefect: defect } = answer;
   if (options.json) print(json(VerifyAuditResponseSchema, answer));
   else if (defect === undefined)

@@ -4,7 +4,9 @@ import { createGrpcTransport } from '@connectrpc/connect-node';
 import type { Command } from 'commander';
 import { ApiKeyAdmin } from '../../gen/apikey/v1/admin_pb.ts';
 import { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
+import { ApiKeyIntegrations } from '../../gen/apikey/v1/integrations_pb.ts';
 import { BadRequestSchema, ErrorInfoSchema } from '../../gen/google/rpc/error_details_pb.ts';
+import { nextStep } from './next-step.ts';
 
 const CALL_MS = 10_000;
 
@@ -23,6 +25,7 @@ export class CliError extends Error {
 export interface Clients {
   readonly auth: Client<typeof ApiKeyAuth>;
   readonly admin: Client<typeof ApiKeyAdmin>;
+  readonly integrations: Client<typeof ApiKeyIntegrations>;
 }
 
 export interface ConnectionOptions {
@@ -37,6 +40,15 @@ export interface ClientDefaults {
   readonly keyFile: string;
   /** Who new keys belong to. */
   readonly owner: string;
+  readonly gitea: RemoteLogin;
+  readonly n8n: RemoteLogin;
+}
+
+/** Credentials of another system, from the environment; '' where it has none. */
+export interface RemoteLogin {
+  readonly name: string;
+  readonly password: string;
+  readonly oneTimePassword: string;
 }
 
 /** The options that every client command has. */
@@ -60,7 +72,11 @@ export function connect({ address = '', keyFile = '' }: ConnectionOptions): Clie
       },
     ],
   });
-  return { auth: createClient(ApiKeyAuth, transport), admin: createClient(ApiKeyAdmin, transport) };
+  return {
+    auth: createClient(ApiKeyAuth, transport),
+    admin: createClient(ApiKeyAdmin, transport),
+    integrations: createClient(ApiKeyIntegrations, transport),
+  };
 }
 
 function readKey(file: string): string {
@@ -88,7 +104,13 @@ export function explain(error: unknown, { address = '' }: ConnectionOptions): Cl
   const violations = failure.findDetails(BadRequestSchema).flatMap(({ fieldViolations }) => fieldViolations);
   const lines = violations.map(({ field, description }) => `  ${field}: ${description}`);
   const reason = info === undefined ? Code[failure.code] : info.reason;
-  return new CliError(EXIT.denied, [`${failure.rawMessage} (${reason})`, ...lines].join('\n'));
+  const next = info === undefined ? '' : nextStep(info.reason, info.metadata);
+  const told = [
+    `${failure.rawMessage} (${reason})`,
+    ...(lines.length > 1 ? lines : []),
+    ...(next === '' ? [] : [`next: ${next}`]),
+  ];
+  return new CliError(EXIT.denied, told.join('\n'));
 }
 
 /** Makes an action of a command. */
@@ -96,13 +118,13 @@ export type Runner = ReturnType<typeof runner>;
 
 /** Runs commands: connects, acts, tells the exit code, and words what fails. */
 export function runner(exit: (code: number) => void) {
-  return <O extends ConnectionOptions>(
-    action: (clients: Clients, options: O, argument: string) => Promise<number>,
+  return <O extends ConnectionOptions, A = string>(
+    action: (clients: Clients, options: O, argument: A) => Promise<number>,
   ) =>
     async (...args: unknown[]) => {
       const options = (args.at(-1) as Command).opts<O>();
       try {
-        exit(await action(connect(options), options, String(args[0])));
+        exit(await action(connect(options), options, args[0] as A));
       } catch (error) {
         throw explain(error, options);
       }

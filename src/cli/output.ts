@@ -1,30 +1,107 @@
+import { stripVTControlCharacters, styleText } from 'node:util';
 import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
 import { toJson } from '@bufbuild/protobuf';
 import { type Timestamp, timestampDate } from '@bufbuild/protobuf/wkt';
 
 export type Print = (text: string) => void;
 
+/** Words that say that a thing is as it should be, or that it is not. */
+const GOOD = new Set(['ACTIVE', 'VALID', 'ALIVE', 'OK', 'ok', 'RESOLVED', 'DECISION_VALID']);
+const BAD = new Set(['REVOKED', 'EXPIRED', 'DEAD', 'WRONG', 'OPEN', 'LOCAL_ONLY', 'REMOTE_ONLY', 'ROTATED']);
+const MIN_COLUMN = 8;
+
+/** Coloured on a terminal whose user has not said NO_COLOR, and plain everywhere else. */
+function styled(format: 'green' | 'red' | 'dim', text: string): string {
+  return styleText(format, text, { stream: process.stdout });
+}
+
+/** A state, green or red. */
+export function state(word: string): string {
+  const bare = word.trim();
+  if (GOOD.has(bare)) return styled('green', word);
+  return BAD.has(bare) || bare.startsWith('DECISION_') ? styled('red', word) : word;
+}
+
 /** The message as proto3 JSON. */
 export function json<S extends DescMessage>(schema: S, message: MessageShape<S>): string {
   return JSON.stringify(toJson(schema, message), null, 2);
 }
 
-/** Columns side by side; the last one is cut to the terminal's width. */
+/** Columns side by side. On a terminal the widest are cut until a row fits a line. */
 export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [header, ...rows];
   const widths = header.map((_, i) => Math.max(...all.map((row) => row[i]?.length ?? 0)));
-  const width = process.stdout.columns ?? Number.POSITIVE_INFINITY;
+  shrink(widths, process.stdout.columns ?? Number.POSITIVE_INFINITY);
   return all
-    .map((row) =>
-      row
-        .map((cell, i) => cell.padEnd(widths[i] ?? 0))
-        .join('  ')
-        .trimEnd(),
-    )
-    .map((line) => (line.length > width ? `${line.slice(0, width - 1)}…` : line))
+    .map((row, n) => {
+      const cells = row.map((cell, i) => cut(cell, widths[i] ?? 0).padEnd(widths[i] ?? 0));
+      return cells.map((cell) => (n === 0 ? styled('dim', cell) : state(cell))).join('  ');
+    })
+    .map((line) => (stripVTControlCharacters(line) === line ? line.trimEnd() : line))
     .join('\n');
+}
+
+/** Takes from the widest until all fit, or none can be cut. The first is what people copy: it stays whole. */
+function shrink(widths: number[], room: number): void {
+  const gaps = 2 * (widths.length - 1);
+  while (widths.reduce((sum, width) => sum + width, gaps) > room) {
+    const widest = Math.max(...widths.slice(1));
+    if (widest <= MIN_COLUMN) return;
+    widths[widths.lastIndexOf(widest)] = widest - 1;
+  }
+}
+
+function cut(text: string, width: number): string {
+  return text.length > width ? `${text.slice(0, width - 1)}…` : text;
 }
 
 export function time(value: Timestamp | undefined): string {
   return value === undefined ? '-' : timestampDate(value).toISOString();
+}
+
+const SHOW_EVERY_MS = 100;
+const BAR_CELLS = 24;
+
+/** One line about long work on standard error, where that is a terminal; nothing elsewhere. */
+export class Progress {
+  readonly #what: string;
+  readonly #total: number;
+  readonly #begun = Date.now();
+  #shown = 0;
+
+  /** @param total 0 when it is not known. */
+  constructor(what: string, total = 0) {
+    this.#what = what;
+    this.#total = total;
+  }
+
+  at(done: number): void {
+    const now = Date.now();
+    if (!process.stderr.isTTY || now - this.#shown < SHOW_EVERY_MS) return;
+    this.#shown = now;
+    process.stderr.write(`\r\x1b[K${this.#text(done)}`);
+  }
+
+  /** Shows that time goes by, for work that does not tell how far it is. */
+  async during<T>(work: Promise<T>): Promise<T> {
+    const timer = setInterval(() => this.at(0), SHOW_EVERY_MS);
+    try {
+      return await work;
+    } finally {
+      clearInterval(timer);
+      this.end();
+    }
+  }
+
+  end(): void {
+    if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
+  }
+
+  #text(done: number): string {
+    const seconds = `${Math.floor((Date.now() - this.#begun) / 1000)} s`;
+    if (this.#total === 0) return `${this.#what} ${done > 0 ? `${done}, ` : ''}${seconds}`;
+    const part = Math.min(1, done / this.#total);
+    const bar = '█'.repeat(Math.round(part * BAR_CELLS)).padEnd(BAR_CELLS, '░');
+    return `${this.#what} ${bar} ${done} of ${this.#total}, ${seconds}`;
+  }
 }

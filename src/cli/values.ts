@@ -78,9 +78,13 @@ export function nameOf(schema: DescEnum, value: number): string {
   return schema.value[value]?.name.slice(schema.sharedPrefix?.length ?? 0) ?? String(value);
 }
 
+export function linesOfStandardInput(): string[] {
+  return readFileSync(0, 'utf8').split(/\r?\n/);
+}
+
 /** A secret never stands in an argument: `-` reads standard input, up to its first line end. */
 export function secretFrom(argument: string): string {
   if (argument !== '-')
     throw new CliError(EXIT.usage, 'give the secret on standard input, and - as the argument');
-  return readFileSync(0, 'utf8').split(/\r?\n/, 1)[0] ?? '';
+  return linesOfStandardInput()[0] ?? '';
 }

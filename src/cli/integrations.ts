@@ -1,0 +1,255 @@
+import { timestampFromDate } from '@bufbuild/protobuf/wkt';
+import { Command } from 'commander';
+import {
+  CreateGiteaTokenResponseSchema,
+  CreateN8nApiKeyResponseSchema,
+  DeleteGiteaTokenResponseSchema,
+  DeleteN8nApiKeyResponseSchema,
+  type GiteaToken,
+  ListGiteaTokensResponseSchema,
+  ListN8nApiKeysResponseSchema,
+  type N8nApiKey,
+  RemoteDifferenceSchema,
+  VerifyGiteaTokenResponseSchema,
+  VerifyN8nApiKeyResponseSchema,
+  VerifyResult,
+  VerifyResultSchema,
+} from '../../gen/apikey/v1/integrations_pb.ts';
+import {
+  CliError,
+  type ClientDefaults,
+  type Clients,
+  type ConnectionOptions,
+  EXIT,
+  type RemoteLogin,
+  runner,
+  withConnection,
+} from './client.ts';
+import { json, type Print, state, table, time } from './output.ts';
+import { collect, isoTime, linesOfStandardInput, nameOf, secretFrom } from './values.ts';
+
+interface LoginOptions extends ConnectionOptions {
+  readonly login: string;
+  readonly user?: string;
+}
+
+interface CreateOptions extends LoginOptions {
+  readonly scope: readonly string[];
+  readonly expiresAt?: Date;
+}
+
+type RemoteKey = (GiteaToken | N8nApiKey) & { readonly shownName: string };
+
+/** One other system: its words, and its four calls. `json` is the whole answer. */
+interface RemoteCommands {
+  readonly name: string;
+  readonly system: string;
+  readonly noun: string;
+  readonly exampleScope: string;
+  /** Of the variables that hold credentials. */
+  readonly prefix: string;
+  readonly login: RemoteLogin;
+  /** Options of its own. */
+  options(command: Command, verb: 'create' | 'list' | 'delete'): Command;
+  create(
+    clients: Clients,
+    login: RemoteLogin,
+    name: string,
+    options: CreateOptions,
+  ): Promise<{ id: string | undefined; secret: string; json: string }>;
+  list(
+    clients: Clients,
+    login: RemoteLogin,
+    options: LoginOptions,
+  ): Promise<{ keys: readonly RemoteKey[]; json: string }>;
+  delete(
+    clients: Clients,
+    login: RemoteLogin,
+    key: string,
+    options: LoginOptions,
+  ): Promise<{ wasMissing: boolean; json: string }>;
+  verify(clients: Clients, secret: string): Promise<{ result: VerifyResult; json: string }>;
+}
+
+/** The other system may take its time. */
+const CALL = { timeoutMs: 40_000 };
+
+/** `apikeyd gitea …`: access tokens of Gitea. */
+export function giteaCommand(defaults: ClientDefaults, print: Print, exit: (code: number) => void): Command {
+  const loginOf = ({ name, password, oneTimePassword }: RemoteLogin) => ({
+    username: name,
+    password,
+    otp: oneTimePassword,
+  });
+  return remoteCommand(defaults, print, exit, {
+    name: 'gitea',
+    system: 'Gitea',
+    noun: 'token',
+    exampleScope: 'read:repository',
+    prefix: 'GITEA',
+    login: defaults.gitea,
+    options: (command) =>
+      command.option('--user <name>', 'whose, when it is not the login: for admins of the site'),
+    async create({ integrations }, login, name, { user = '', scope }) {
+      const request = { login: loginOf(login), user, name, scopes: [...scope] };
+      const answer = await integrations.createGiteaToken(request, CALL);
+      return {
+        id: answer.token?.id,
+        secret: answer.secret,
+        json: json(CreateGiteaTokenResponseSchema, answer),
+      };
+    },
+    async list({ integrations }, login, { user = '' }) {
+      const answer = await integrations.listGiteaTokens({ login: loginOf(login), user }, CALL);
+      const keys = answer.tokens.map((token) => ({ ...token, shownName: token.name }));
+      return { keys, json: json(ListGiteaTokensResponseSchema, answer) };
+    },
+    async delete({ integrations }, login, token, { user = '' }) {
+      const answer = await integrations.deleteGiteaToken({ login: loginOf(login), user, token }, CALL);
+      return { wasMissing: answer.wasMissing, json: json(DeleteGiteaTokenResponseSchema, answer) };
+    },
+    async verify({ integrations }, secret) {
+      const answer = await integrations.verifyGiteaToken({ secret }, CALL);
+      return { result: answer.result, json: json(VerifyGiteaTokenResponseSchema, answer) };
+    },
+  });
+}
+
+/** `apikeyd n8n …`: API keys of n8n. */
+export function n8nCommand(defaults: ClientDefaults, print: Print, exit: (code: number) => void): Command {
+  const loginOf = ({ name, password, oneTimePassword }: RemoteLogin) => ({
+    loginId: name,
+    password,
+    mfaCode: oneTimePassword,
+  });
+  return remoteCommand(defaults, print, exit, {
+    name: 'n8n',
+    system: 'n8n',
+    noun: 'API key',
+    exampleScope: 'workflow:read',
+    prefix: 'N8N',
+    login: defaults.n8n,
+    options: (command, verb) =>
+      verb === 'create'
+        ? command.option('--expires-at <time>', 'when it expires, e.g. 2027-01-31T12:00:00Z', isoTime)
+        : command,
+    async create({ integrations }, login, label, { expiresAt, scope }) {
+      const expiry = expiresAt === undefined ? {} : { expireTime: timestampFromDate(expiresAt) };
+      const request = { login: loginOf(login), label, scopes: [...scope], ...expiry };
+      const answer = await integrations.createN8nApiKey(request, CALL);
+      return {
+        id: answer.apiKey?.id,
+        secret: answer.secret,
+        json: json(CreateN8nApiKeyResponseSchema, answer),
+      };
+    },
+    async list({ integrations }, login) {
+      const answer = await integrations.listN8nApiKeys({ login: loginOf(login) }, CALL);
+      const keys = answer.apiKeys.map((key) => ({ ...key, shownName: key.label }));
+      return { keys, json: json(ListN8nApiKeysResponseSchema, answer) };
+    },
+    async delete({ integrations }, login, id) {
+      const answer = await integrations.deleteN8nApiKey({ login: loginOf(login), id }, CALL);
+      return { wasMissing: answer.wasMissing, json: json(DeleteN8nApiKeyResponseSchema, answer) };
+    },
+    async verify({ integrations }, secret) {
+      const answer = await integrations.verifyN8nApiKey({ secret }, CALL);
+      return { result: answer.result, json: json(VerifyN8nApiKeyResponseSchema, answer) };
+    },
+  });
+}
+
+function remoteCommand(
+  defaults: ClientDefaults,
+  print: Print,
+  exit: (code: number) => void,
+  remote: RemoteCommands,
+): Command {
+  const { name, system, noun, exampleScope, prefix } = remote;
+  const group = new Command(name).description(`make, look at, end and verify ${noun}s of ${system}`);
+  const run = runner(exit);
+  const command = (verb: 'create' | 'list' | 'delete', argument = '') =>
+    remote.options(
+      withConnection(group.command(`${verb}${argument}`), defaults).option(
+        '--login <name>',
+        `who asks there; the password is ${prefix}_PASSWORD, or the first line of standard input`,
+        remote.login.name,
+      ),
+      verb,
+    );
+
+  command('create', ' <name>')
+    .description(`make one; its secret is printed once`)
+    .requiredOption('--scope <scope>', `e.g. ${exampleScope}; may be repeated`, collect(String))
+    .option('--quiet', 'print the secret only')
+    .addHelpText(
+      'after',
+      `\nExample: apikeyd ${name} create ci --scope ${exampleScope} --login alice < password.txt`,
+    )
+    .action(
+      run(async (clients, options: CreateOptions, called) => {
+        const made = await remote.create(clients, credentials(options, remote), called, options);
+        const shown = options.quiet
+          ? made.secret
+          : `id      ${made.id}\nsecret  ${made.secret}\n\nThe secret is not shown again.`;
+        print(options.json ? made.json : shown);
+        return EXIT.ok;
+      }),
+    );
+  command('list')
+    .description(`list those of ${system} beside what was made from here`)
+    .action(
+      run(async (clients, options: LoginOptions) => {
+        const listed = await remote.list(clients, credentials(options, remote), options);
+        print(options.json ? listed.json : tableOf(listed.keys));
+        return EXIT.ok;
+      }),
+    );
+  command('delete', ' <id>')
+    .description(`end one${name === 'gitea' ? ', by its id or its name' : ''}`)
+    .action(
+      run(async (clients, options: LoginOptions, id) => {
+        const deleted = await remote.delete(clients, credentials(options, remote), id, options);
+        const shown = deleted.wasMissing
+          ? `${id} was gone at ${system} already: noted here`
+          : `deleted ${id}`;
+        print(options.json ? deleted.json : shown);
+        return EXIT.ok;
+      }),
+    );
+  withConnection(group.command('verify <->'), defaults)
+    .description(`ask ${system} whether the one on standard input works`)
+    .action(
+      run(async (clients, options: ConnectionOptions, argument) => {
+        const verified = await remote.verify(clients, secretFrom(argument));
+        print(options.json ? verified.json : state(nameOf(VerifyResultSchema, verified.result)));
+        return verified.result === VerifyResult.ALIVE ? EXIT.ok : EXIT.denied;
+      }),
+    );
+  return group;
+}
+
+/** A password is no argument: the environment has it, or standard input; a second line is the one-time password. */
+function credentials({ login }: LoginOptions, { login: given, prefix }: RemoteCommands): RemoteLogin {
+  if (login === '') throw new CliError(EXIT.usage, 'say who asks there with --login');
+  if (given.password !== '') return { ...given, name: login };
+  if (process.stdin.isTTY)
+    throw new CliError(EXIT.usage, `give the password on standard input, or in ${prefix}_PASSWORD`);
+  const [password = '', oneTimePassword = ''] = linesOfStandardInput();
+  if (password === '')
+    throw new CliError(EXIT.usage, `no password: standard input and ${prefix}_PASSWORD are empty`);
+  return { name: login, password, oneTimePassword: oneTimePassword || given.oneTimePassword };
+}
+
+function tableOf(keys: readonly RemoteKey[]): string {
+  const rows = keys.map((key) => [
+    key.id,
+    key.shownName,
+    key.difference === 0 ? 'both' : nameOf(RemoteDifferenceSchema, key.difference),
+    time(key.createTime),
+    key.lastVerifyResult === 0 ? '-' : nameOf(VerifyResultSchema, key.lastVerifyResult),
+    key.lastEight === '' ? '-' : `…${key.lastEight}`,
+    key.scopes.join(' '),
+  ]);
+  return table(['ID', 'NAME', 'WHERE', 'MADE', 'VERIFIED', 'SECRET', 'SCOPES'], rows);
+}

@@ -1,0 +1,127 @@
+import { readFileSync } from 'node:fs';
+import { fromJson, type JsonObject, type JsonValue } from '@bufbuild/protobuf';
+import { type CsvError, parse } from 'csv-parse/sync';
+import { type ImportedKey, ImportedKeySchema } from '../../gen/apikey/v1/admin_pb.ts';
+import { KeyTypeSchema } from '../../gen/apikey/v1/key_pb.ts';
+import { CliError, EXIT } from './client.ts';
+import { isoTime, nameOf, pair, rateLimit, seconds, word } from './values.ts';
+
+/** A key of a file, with the line that it begins in. */
+export interface FileKey {
+  readonly line: number;
+  readonly key: ImportedKey;
+}
+
+export interface KeyFile {
+  readonly keys: readonly FileKey[];
+  /** What is wrong, as `line: text`. */
+  readonly problems: readonly string[];
+}
+
+const LISTS = /[\s;]+/;
+
+/** How each column is read; in a list, blanks or semicolons are between the items. */
+const COLUMNS: Readonly<Record<string, (text: string) => JsonObject>> = {
+  name: (text) => ({ name: text }),
+  owner: (text) => ({ ownerId: text }),
+  type: (text) => ({ keyType: `KEY_TYPE_${nameOf(KeyTypeSchema, word(KeyTypeSchema)(text))}` }),
+  scopes: (text) => ({ scopes: text.split(LISTS).filter(Boolean) }),
+  limits: (text) => ({ rateLimits: text.split(LISTS).filter(Boolean).map(limitOf) }),
+  bucket: (text) => ({ rateLimitBucket: text }),
+  expires: (text) => (text === '' ? {} : { expireTime: isoTime(text).toISOString() }),
+  addresses: (text) => ({ ipAllowlist: text.split(LISTS).filter(Boolean) }),
+  metadata: (text) => ({ metadata: Object.fromEntries(text.split(';').filter(Boolean).map(pair)) }),
+  rotate_every: (text) => (text === '' ? {} : { rotateEvery: `${seconds(text)}s` }),
+  hash: (text) => ({ keyHash: text.toLowerCase() }),
+};
+
+/** Reads CSV, or JSON lines, whichever the file holds. A line that cannot be read is named, and so is each. */
+export function readKeyFile(path: string): KeyFile {
+  let text: string;
+  try {
+    text = readFileSync(path === '-' ? 0 : path, 'utf8');
+  } catch (error) {
+    throw new CliError(EXIT.usage, `cannot read ${path}: ${(error as Error).message}`);
+  }
+  const rows = text.trimStart().startsWith('{') ? jsonLines(text) : csv(text);
+  const keys: FileKey[] = [];
+  const problems: string[] = [];
+  for (const { line, read } of rows) {
+    try {
+      keys.push({ line, key: fromJson(ImportedKeySchema, read()) });
+    } catch (error) {
+      problems.push(`${line}: ${wordsOf(error)}`);
+    }
+  }
+  if (rows.length === 0) throw new CliError(EXIT.usage, `${path} holds no keys`);
+  return { keys, problems };
+}
+
+interface Row {
+  readonly line: number;
+  readonly read: () => JsonValue;
+}
+
+/** Each line is the JSON of an ImportedKey, or has the names of the columns of a CSV file. */
+function jsonLines(text: string): Row[] {
+  return text.split(/\r?\n/).flatMap((content, i) => {
+    if (content.trim() === '') return [];
+    const read = () => {
+      const object = JSON.parse(content) as JsonObject;
+      const entries = Object.entries(object).map(([name, value]) =>
+        typeof value === 'string' && Object.hasOwn(COLUMNS, name)
+          ? COLUMNS[name]?.(value)
+          : { [name]: value },
+      );
+      return Object.assign({}, ...entries) as JsonObject;
+    };
+    return [{ line: i + 1, read }];
+  });
+}
+
+function csv(text: string): Row[] {
+  let records: { record: string[]; info: { lines: number } }[];
+  try {
+    // With `info` the library gives more than its types say.
+    const parsed: unknown = parse(text, {
+      info: true,
+      bom: true,
+      skip_empty_lines: true,
+      trim: true,
+      relax_column_count: true,
+    });
+    records = parsed as typeof records;
+  } catch (error) {
+    throw new CliError(EXIT.usage, `not CSV: ${(error as CsvError).message}`);
+  }
+  const header = records.shift()?.record ?? [];
+  const unknown = header.find((name) => !Object.hasOwn(COLUMNS, name));
+  if (unknown !== undefined) {
+    const known = Object.keys(COLUMNS).join(', ');
+    // Without a header the first line is a key's: nobody should read that in a log.
+    const shown = /^[\w -]{1,16}$/.test(unknown) ? unknown : 'such column';
+    throw new CliError(EXIT.usage, `the first line names the columns: there is no ${shown}, but ${known}`);
+  }
+  return records.map(({ record, info }) => ({
+    line: info.lines,
+    read: () => {
+      if (record.length !== header.length)
+        throw new Error(`${record.length} columns where the first line has ${header.length}`);
+      return Object.assign({}, ...header.map((name, i) => COLUMNS[name]?.(record[i] ?? ''))) as JsonObject;
+    },
+  }));
+}
+
+function limitOf(text: string): JsonObject {
+  const { name, limit, windowSeconds } = rateLimit(text);
+  return { name, limit: String(limit), window: `${windowSeconds}s` };
+}
+
+/** Never with a value: a file of keys may hold what nobody should read in a log. */
+function wordsOf(error: unknown): string {
+  if (error instanceof SyntaxError) return 'not JSON';
+  const text = error instanceof Error ? error.message : String(error);
+  return text
+    .replace(/^cannot decode (message|field) apikey\.v1\.ImportedKey\.?/, '')
+    .replace(/got .*$/s, 'got another value');
+}
