@@ -149,8 +149,8 @@ async function checkAll(
         true,
       ),
     );
+    // Repetitions are known already, by their lines.
     for (const [i, { line }] of chunk.entries())
-      // Repetitions are known already, by their lines.
       for (const problem of results[i]?.problems ?? [])
         if (!problem.startsWith('key_hash: the same')) found.push(`${line}: ${problem}`);
     checked += chunk.length;

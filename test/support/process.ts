@@ -64,12 +64,16 @@ export interface Finished {
   readonly stderr: string;
 }
 
+export interface RunOptions {
+  readonly input?: string;
+  readonly env?: Record<string, string | undefined>;
+  readonly cwd?: string;
+  /** Asked again and again; true kills it. */
+  readonly killWhen?: (output: string) => boolean | Promise<boolean>;
+}
+
 /** Runs a command to its end, with `input` on its standard input. */
-export function run(
-  command: string,
-  args: string[],
-  options: { input?: string; env?: Record<string, string | undefined>; cwd?: string } = {},
-): Promise<Finished> {
+export function run(command: string, args: string[], options: RunOptions = {}): Promise<Finished> {
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, {
       env: { ...process.env, ...options.env },
@@ -82,17 +86,22 @@ export function run(
     child.stderr.on('data', (chunk: Buffer) => (stderr += chunk));
     child.on('error', reject);
     child.on('close', (code) => resolve({ code, stdout, stderr }));
+    if (options.killWhen !== undefined) void killWhen(child, () => options.killWhen?.(stdout) ?? true);
     // A command that does not read its input may end before it is written.
     child.stdin.on('error', () => {});
     child.stdin.end(options.input ?? '');
   });
 }
 
+async function killWhen(child: ChildProcess, holds: () => boolean | Promise<boolean>): Promise<void> {
+  while (child.exitCode === null && child.signalCode === null) {
+    if (await holds()) child.kill('SIGKILL');
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
 /** Runs `apikeyd` with these arguments and nothing of this process's environment but PATH. */
-export function apikeyd(
-  args: string[],
-  options: { input?: string; env?: Record<string, string>; cwd?: string } = {},
-): Promise<Finished> {
+export function apikeyd(args: string[], options: RunOptions = {}): Promise<Finished> {
   const main = join(ROOT, 'src/main.ts');
   const cleared = Object.fromEntries(
     Object.keys(process.env)

@@ -18,6 +18,9 @@ import type {
 // A request as the caller knows it: the thread adds the number.
 type Unnumbered = Omit<CommitRequest, 'id'> | Omit<QueryRequest, 'id'> | { kind: 'close' };
 
+// A clone runs sources, a package what was compiled from them.
+const THREAD = new URL(import.meta.url.replace(/database(\.\w+)$/, 'thread$1'));
+
 /** One thread and the answers it owes. */
 class Thread {
   readonly #worker: Worker;
@@ -26,7 +29,7 @@ class Thread {
   #dead: unknown;
 
   constructor(data: ThreadData) {
-    this.#worker = new Worker(new URL('./thread.ts', import.meta.url), { workerData: data });
+    this.#worker = new Worker(THREAD, { workerData: data });
     this.#worker.on('message', (reply: ThreadReply) => {
       const waiting = this.#waiting.get(reply.id);
       this.#waiting.delete(reply.id);
