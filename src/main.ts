@@ -2,7 +2,6 @@
 import { writeSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import packageJson from '../package.json' with { type: 'json' };
-import { adminKey, localOrigin } from './bootstrap.ts';
 import { apiKeyCommand } from './cli/api-key.ts';
 import { auditCommand } from './cli/audit.ts';
 import { CliError, EXIT } from './cli/client.ts';
@@ -10,15 +9,8 @@ import { completionCommand } from './cli/completion.ts';
 import { giteaCommand, n8nCommand } from './cli/integrations.ts';
 import { alertsCommand, anomaliesCommand } from './cli/notices.ts';
 import { table } from './cli/output.ts';
-import { type Config, ConfigError, readConfig, settingsInUse } from './config.ts';
-import { examine } from './doctor.ts';
-import { ManageKeys } from './keys/manage-keys.ts';
-import { isSecret } from './keys/secret.ts';
-import { graceBounds, openConfiguredStore, serve, systemClock } from './serve.ts';
+import { ConfigError, settingsInUse } from './config.ts';
 import { StartError } from './store/store.ts';
-import { createLogger, type Logger, redact } from './telemetry.ts';
-
-const SOFTWARE_FAILURE = 70;
 
 interface JsonOption {
   readonly json?: boolean;
@@ -26,70 +18,8 @@ interface JsonOption {
 
 const print = (text: string) => void process.stdout.write(`${text}\n`);
 
-function setUp(): { config: Config; logger: Logger } {
-  const config = readConfig(process.env);
-  // What is written here, hashes and the admin key, is for this user only.
-  process.umask(0o077);
-  const format = config.LOG_FORMAT || (process.stderr.isTTY ? 'pretty' : 'json');
-  // Written at once, so that the last words before an end are not lost.
-  const logger = createLogger(config.LOG_LEVEL, format, { write: (line) => void writeSync(2, line) });
-  return { config, logger };
-}
-
-async function serveCommand(): Promise<void> {
-  const { config, logger } = setUp();
-  process.on('uncaughtException', (err) => {
-    logger.fatal({ err }, 'unexpected failure, ending');
-    process.exit(SOFTWARE_FAILURE);
-  });
-  const running = await serve(config, logger);
-  let stopping = false;
-  const stop = (signal: NodeJS.Signals) => {
-    if (stopping) return;
-    stopping = true;
-    logger.info({ signal }, 'finishing the calls under way');
-    void running.stop().then(() => {
-      logger.info('stopped');
-      process.exit(EXIT.ok);
-    });
-  };
-  process.on('SIGTERM', stop);
-  process.on('SIGINT', stop);
-}
-
-/** For whoever can reach the store itself: a new admin key when the last one is lost. */
-async function recoverCommand({ json }: JsonOption): Promise<void> {
-  const { config, logger } = setUp();
-  const store = await openConfiguredStore(config, systemClock, logger);
-  try {
-    const { keys } = store;
-    const observer = { rotated: () => {} };
-    const manageKeys = new ManageKeys({
-      keys,
-      clock: systemClock,
-      graceBounds: graceBounds(config),
-      observer,
-      mayBeSecret: isSecret,
-    });
-    const made = await manageKeys.create(
-      adminKey('recovered admin', ''),
-      localOrigin('apikeyd/recover', systemClock),
-    );
-    logger.info({ key_id: made.key.id }, 'made an admin key; its secret is on standard output, once');
-    print(json ? JSON.stringify({ id: made.key.id, secret: made.secret }, null, 2) : made.secret);
-  } finally {
-    await store.close();
-  }
-}
-
-/** Exit 1 when something is not as it should be. */
-async function doctorCommand({ json }: JsonOption): Promise<void> {
-  const examined = await examine(readConfig(process.env), new Date());
-  const findings = examined.map(({ what, ok, text }) => ({ what, ok, text: redact(text) }));
-  const rows = findings.map(({ what, ok, text }) => [ok ? 'ok' : 'WRONG', what, text]);
-  print(json ? JSON.stringify({ findings }, null, 2) : table(['', 'WHAT', 'FOUND'], rows));
-  if (findings.some(({ ok }) => !ok)) process.exitCode = EXIT.denied;
-}
+/** Loaded only when it is wanted: a client command starts in half the time without it. */
+const server = () => import('./server-commands.ts');
 
 /** Each setting with its value, but never a secret one. */
 function configCommand({ json }: JsonOption): void {
@@ -102,10 +32,10 @@ function configCommand({ json }: JsonOption): void {
 function fail(error: unknown): never {
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? EXIT.ok : EXIT.usage);
   const known = error instanceof CliError || error instanceof StartError;
-  const exitCode = known ? error.exitCode : error instanceof ConfigError ? 78 : SOFTWARE_FAILURE;
+  const exitCode = known ? error.exitCode : error instanceof ConfigError ? EXIT.configuration : EXIT.software;
   writeSync(
     2,
-    `apikeyd: ${exitCode === SOFTWARE_FAILURE ? (error as Error).stack : (error as Error).message}\n`,
+    `apikeyd: ${exitCode === EXIT.software ? (error as Error).stack : (error as Error).message}\n`,
   );
   process.exit(exitCode);
 }
@@ -117,12 +47,12 @@ const program = new Command('apikeyd')
 program
   .command('serve')
   .description('run the server; settings come from the environment')
-  .action(serveCommand);
+  .action(async () => (await server()).serveCommand(process.env));
 program
   .command('doctor')
   .description('look for what would stop a server from working here; exit 1 when something would')
   .option('--json', 'print JSON')
-  .action(doctorCommand);
+  .action(async ({ json = false }: JsonOption) => (await server()).doctorCommand(process.env, json, print));
 program
   .command('config')
   .description('print the settings, their values and where those come from')
@@ -132,7 +62,7 @@ program
   .command('recover')
   .description('make a new admin key, straight on the store')
   .option('--json', 'print JSON')
-  .action(recoverCommand);
+  .action(async ({ json = false }: JsonOption) => (await server()).recoverCommand(process.env, json, print));
 const defaults = {
   address: process.env.APIKEYD_ADDRESS || '127.0.0.1:50051',
   keyFile: process.env.APIKEYD_KEY_FILE || './data/admin.key',

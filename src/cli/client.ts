@@ -10,7 +10,7 @@ import { nextStep } from './next-step.ts';
 
 const CALL_MS = 10_000;
 
-export const EXIT = { ok: 0, denied: 1, usage: 2, unreachable: 69 } as const;
+export const EXIT = { ok: 0, denied: 1, usage: 2, unreachable: 69, software: 70, configuration: 78 } as const;
 
 /** A failure with its exit code; the text tells what to do next. */
 export class CliError extends Error {
