@@ -31,7 +31,7 @@ export const SETTINGS = [
     name: 'HTTP_ADDR',
     kind: 'text',
     default: '127.0.0.1:8080',
-    about: 'Connect, gRPC-Web and JSON over HTTP/1.1 and HTTP/2, `/healthz`, `/readyz`.',
+    about: 'Connect, gRPC-Web and JSON over HTTP/1.1 and HTTP/2, `/healthz`, `/readyz`, `/openapi.json`.',
   },
   { name: 'METRICS_ADDR', kind: 'text', default: '127.0.0.1:9464', about: 'Prometheus `/metrics`.' },
   {

@@ -1,5 +1,8 @@
+import openapi from '../../gen/openapi.json' with { type: 'json' };
 import type { Exchange } from './connect-mount.ts';
 import type { Health } from './health.ts';
+
+const OPENAPI = JSON.stringify(openapi);
 
 interface Page {
   readonly status: number;
@@ -29,6 +32,7 @@ export class PlainPages {
   #page(path: string): Page {
     const plain = (status: number, text: string) => ({ status, type: 'text/plain', text });
     if (path === '/healthz') return plain(200, 'ok\n');
+    if (path === '/openapi.json') return { status: 200, type: 'application/json', text: OPENAPI };
     if (path !== '/readyz') return plain(404, 'not found\n');
     return this.#health.serving ? plain(200, 'ready\n') : plain(503, 'not ready\n');
   }

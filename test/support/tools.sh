@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What the end-to-end tests run: grpcurl, h2spec and gRPC's interop client by Go, curl, h2load and redis-server by apt. Safe to run twice.
+# What the end-to-end tests run: grpcurl, h2spec and gRPC's interop client by Go, schemathesis by pip, curl, h2load and
+# redis-server by apt. Safe to run twice.
 set -euo pipefail
 cache=${APIKEYD_TEST_CACHE:-${HOME:-/root}/.cache/apikeyd-test}
 mkdir -p "$cache/bin"
@@ -13,7 +14,7 @@ here=$(cd "$(dirname "$0")/../.." && pwd)
 # The examples: a client of its own for each language, made from the protos as they are now.
 make_python() {
   [ -x "$cache/python/bin/pip" ] || python3 -m venv "$cache/python"
-  "$cache/python/bin/pip" install -q -r "$here/examples/python/requirements.txt"
+  "$cache/python/bin/pip" install -q -r "$here/examples/python/requirements.txt" schemathesis==4.32.5
   bash "$here/examples/generate.sh" python "$cache/python/bin/python"
 }
 (make_python) || { echo "no Python with venv and pip here: its example is left out" >&2; rm -rf "$cache/python"; }
