@@ -22,6 +22,9 @@ make_python() {
 [ -x "$cache/bin/protoc-gen-go-grpc" ] || GOBIN=$cache/bin go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.5.1
 PATH=$cache/bin:$PATH bash "$here/examples/generate.sh" go
 (cd "$here/examples/go" && go mod tidy && go build -o "$cache/go-guard" .)
+if command -v mvn >/dev/null; then
+  bash "$here/examples/generate.sh" java || { echo "no Java example here: Maven cannot build it" >&2; rm -rf "$here/examples/java/target"; }
+fi
 missing=()
 command -v curl >/dev/null || missing+=(curl)
 command -v h2load >/dev/null || missing+=(nghttp2-client)
