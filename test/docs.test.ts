@@ -1,0 +1,185 @@
+// If this fails, somebody who follows a guide word for word does not arrive.
+import { type ChildProcess, spawn } from 'node:child_process';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { GiteaDouble } from './support/gitea-double.ts';
+import { N8nDouble } from './support/n8n-double.ts';
+import { run, tool } from './support/process.ts';
+import { freshDatabase } from './support/server.ts';
+
+const ROOT = new URL('..', import.meta.url).pathname;
+const PASSWORD = 'correct-horse-4711';
+
+interface Step {
+  readonly command: string;
+  /** Undefined where the page shows none. */
+  readonly output?: string;
+}
+
+/** The shell blocks of a page, in order. Runbooks have tests of their own (readme.test.ts). */
+function stepsOf(page: string): Step[] {
+  const text = page.replaceAll(/<!-- runbook [\s\S]*?```\n(?=\n)/g, '');
+  return [...text.matchAll(/^```(sh|console)\n([\s\S]*?)^```$/gm)].flatMap(([, kind, block = '']) => {
+    if (kind === 'sh') return [{ command: block }];
+    return block
+      .split(/^\$ /m)
+      .slice(1)
+      .map((step) => {
+        const [command = '', ...output] = step.split('\n');
+        return { command, output: output.join('\n').trim() };
+      });
+  });
+}
+
+/** What differs from run to run. */
+function steady(text: string): string {
+  return text
+    .replaceAll(/uid-apikey-[0-9a-f]{16}/g, 'uid-apikey-ID')
+    .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, 'TIME')
+    .trim();
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as AddressInfo;
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+/** Starting a server on a page goes to the background here, and a second start takes the place of the first. */
+const PRELUDE = `
+set -u
+
+serve() {
+  if [ -n "\${SERVER:-}" ]; then kill "$SERVER"; wait "$SERVER"; fi
+  node --disable-warning=ExperimentalWarning ${ROOT}src/main.ts serve >> server.log 2>&1 &
+  SERVER=$!
+  until curl -sf "localhost:$HTTP_PORT/readyz" > /dev/null; do kill -0 "$SERVER" || exit 99; sleep 0.05; done
+}
+npx() {
+  [ "$1" = apikeyd ] && shift
+  if [ "$1" = serve ]; then serve; else node --disable-warning=ExperimentalWarning ${ROOT}src/main.ts "$@"; fi
+}
+# What npm ci and npm test do is what runs this very test.
+npm() { if [ "$1" = start ]; then serve; fi; }
+trap 'kill $(jobs -p) 2> /dev/null' EXIT
+`;
+
+const redisHere = async () => (await run('sh', ['-c', 'command -v redis-server'])).code === 0;
+const PAGES = ['README.md', ...readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`)].filter(
+  (page) => page.endsWith('.md') && stepsOf(readFileSync(join(ROOT, page), 'utf8')).length > 0,
+);
+
+describe('the pages', () => {
+  const folders: string[] = [];
+  const gitea = new GiteaDouble();
+  const n8n = new N8nDouble('2.x');
+  const mongo = freshDatabase('mongo', inject('mongoUri') || 'mongodb://localhost/');
+  const at: Record<string, string> = {};
+  let redis: ChildProcess | undefined;
+  beforeAll(async () => {
+    gitea.users.set('alice', { password: PASSWORD });
+    n8n.users.set('alice@example.com', { id: 'id', password: PASSWORD });
+    at['http://localhost:3000'] = await gitea.http.start();
+    at['http://localhost:5678'] = await n8n.http.start();
+    at['mongodb://localhost:27017/apikeyd?replicaSet=rs0'] = mongo.url;
+    if (await redisHere()) {
+      const port = await freePort();
+      redis = spawn('redis-server', ['--port', String(port), '--save', ''], { stdio: 'ignore' });
+      at['redis://localhost:6379'] = `redis://localhost:${port}`;
+      at['redis-cli subscribe'] = `redis-cli -p ${port} subscribe`;
+    }
+  });
+  afterAll(async () => {
+    redis?.kill();
+    await gitea.http.stop();
+    await n8n.http.stop();
+    if (inject('mongoUri') !== '') await mongo.drop();
+    for (const folder of folders) rmSync(folder, { recursive: true });
+  });
+
+  const can = (page: string) =>
+    (page !== 'docs/redis-alerts.md' || at['redis://localhost:6379'] !== undefined) &&
+    (page !== 'README.md' || inject('mongoUri') !== '');
+
+  it.each(PAGES)('%s goes as it says', { timeout: 120_000 }, async (page) => {
+    if (!can(page)) {
+      expect(process.env.CI).not.toBe('true');
+      return;
+    }
+    const folder = mkdtempSync(join(tmpdir(), 'apikeyd-docs-'));
+    folders.push(folder);
+    mkdirSync(join(folder, 'bin'));
+    writeFileSync(join(folder, 'bin/grpcurl'), `#!/bin/sh\nexec ${tool('grpcurl')} "$@"\n`);
+    chmodSync(join(folder, 'bin/grpcurl'), 0o755);
+    const [grpc, http, metrics] = [await freePort(), await freePort(), await freePort()];
+    const moved = Object.entries({
+      ...at,
+      'localhost:50051': `localhost:${grpc}`,
+      'localhost:8080': `localhost:${http}`,
+      'localhost:9464': `localhost:${metrics}`,
+    });
+    const here = (command: string) => moved.reduce((text, [from, to]) => text.replaceAll(from, to), command);
+    const steps = stepsOf(readFileSync(join(ROOT, page), 'utf8'));
+    // A guide whose first step is not a server takes one that runs for granted.
+    const serves = (step: Step | undefined) => /npm start|npx apikeyd serve/.test(step?.command ?? '');
+    const script = [
+      PRELUDE,
+      serves(steps[0]) ? '' : 'serve',
+      // A block that only has commands must succeed in each; what is shown with its output may be a denial.
+      ...steps.map(({ command, output }, i) => {
+        const [strict, loose] = output === undefined ? ['set -e', 'set +e'] : ['', ''];
+        return `echo "@@@ ${i}"\n${strict}\n${here(command)}\n${loose}\necho; echo "@@@ end"`;
+      }),
+    ].join('\n');
+    const ended = await run('bash', ['--norc', '-c', script], {
+      cwd: folder,
+      input: `${PASSWORD}\n`.repeat(4),
+      env: {
+        PATH: `${join(folder, 'bin')}:${process.env.PATH}`,
+        GRPC_ADDR: `127.0.0.1:${grpc}`,
+        HTTP_ADDR: `127.0.0.1:${http}`,
+        HTTP_PORT: String(http),
+        METRICS_ADDR: `127.0.0.1:${metrics}`,
+        APIKEYD_ADDRESS: `127.0.0.1:${grpc}`,
+        STORE_URL: undefined,
+      },
+    });
+    const parts = ended.stdout.split(/^@@@ \d+\n/m).slice(1);
+    for (const [i, { command, output }] of steps.entries()) {
+      const [shown = '', end] = (parts[i] ?? '').split(/^@@@ end/m);
+      expect(end, `${command}\n${shown}\n${ended.stderr}`).toBeDefined();
+      if (output !== undefined) expect(steady(shown), command).toBe(steady(output));
+    }
+    expect(ended.stdout + ended.stderr).not.toContain(PASSWORD);
+  });
+
+  it('link to what is there', () => {
+    const missing = [
+      'README.md',
+      'examples/README.md',
+      ...readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`),
+    ].flatMap((page) =>
+      [...readFileSync(join(ROOT, page), 'utf8').matchAll(/\]\((?!https?:)([^)#]+)/g)]
+        .map(([, link = '']) => new URL(link, `file://${ROOT}${page}`).pathname)
+        .filter((path) => !existsSync(path))
+        .map((path) => `${page}: ${path}`),
+    );
+    expect(missing).toEqual([]);
+  });
+});
