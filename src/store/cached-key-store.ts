@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { Key } from '../keys/key.ts';
 import type { AuditEntry, Clock, Found, Inserted, KeyChange, KeyStore } from '../keys/ports.ts';
 import type { RotationEffects } from '../keys/rotation.ts';
-import type { Soon } from '../keys/soon.ts';
+import { type Soon, whenThere } from '../keys/soon.ts';
 import type { Changes } from './store.ts';
 
 /** Negative entries live at most this long, and no longer than the next creation. */
@@ -70,7 +70,9 @@ export class CachedKeyStore implements KeyStore {
     const flight = this.#flights.get(secretHash);
     const joinable = flight !== undefined && flight.generation === this.#generation;
     if (joinable && this.#lease.holds) return flight.found;
-    const started = { generation: this.#generation, found: this.#read(secretHash, 0) };
+    const found = this.#read(secretHash, 0);
+    if (!(found instanceof Promise)) return found;
+    const started = { generation: this.#generation, found };
     this.#flights.set(secretHash, started);
     const over = () => {
       if (this.#flights.get(secretHash) === started) this.#flights.delete(secretHash);
@@ -94,12 +96,13 @@ export class CachedKeyStore implements KeyStore {
     return miss !== undefined && ageMs < MISS_TTL_MS ? { ...miss.found, ageMs, kept: true } : undefined;
   }
 
-  async #read(secretHash: string, minRevision: number): Promise<Found> {
+  #read(secretHash: string, minRevision: number): Soon<Found> {
     const generation = this.#generation;
     const readAt = this.#clock.monotonic();
-    const found = await this.#inner.findByHash(secretHash, minRevision);
-    if (generation === this.#generation && this.#lease.holds) this.#keep(secretHash, found, readAt);
-    return found;
+    return whenThere(this.#inner.findByHash(secretHash, minRevision), (found) => {
+      if (generation === this.#generation && this.#lease.holds) this.#keep(secretHash, found, readAt);
+      return found;
+    });
   }
 
   #keep(secretHash: string, found: Found, readAt: number): void {

@@ -2,6 +2,7 @@ import { eventText } from '../../audit/chain.ts';
 import { GroupCommit } from '../../audit/group-commit.ts';
 import type { AuditEntry, Clock } from '../../keys/ports.ts';
 import type { SqliteDatabase } from './database.ts';
+import type { DeferredRows } from './deferred-rows.ts';
 import { unavailable } from './errors.ts';
 import type { LimitRows } from './limit-rows.ts';
 import type { GuardedResult, GuardedWrite, Statement, Value } from './thread.ts';
@@ -25,11 +26,13 @@ class PendingWrite {
 export class Committer {
   readonly #database: SqliteDatabase;
   readonly #limits: LimitRows;
+  readonly #deferred: DeferredRows;
   readonly #group: GroupCommit<Item>;
 
-  constructor(database: SqliteDatabase, limits: LimitRows, clock: Clock) {
+  constructor(database: SqliteDatabase, limits: LimitRows, deferred: DeferredRows, clock: Clock) {
     this.#database = database;
     this.#limits = limits;
+    this.#deferred = deferred;
     this.#group = new GroupCommit({
       write: (batch) => this.#commit(batch),
       maxQueued: MAX_QUEUED,
@@ -72,17 +75,21 @@ export class Committer {
       else lines.push(lineOf(item));
     }
     const dirty = this.#limits.takeDirty();
+    const deferred = this.#deferred.take();
     try {
       const guarded = pending.map(({ write }) => write);
       const results = await this.#database.commit({
         events: lines.join('\n'),
         guarded,
         limits: dirty.flat,
+        deferred,
       });
       for (const [i, item] of pending.entries()) item.result = results[i];
       this.#limits.written(dirty);
+      this.#deferred.written(deferred);
     } catch (error) {
       this.#limits.notWritten(dirty);
+      this.#deferred.notWritten(deferred);
       throw error;
     }
   }

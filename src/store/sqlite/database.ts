@@ -56,16 +56,84 @@ class Thread {
   }
 }
 
+export type PointRead = (...params: Value[]) => readonly Value[] | undefined;
+
+function pointRead(connection: DatabaseSync, sql: string): PointRead {
+  const statement = connection.prepare(sql);
+  // An object with a name for each column costs as much again as the read.
+  statement.setReturnArrays(true);
+  return (...params) => {
+    try {
+      return statement.get(...params) as unknown as readonly Value[] | undefined;
+    } catch (error) {
+      throw unavailable(error);
+    }
+  };
+}
+
+/** Commits after which the log of the file may be moved into it and begun anew. */
+const COMMITS_A_SNAPSHOT = 32;
+const SNAPSHOT_CACHE_KIB = 32_768;
+
+/**
+ * A connection that reads on one snapshot over many commits. Each commit of an event would make SQLite drop all pages
+ * that the connection has in memory, though no key has changed; so the snapshot is left only for a change of keys, and
+ * now and then for SQLite's checkpoint.
+ */
+class Snapshot {
+  readonly connection: DatabaseSync;
+  #open = false;
+  #paused = false;
+  #commits = 0;
+
+  constructor(path: string) {
+    this.connection = new DatabaseSync(path, { readOnly: true });
+    this.connection.exec(`PRAGMA cache_size = -${SNAPSHOT_CACHE_KIB}`);
+  }
+
+  begin(): void {
+    if (this.#open || this.#paused) return;
+    this.connection.exec('BEGIN');
+    this.#open = true;
+  }
+
+  end(): void {
+    if (!this.#open) return;
+    this.connection.exec('COMMIT');
+    this.#open = false;
+  }
+
+  /** Before a commit: a reader of old pages is in the way of the checkpoint. */
+  pauseForCheckpoint(): void {
+    this.#commits++;
+    if (this.#commits < COMMITS_A_SNAPSHOT) return;
+    this.#commits = 0;
+    this.#paused = true;
+    this.end();
+  }
+
+  resume(): void {
+    this.#paused = false;
+  }
+
+  close(): void {
+    this.end();
+    this.connection.close();
+  }
+}
+
 /** The file: a connection for point reads on the event loop, a thread that writes, a thread for long queries. */
 export class SqliteDatabase {
   readonly #lock: DatabaseSync;
   readonly #reads: DatabaseSync;
+  readonly #keys: Snapshot;
   readonly #writer: Thread;
   readonly #reader: Thread;
 
   private constructor(path: string, processId: string, lock: DatabaseSync, chainKey: Uint8Array | undefined) {
     this.#lock = lock;
     this.#reads = new DatabaseSync(path, { readOnly: true });
+    this.#keys = new Snapshot(path);
     this.#writer = new Thread({ path, processId, chainKey, role: 'writer' });
     this.#reader = new Thread({ path, processId, chainKey, role: 'reader' });
   }
@@ -85,16 +153,31 @@ export class SqliteDatabase {
     }
   }
 
-  /** A prepared point read on the event loop: microseconds, never a scan. */
-  pointRead(sql: string): (...params: Value[]) => Record<string, Value> | undefined {
-    const statement = this.#reads.prepare(sql);
+  /** A prepared point read on the event loop: microseconds, never a scan. Answers the columns in order. */
+  pointRead(sql: string): PointRead {
+    return pointRead(this.#reads, sql);
+  }
+
+  /** The same for what only guarded writes change: it sees every one that has been answered. */
+  keyRead(sql: string): PointRead {
+    const read = pointRead(this.#keys.connection, sql);
     return (...params) => {
-      try {
-        return statement.get(...params) as Record<string, Value> | undefined;
-      } catch (error) {
-        throw unavailable(error);
-      }
+      this.#keys.begin();
+      return read(...params);
     };
+  }
+
+  /** What the journal holds, in order; answers the ids around it: the one before the first, and the last. */
+  journal(each: (entries: string) => void): readonly [number, number] {
+    let [before, last] = [0, 0];
+    for (const { id, entries } of this.#reads
+      .prepare('SELECT * FROM api_key_journal ORDER BY id')
+      .iterate()) {
+      if (last === 0) before = Number(id) - 1;
+      last = Number(id);
+      each(String(entries));
+    }
+    return [before, last];
   }
 
   async query(sql: string, params: readonly Value[]): Promise<Record<string, Value>[]> {
@@ -107,15 +190,21 @@ export class SqliteDatabase {
 
   /** One transaction. Rejects when nothing of it was written. */
   async commit(batch: Omit<CommitRequest, 'id' | 'kind'>): Promise<GuardedResult[]> {
+    this.#keys.pauseForCheckpoint();
     try {
       return (await this.#writer.request({ kind: 'commit', ...batch })) as GuardedResult[];
     } catch (error) {
       throw unavailable(error);
+    } finally {
+      // Before anybody is told that something has changed.
+      if (batch.guarded.length > 0) this.#keys.end();
+      this.#keys.resume();
     }
   }
 
   async close(): Promise<void> {
     this.#reads.close();
+    this.#keys.close();
     await this.#reader.request({ kind: 'close' });
     await this.#writer.request({ kind: 'close' });
     this.#lock.close();

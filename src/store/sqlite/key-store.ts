@@ -14,12 +14,14 @@ import type {
   Paged,
 } from '../../keys/ports.ts';
 import type { RotationEffects } from '../../keys/rotation.ts';
+import type { Soon } from '../../keys/soon.ts';
 import { revisionNotReached } from '../errors.ts';
 import { pagedBy } from '../paging.ts';
 import type { Committer } from './committer.ts';
-import type { SqliteDatabase } from './database.ts';
+import type { PointRead, SqliteDatabase } from './database.ts';
+import type { DeferredTable } from './deferred-rows.ts';
 import { unavailable } from './errors.ts';
-import { KEY_COLUMNS, keyValues, toKey } from './rows.ts';
+import { KEY_COLUMNS, KEY_SELECT, keyValues, toKey } from './rows.ts';
 import type { GuardedResult, Statement, Value } from './thread.ts';
 
 const RAISE_REVISION: Statement = {
@@ -30,10 +32,10 @@ const KEPT_CHANGES = 1_000;
 const REVISION = "(SELECT value FROM api_key_meta WHERE id = 'revision')";
 const INSERT = `INSERT INTO api_keys (${KEY_COLUMNS.join(', ')}, revision)
   VALUES (?${', ?'.repeat(KEY_COLUMNS.length - 1)}, ${REVISION}) RETURNING id`;
-// last_use_time is not part of a version: a replace keeps what is there.
-const REPLACED = KEY_COLUMNS.filter((column) => column !== 'last_use_time');
-const REPLACE = `UPDATE api_keys SET ${REPLACED.map((column) => `${column} = ?`).join(', ')}, revision = ${REVISION}
+const REPLACE = `UPDATE api_keys SET ${KEY_COLUMNS.map((column) => `${column} = ?`).join(', ')}, revision = ${REVISION}
   WHERE id = ? AND etag = ? RETURNING id`;
+const WITH_LAST_USE = `SELECT k.*, u.value AS last_use_time
+  FROM api_keys k LEFT JOIN api_key_last_uses u ON u.key = k.id`;
 const LIVE =
   'revoke_time IS NULL AND disabled = 0 AND expired = 0 AND (expire_time IS NULL OR expire_time > ?)';
 
@@ -46,29 +48,34 @@ const DUE_COLUMNS: Readonly<Record<DueTime, string>> = {
 export class SqliteKeyStore implements KeyStore {
   readonly #database: SqliteDatabase;
   readonly #committer: Committer;
-  readonly #byHash: ReturnType<SqliteDatabase['pointRead']>;
-  readonly #byRetiredHash: ReturnType<SqliteDatabase['pointRead']>;
-  readonly #byId: ReturnType<SqliteDatabase['pointRead']>;
-  readonly #byRequestId: ReturnType<SqliteDatabase['pointRead']>;
-  readonly #revision: ReturnType<SqliteDatabase['pointRead']>;
+  readonly #byHash: PointRead;
+  readonly #byRetiredHash: PointRead;
+  readonly #byId: PointRead;
+  readonly #byRequestId: PointRead;
+  readonly #lastUses: DeferredTable<number>;
+  /** The newest revision: this process makes them all. */
+  #revision: number;
 
-  constructor(database: SqliteDatabase, committer: Committer) {
+  constructor(database: SqliteDatabase, committer: Committer, lastUses: DeferredTable<number>) {
     this.#database = database;
     this.#committer = committer;
-    this.#byHash = database.pointRead(
-      'SELECT k.* FROM api_key_secrets s JOIN api_keys k ON k.id = s.key_id WHERE s.hash = ?',
-    );
-    this.#byRetiredHash = database.pointRead(
-      'SELECT k.* FROM api_key_retired_secrets s JOIN api_keys k ON k.id = s.key_id WHERE s.hash = ?',
-    );
-    this.#byId = database.pointRead('SELECT * FROM api_keys WHERE id = ?');
-    this.#byRequestId = database.pointRead('SELECT * FROM api_keys WHERE request_id = ?');
-    this.#revision = database.pointRead("SELECT value FROM api_key_meta WHERE id = 'revision'");
+    this.#lastUses = lastUses;
+    const bySecret = (table: string) =>
+      database.keyRead(
+        `SELECT ${KEY_SELECT} FROM ${table} s JOIN api_keys k ON k.id = s.key_id WHERE s.hash = ?`,
+      );
+    this.#byHash = bySecret('api_key_secrets');
+    this.#byRetiredHash = bySecret('api_key_retired_secrets');
+    this.#byId = database.keyRead(`SELECT ${KEY_SELECT} FROM api_keys k WHERE id = ?`);
+    this.#byRequestId = database.keyRead(`SELECT ${KEY_SELECT} FROM api_keys k WHERE request_id = ?`);
+    const revision = database.pointRead("SELECT value FROM api_key_meta WHERE id = 'revision'");
+    this.#revision = Number(revision()?.[0] ?? 0);
   }
 
-  async findByHash(secretHash: string, minRevision = 0): Promise<Found> {
-    const revision = await this.revision();
-    if (revision < minRevision) throw revisionNotReached(minRevision, revision);
+  /** Without last_use_time, which no decision asks for. */
+  findByHash(secretHash: string, minRevision = 0): Soon<Found> {
+    const revision = this.#revision;
+    if (revision < minRevision) return Promise.reject(revisionNotReached(minRevision, revision));
     const row = this.#byHash(secretHash);
     if (row !== undefined) return { key: toKey(row), revision, ageMs: 0 };
     const former = this.#byRetiredHash(secretHash);
@@ -87,7 +94,7 @@ export class SqliteKeyStore implements KeyStore {
 
   async get(id: string): Promise<Key | undefined> {
     const row = this.#byId(id);
-    return row === undefined ? undefined : toKey(row);
+    return row === undefined ? undefined : toKey(row, this.#lastUses.get(id));
   }
 
   async list(filter: KeyFilter, page: Page): Promise<Paged<Key>> {
@@ -102,11 +109,11 @@ export class SqliteKeyStore implements KeyStore {
     if (filter.activeAt !== undefined) add(LIVE, filter.activeAt);
     if (page.after !== undefined) add('(create_time, id) > (?, ?)', ...page.after);
     const rows = await this.#database.query(
-      `SELECT * FROM api_keys ${where.length > 0 ? `WHERE ${where.join(' AND ')}` : ''}
+      `${WITH_LAST_USE} ${where.length > 0 ? `WHERE ${where.join(' AND ')}` : ''}
        ORDER BY create_time, id LIMIT ?`,
       [...params, page.size + 1],
     );
-    return pagedBy(rows.map(toKey), page.size, (key) => [key.createTime, key.id]);
+    return pagedBy(this.#toKeys(rows), page.size, (key) => [key.createTime, key.id]);
   }
 
   async insert(key: Key, entry: AuditEntry): Promise<Inserted> {
@@ -120,7 +127,7 @@ export class SqliteKeyStore implements KeyStore {
       entry,
     );
     if (result.outcome === 'DONE')
-      return { outcome: 'INSERTED', key: { ...key, revision: revisionOf(result) } };
+      return { outcome: 'INSERTED', key: { ...key, revision: this.#published(result) } };
     const holder = key.requestId === undefined ? undefined : this.#byRequestId(key.requestId);
     if (result.outcome === 'NOT_UNIQUE' && result.what === 'api_keys.request_id' && holder !== undefined) {
       return { outcome: 'REQUEST_ID_USED', key: toKey(holder) };
@@ -152,11 +159,10 @@ export class SqliteKeyStore implements KeyStore {
     entry: AuditEntry,
     effects?: RotationEffects,
   ): Promise<Key | undefined> {
-    const values = keyValues(key).filter((_, i) => KEY_COLUMNS[i] !== 'last_use_time');
     const result = await this.#committer.write(
       [
         RAISE_REVISION,
-        { sql: REPLACE, params: [...values, key.id, expectedEtag], mustReturn: true },
+        { sql: REPLACE, params: [...keyValues(key), key.id, expectedEtag], mustReturn: true },
         { sql: 'DELETE FROM api_key_secrets WHERE key_id = ?', params: [key.id] },
         ...secretRows(key),
         ...effectRows(key.id, effects, entry.time),
@@ -164,18 +170,18 @@ export class SqliteKeyStore implements KeyStore {
       ],
       entry,
     );
-    return result.outcome === 'DONE' ? { ...key, revision: revisionOf(result) } : undefined;
+    return result.outcome === 'DONE' ? { ...key, revision: this.#published(result) } : undefined;
   }
 
   async due(kind: DueTime, until: number, page: Page): Promise<Paged<Key>> {
     const column = DUE_COLUMNS[kind];
     const rows = await this.#database.query(
-      `SELECT * FROM api_keys WHERE ${column} <= ? AND (${column}, id) > (?, ?) AND revoke_time IS NULL
+      `${WITH_LAST_USE} WHERE ${column} <= ? AND (${column}, id) > (?, ?) AND revoke_time IS NULL
        ORDER BY ${column}, id LIMIT ?`,
       [until, ...(page.after ?? [Number.MIN_SAFE_INTEGER, '']), page.size + 1],
     );
     const time = (key: Key) => Number(rows.find((row) => row.id === key.id)?.[column]);
-    return pagedBy(rows.map(toKey), page.size, (key) => [time(key), key.id]);
+    return pagedBy(this.#toKeys(rows), page.size, (key) => [time(key), key.id]);
   }
 
   async forgetRequestId(keyId: string, requestId: string): Promise<void> {
@@ -184,8 +190,9 @@ export class SqliteKeyStore implements KeyStore {
   }
 
   async writeLastUses(uses: ReadonlyMap<string, number>): Promise<void> {
-    const sql = 'UPDATE api_keys SET last_use_time = max(coalesce(last_use_time, 0), ?) WHERE id = ?';
-    await this.#committer.write([...uses].map(([id, time]) => ({ sql, params: [time, id] })));
+    for (const [id, time] of uses) if (time > (this.#lastUses.get(id) ?? 0)) this.#lastUses.set(id, time);
+    // They ride in the next transaction, and there is one now.
+    await this.#committer.write([]);
   }
 
   async count(now: number): Promise<KeyCounts> {
@@ -222,7 +229,23 @@ export class SqliteKeyStore implements KeyStore {
   }
 
   async revision(): Promise<number> {
-    return Number(this.#revision()?.value ?? 0);
+    return this.#revision;
+  }
+
+  #published(result: GuardedResult): number {
+    if (result.outcome !== 'DONE') throw unavailable('no revision');
+    const revision = Number(result.rows[0]?.revision);
+    this.#revision = Math.max(this.#revision, revision);
+    return revision;
+  }
+
+  /** Of a query: with the last uses that wait for their place in the file. */
+  #toKeys(rows: readonly Record<string, Value>[]): Key[] {
+    return rows.map((row) => {
+      const written = row.last_use_time === null ? undefined : Number(row.last_use_time);
+      const columns = [...KEY_COLUMNS, 'revision'].map((column) => row[column] ?? null);
+      return toKey(columns, this.#lastUses.recall(String(row.id)) ?? written);
+    });
   }
 }
 
@@ -256,9 +279,4 @@ function effectRows(keyId: string, effects: RotationEffects | undefined, time: n
     rows.push({ sql, params: [id, keyId, mode, startTime, expireTime, completeTime ?? null] });
   }
   return rows;
-}
-
-function revisionOf(result: GuardedResult): number {
-  if (result.outcome !== 'DONE') throw unavailable('no revision');
-  return Number(result.rows[0]?.revision);
 }

@@ -17,11 +17,11 @@ export interface Dirty {
 }
 
 /**
- * The rows of api_key_limits, changed in memory and written with the next batch of events. This process is the only
- * writer of the file, so memory is the truth; a row that is not in memory is read from the file.
+ * The rows of lockouts in api_key_limits, changed in memory and written with the next batch of events. This process is
+ * the only writer of the file, so memory is the truth; a row that is not in memory is read from the file.
  */
 export class LimitRows {
-  readonly #read: (key: string) => Record<string, Value> | undefined;
+  readonly #read: (key: string) => readonly Value[] | undefined;
   readonly #clean = new LRUCache<string, LimitRow>({ max: MAX_CLEAN_ROWS });
   #dirty = new Map<string, LimitRow | undefined>();
   #writing: ReadonlyMap<string, LimitRow | undefined> = new Map();
@@ -37,7 +37,7 @@ export class LimitRows {
     if (clean !== undefined) return clean;
     const row = this.#read(key);
     if (row === undefined) return undefined;
-    const read = { value: JSON.parse(String(row.value)), expireTime: Number(row.expire_time) };
+    const read = { value: JSON.parse(String(row[0])), expireTime: Number(row[1]) };
     this.#clean.set(key, read);
     return read;
   }

@@ -167,4 +167,15 @@ export const MIGRATIONS: readonly string[] = [
   `,
     )
     .join(''),
+  `
+  -- What changes with nearly every call (deferred-rows.ts): changes wait in the journal for their place.
+  CREATE TABLE api_key_journal (id INTEGER PRIMARY KEY, entries TEXT NOT NULL) STRICT;
+  CREATE TABLE api_key_last_uses (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+  INSERT INTO api_key_last_uses SELECT id, last_use_time FROM api_keys WHERE last_use_time NOT NULL;
+  ALTER TABLE api_keys DROP COLUMN last_use_time;
+
+  -- Quotas stay, one row a bucket; only lockouts are dropped when they are over.
+  DROP INDEX api_key_limits_by_expire;
+  CREATE INDEX api_key_limits_by_expire ON api_key_limits (expire_time) WHERE key < 'quota:';
+  `,
 ];

@@ -7,6 +7,7 @@ import { SqliteAnomalyLog } from './anomalies.ts';
 import { SqliteAuditLog } from './audit-log.ts';
 import { Committer } from './committer.ts';
 import { SqliteDatabase } from './database.ts';
+import { DeferredRows } from './deferred-rows.ts';
 import { SqliteKeyStore } from './key-store.ts';
 import { LimitRows } from './limit-rows.ts';
 import { SqliteLockout } from './lockout.ts';
@@ -19,13 +20,15 @@ export async function openSqliteStore({ url, clock, lockout, chainKey }: StoreOp
   const path = url.replace(/^sqlite:(\/\/)?/, '');
   const database = SqliteDatabase.open(path, randomBytes(8).toString('hex'), chainKey);
   const rows = new LimitRows(database);
-  const committer = new Committer(database, rows, clock);
+  const deferred = new DeferredRows(database);
+  const committer = new Committer(database, rows, deferred, clock);
   const audit = new SqliteAuditLog(database, committer, clock);
-  const dropOver = 'DELETE FROM api_key_limits WHERE expire_time < ?';
+  // Lockouts: the row of a quota is one a bucket, and stays.
+  const dropOver = "DELETE FROM api_key_limits WHERE expire_time < ? AND key < 'quota:'";
   const dropRetired = 'DELETE FROM api_key_retired_secrets WHERE retire_time < ?';
   return {
-    keys: new SqliteKeyStore(database, committer),
-    quota: new SqliteQuota(rows, clock),
+    keys: new SqliteKeyStore(database, committer, deferred.lastUses),
+    quota: new SqliteQuota(deferred.quotas, clock),
     lockout: await SqliteLockout.open(lockout, rows, database, clock),
     audit,
     chain: new Chain(chainKey),

@@ -1,17 +1,14 @@
 import type { Clock, QuotaLimiter, QuotaTaken } from '../../keys/ports.ts';
 import type { Counters, QuotaRequest } from '../../keys/quota.ts';
 import { take } from '../../keys/quota.ts';
-import type { LimitRows } from './limit-rows.ts';
-
-/** A row outlives its last window, so that a clock set back does not forget it. */
-const KEEP_MS = 86_400_000;
+import type { DeferredTable } from './deferred-rows.ts';
 
 /** Quotas of the embedded store: counted in memory, made durable by the transaction of the call's own event. */
 export class SqliteQuota implements QuotaLimiter {
-  readonly #rows: LimitRows;
+  readonly #rows: DeferredTable<Counters>;
   readonly #clock: Clock;
 
-  constructor(rows: LimitRows, clock: Clock) {
+  constructor(rows: DeferredTable<Counters>, clock: Clock) {
     this.#rows = rows;
     this.#clock = clock;
   }
@@ -19,13 +16,7 @@ export class SqliteQuota implements QuotaLimiter {
   take(request: QuotaRequest): QuotaTaken {
     const now = this.#clock.now();
     const taken = take(request, this.#counters(request.bucket), now);
-    if (taken.admitted) {
-      const counters = live(taken.counters, now);
-      let last = 0;
-      for (const name in counters) last = Math.max(last, counters[name]?.end ?? 0);
-      const expireTime = last + KEEP_MS;
-      this.#rows.set(rowKey(request.bucket), { value: counters, expireTime });
-    }
+    if (taken.admitted) this.#rows.set(request.bucket, live(taken.counters, now));
     return taken;
   }
 
@@ -34,12 +25,8 @@ export class SqliteQuota implements QuotaLimiter {
   }
 
   #counters(bucket: string): Counters {
-    return (this.#rows.get(rowKey(bucket))?.value ?? {}) as Counters;
+    return this.#rows.get(bucket) ?? {};
   }
-}
-
-function rowKey(bucket: string): string {
-  return `quota:${bucket}`;
 }
 
 /** Without windows that are over, so that limits which were renamed leave nothing behind. */

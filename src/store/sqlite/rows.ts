@@ -27,7 +27,6 @@ export const KEY_COLUMNS = [
   'revoke_time',
   'revoke_reason',
   'revoke_note',
-  'last_use_time',
   'request_id',
   'etag',
 ] as const;
@@ -56,15 +55,25 @@ export function keyValues(key: Key): Value[] {
     key.revokeTime ?? null,
     key.revokeReason ?? null,
     key.revokeNote,
-    key.lastUseTime ?? null,
     key.requestId ?? null,
     key.etag,
   ];
 }
 
-export function toKey(row: Record<string, Value>): Key {
-  const text = (name: string) => String(row[name]);
-  const time = (name: string) => (row[name] === null ? undefined : Number(row[name]));
+/** What a key is read from: the columns, and the revision behind them. */
+export const KEY_SELECT = [...KEY_COLUMNS, 'revision'].map((column) => `k.${column}`).join(', ');
+
+type Column = (typeof KEY_COLUMNS)[number] | 'revision';
+const PLACES = Object.fromEntries([...KEY_COLUMNS, 'revision'].map((column, i) => [column, i])) as Record<
+  Column,
+  number
+>;
+
+/** @param row as KEY_SELECT selects it */
+export function toKey(row: readonly Value[], lastUseTime?: number): Key {
+  const at = (name: Column) => row[PLACES[name]] ?? null;
+  const text = (name: Column) => String(at(name));
+  const time = (name: Column) => (at(name) === null ? undefined : Number(at(name)));
   return {
     id: text('id'),
     name: text('name'),
@@ -77,18 +86,18 @@ export function toKey(row: Record<string, Value>): Key {
     rateLimitBucket: text('rate_limit_bucket'),
     ipAllowlist: new IpAllowlist(JSON.parse(text('ip_allowlist'))),
     metadata: JSON.parse(text('metadata')),
-    disabled: row.disabled === 1,
-    createTime: Number(row.create_time),
+    disabled: at('disabled') === 1,
+    createTime: Number(at('create_time')),
     expireTime: time('expire_time'),
-    expired: row.expired === 1,
-    rotation: row.rotation === null ? undefined : JSON.parse(text('rotation')),
+    expired: at('expired') === 1,
+    rotation: at('rotation') === null ? undefined : JSON.parse(text('rotation')),
     rotateEveryMs: time('rotate_every_ms'),
     revokeTime: time('revoke_time'),
-    revokeReason: (row.revoke_reason ?? undefined) as Key['revokeReason'],
+    revokeReason: (at('revoke_reason') ?? undefined) as Key['revokeReason'],
     revokeNote: text('revoke_note'),
-    lastUseTime: time('last_use_time'),
-    requestId: row.request_id === null ? undefined : text('request_id'),
+    lastUseTime,
+    requestId: at('request_id') === null ? undefined : text('request_id'),
     etag: text('etag'),
-    revision: Number(row.revision),
+    revision: Number(at('revision')),
   };
 }

@@ -6,6 +6,7 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { parentPort, workerData } from 'node:worker_threads';
 import { Chain, GENESIS } from '../../audit/chain.ts';
 import { eventInsert } from './audit-rows.ts';
+import type { DEFERRED_TABLES, DeferredPart } from './deferred-rows.ts';
 import { LookUps } from './look-ups.ts';
 
 export type Value = string | number | null;
@@ -36,8 +37,9 @@ export interface CommitRequest {
   /** Events without a mutation, a line each: the time and, right after it, eventText. One string is cheap to hand over. */
   readonly events: string;
   readonly guarded: readonly GuardedWrite[];
-  /** Counters: key, value, expire_time in turn; a null value deletes. */
+  /** Counters of lockouts: key, value, expire_time in turn; a null value deletes. */
   readonly limits: readonly Value[];
+  readonly deferred: DeferredPart;
 }
 
 export interface QueryRequest {
@@ -154,7 +156,25 @@ function noteHead(closed: 0 | 1): void {
   ).run(processId, sequence, head, closed);
 }
 
-function commit({ events, guarded, limits }: CommitRequest): GuardedResult[] {
+const FOLDS = [
+  // Far from any time: quotas are not dropped when they are over.
+  `INSERT INTO api_key_limits VALUES (?, ?, ${Number.MAX_SAFE_INTEGER})
+   ON CONFLICT (key) DO UPDATE SET value = excluded.value`,
+  `INSERT INTO api_key_last_uses VALUES (?, ?)
+   ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)`,
+] as const satisfies Record<keyof typeof DEFERRED_TABLES & number, string>;
+
+/** Changes of counters and last uses: to the journal at once, to their tables a part at a time. */
+function defer({ journal, journalId, folds, forget }: DeferredPart): void {
+  if (journal !== '') prepare('INSERT INTO api_key_journal VALUES (?, ?)').run(journalId, journal);
+  for (const { table, rows } of folds) {
+    const statement = prepare(FOLDS[table] ?? '');
+    for (let at = 0; at < rows.length; at += 2) statement.run(rows[at] ?? null, rows[at + 1] ?? null);
+  }
+  if (forget > 0) prepare('DELETE FROM api_key_journal WHERE id <= ?').run(forget);
+}
+
+function commit({ events, guarded, limits, deferred }: CommitRequest): GuardedResult[] {
   const before = { sequence, head };
   db.exec('BEGIN IMMEDIATE');
   try {
@@ -165,6 +185,7 @@ function commit({ events, guarded, limits }: CommitRequest): GuardedResult[] {
       if (value === null) prepare('DELETE FROM api_key_limits WHERE key = ?').run(key);
       else prepare('INSERT OR REPLACE INTO api_key_limits VALUES (?, ?, ?)').run(key, value, expire);
     }
+    defer(deferred);
     if (sequence !== before.sequence) noteHead(0);
     lookUps?.step();
     db.exec('COMMIT');

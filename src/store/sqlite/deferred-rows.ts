@@ -1,0 +1,259 @@
+import { LRUCache } from 'lru-cache';
+import type { Counters } from '../../keys/quota.ts';
+import type { SqliteDatabase } from './database.ts';
+import type { Value } from './thread.ts';
+
+/** Tables whose rows change with nearly every call. The journal knows each by its place here. */
+export const DEFERRED_TABLES = ['api_key_limits', 'api_key_last_uses'] as const;
+
+/** Parts of a table: rows of one part lie near each other. */
+const PARTS = 256;
+/** Rows in memory, or entries in the journal, that begin a round of writing the tables. */
+const MAX_WAITING_ROWS = 65_536;
+const MAX_JOURNAL_ENTRIES = 262_144;
+/** Journal rows that one transaction deletes at most. */
+const FORGET_ROWS = 64;
+const MAX_CLEAN_ROWS = 20_000;
+
+/** What the next transaction does for these tables. */
+export interface DeferredPart {
+  /** A row of the journal: table number, key and value in turn, as JSON; '' for none. */
+  readonly journal: string;
+  readonly journalId: number;
+  /** A part of each table: key and value in turn, in the order of the table. */
+  readonly folds: readonly { readonly table: number; readonly rows: readonly Value[] }[];
+  /** Journal rows up to this one are no longer needed; 0 for none. */
+  readonly forget: number;
+}
+
+/**
+ * Counters and last uses. With a million keys nearly every call touches another row, so writing each where it belongs
+ * would cost a page a call. A change goes to the end of a journal instead, in the transaction of the call's event, and
+ * stays in memory; later a whole part of a table is written at once, in its order. This process is the only writer, so
+ * memory is the truth, and what a crash leaves in the journal is read at the next start.
+ */
+export class DeferredRows {
+  readonly quotas: DeferredTable<Counters>;
+  readonly lastUses: DeferredTable<number>;
+  readonly #tables: readonly DeferredTable<unknown>[];
+  #journalId: number;
+  #entries = 0;
+  /** The part that is written next; PARTS while no round is under way. */
+  #next = PARTS;
+  /** The end of the journal when the round began. */
+  #roundId = 0;
+  #forgetTo = 0;
+  #forgotten = 0;
+
+  constructor(database: SqliteDatabase) {
+    const json = {
+      toColumn: JSON.stringify,
+      fromColumn: (value: Value) => JSON.parse(String(value)) as Counters,
+    };
+    const plain = { toColumn: Number, fromColumn: Number };
+    this.quotas = new DeferredTable('api_key_limits', 'quota:', json, database);
+    this.lastUses = new DeferredTable('api_key_last_uses', '', plain, database);
+    this.#tables = [this.quotas, this.lastUses] as readonly DeferredTable<unknown>[];
+    const [first, last] = database.journal((entries) => this.#recover(entries));
+    this.#journalId = last;
+    this.#forgotten = first;
+  }
+
+  #recover(entries: string): void {
+    const flat = JSON.parse(entries) as unknown[];
+    for (let i = 0; i < flat.length; i += 3)
+      this.#tables[flat[i] as number]?.recover(flat[i + 1] as string, flat[i + 2]);
+    this.#entries += flat.length / 3;
+  }
+
+  take(): DeferredPart {
+    const flat: unknown[] = [];
+    for (const [number, table] of this.#tables.entries()) table.takeDirty(number, flat);
+    if (flat.length > 0) this.#journalId++;
+    this.#entries += flat.length / 3;
+    if (this.#next === PARTS && this.#roundIsDue()) {
+      this.#next = 0;
+      this.#entries = 0;
+      // What is being written now is in memory only when it is written: the next round's.
+      this.#roundId = flat.length > 0 ? this.#journalId - 1 : this.#journalId;
+    }
+    const folds: DeferredPart['folds'][number][] = [];
+    if (this.#next < PARTS)
+      for (const [table, rows] of this.#tables.entries())
+        folds.push({ table, rows: rows.beginFold(this.#next) });
+    const forget = Math.min(this.#forgetTo, this.#forgotten + FORGET_ROWS);
+    return {
+      journal: flat.length === 0 ? '' : JSON.stringify(flat),
+      journalId: this.#journalId,
+      folds,
+      forget: forget > this.#forgotten ? forget : 0,
+    };
+  }
+
+  written({ folds, forget }: DeferredPart): void {
+    for (const table of this.#tables) table.written();
+    if (folds.length > 0) {
+      for (const table of this.#tables) table.endFold();
+      this.#next++;
+      if (this.#next === PARTS) this.#forgetTo = this.#roundId;
+    }
+    if (forget > 0) this.#forgotten = forget;
+  }
+
+  /** A failed transaction: all of it waits for the next one. */
+  notWritten({ journal, folds }: DeferredPart): void {
+    for (const table of this.#tables) table.notWritten();
+    if (folds.length > 0) for (const table of this.#tables) table.abandonFold();
+    if (journal !== '') this.#journalId--;
+  }
+
+  #roundIsDue(): boolean {
+    const rows = this.#tables.reduce((sum, table) => sum + table.waitingRows, 0);
+    return rows > 0 && (rows >= MAX_WAITING_ROWS || this.#entries >= MAX_JOURNAL_ENTRIES);
+  }
+}
+
+/** How a value lies in the table; in the journal it is JSON. */
+interface Codec<T> {
+  toColumn(value: T): Value;
+  fromColumn(value: Value): T;
+}
+
+/** A row that is not, or not only, in its table. */
+interface Row<T> {
+  readonly key: string;
+  value: T;
+  /** Changed since the last transaction was put together. */
+  dirty: boolean;
+  /** In the journal, and in a part that is to be written. */
+  waiting: boolean;
+}
+
+/** One table: keys and values. */
+export class DeferredTable<T> {
+  readonly #prefix: string;
+  readonly #codec: Codec<T>;
+  readonly #read: (key: string) => readonly Value[] | undefined;
+  readonly #rows = new Map<string, Row<T>>();
+  readonly #clean = new LRUCache<string, T & {}>({ max: MAX_CLEAN_ROWS });
+  readonly #parts: Row<T>[][] = Array.from({ length: PARTS }, () => []);
+  #dirty: Row<T>[] = [];
+  #writing: Row<T>[] = [];
+  #folding: Row<T>[] = [];
+  #waitingRows = 0;
+
+  /** @param prefix of the keys in the file; in memory they go without. */
+  constructor(
+    name: (typeof DEFERRED_TABLES)[number],
+    prefix: string,
+    codec: Codec<T>,
+    database: SqliteDatabase,
+  ) {
+    this.#prefix = prefix;
+    this.#codec = codec;
+    this.#read = database.pointRead(`SELECT value FROM ${name} WHERE key = ?`);
+  }
+
+  get waitingRows(): number {
+    return this.#waitingRows;
+  }
+
+  /** As it was set last, without the file; undefined when only the file knows. */
+  recall(key: string): T | undefined {
+    return this.#rows.get(key)?.value ?? this.#clean.get(key);
+  }
+
+  get(key: string): T | undefined {
+    const known = this.recall(key);
+    if (known !== undefined) return known;
+    const row = this.#read(this.#prefix + key);
+    if (row === undefined) return undefined;
+    const value = this.#codec.fromColumn(row[0] ?? null);
+    this.#clean.set(key, value as T & {});
+    return value;
+  }
+
+  set(key: string, value: T): void {
+    let row = this.#rows.get(key);
+    if (row === undefined) {
+      row = { key, value, dirty: false, waiting: false };
+      this.#rows.set(key, row);
+    }
+    row.value = value;
+    if (row.dirty) return;
+    row.dirty = true;
+    this.#dirty.push(row);
+  }
+
+  recover(key: string, value: T): void {
+    const row = this.#rows.get(key) ?? { key, value, dirty: false, waiting: false };
+    row.value = value;
+    this.#rows.set(key, row);
+    this.#wait(row);
+  }
+
+  takeDirty(table: number, flat: unknown[]): void {
+    this.#writing = this.#dirty;
+    this.#dirty = [];
+    for (const row of this.#writing) {
+      row.dirty = false;
+      flat.push(table, row.key, row.value);
+    }
+  }
+
+  written(): void {
+    for (const row of this.#writing) this.#wait(row);
+    this.#writing = [];
+  }
+
+  notWritten(): void {
+    for (const row of this.#writing) {
+      if (row.dirty) continue;
+      row.dirty = true;
+      this.#dirty.push(row);
+    }
+    this.#writing = [];
+  }
+
+  /** The rows of a part, to be written. Those that change meanwhile wait for the next round, too. */
+  beginFold(part: number): Value[] {
+    this.#folding = this.#parts[part] ?? [];
+    this.#parts[part] = [];
+    this.#waitingRows -= this.#folding.length;
+    this.#folding.sort((a, b) => (a.key < b.key ? -1 : 1));
+    const columns: Value[] = [];
+    for (const row of this.#folding) {
+      row.waiting = false;
+      columns.push(this.#prefix + row.key, this.#codec.toColumn(row.value));
+    }
+    return columns;
+  }
+
+  /** After `written`: what has changed since is waiting again, or dirty. */
+  endFold(): void {
+    for (const row of this.#folding) {
+      if (row.waiting || row.dirty) continue;
+      this.#rows.delete(row.key);
+      this.#clean.set(row.key, row.value as T & {});
+    }
+    this.#folding = [];
+  }
+
+  abandonFold(): void {
+    for (const row of this.#folding) this.#wait(row);
+    this.#folding = [];
+  }
+
+  #wait(row: Row<T>): void {
+    if (row.waiting) return;
+    row.waiting = true;
+    this.#waitingRows++;
+    this.#parts[partOf(row.key)]?.push(row);
+  }
+}
+
+/** By the first two digits of an id, of another name by its first character: in the order of the keys. */
+function partOf(key: string): number {
+  const part = key.startsWith('uid-apikey-') ? Number.parseInt(key.slice(11, 13), 16) : Number.NaN;
+  return Number.isNaN(part) ? key.charCodeAt(0) % PARTS || 0 : part;
+}
