@@ -3,6 +3,7 @@ import { hash } from 'node:crypto';
 import { DatabaseSync } from 'node:sqlite';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { ValidateKeyRequestSchema } from '../../gen/apikey/v1/auth_pb.ts';
+import { placeOf } from '../../src/store/sqlite/place.ts';
 import { frame } from '../support/raw.ts';
 
 export function secretOf(i: number): string {
@@ -23,7 +24,14 @@ export function addKeys(path: string, count: number): void {
   for (const [i, digest] of hashes.entries()) {
     const id = `uid-apikey-${i.toString(16).padStart(16, '0')}`;
     const secrets = JSON.stringify([{ hash: digest, createTime: 1 }]);
-    const row = { ...template, id, secrets, rate_limit_bucket: id, request_id: null };
+    const row = {
+      ...template,
+      row: placeOf(digest) ?? null,
+      id,
+      secrets,
+      rate_limit_bucket: id,
+      request_id: null,
+    };
     key.run(...names.map((name) => (row as Record<string, string | number | null>)[name] ?? null));
     secret.run(digest, id);
   }

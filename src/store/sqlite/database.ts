@@ -5,6 +5,7 @@ import { Worker } from 'node:worker_threads';
 import { StartError } from '../store.ts';
 import { unavailable } from './errors.ts';
 import { MIGRATIONS } from './migrations.ts';
+import { placeOf } from './place.ts';
 import type {
   CommitRequest,
   GuardedResult,
@@ -229,8 +230,10 @@ function lockFile(path: string): DatabaseSync {
 }
 
 function migrate(path: string): void {
-  const db = new DatabaseSync(path);
+  // A table that others refer to is made anew by one of the steps.
+  const db = new DatabaseSync(path, { enableForeignKeyConstraints: false });
   try {
+    db.function('place', { deterministic: true }, (hash) => placeOf(String(hash)) ?? null);
     db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL');
     const version = Number(db.prepare('PRAGMA user_version').get()?.user_version ?? 0);
     if (version > MIGRATIONS.length) {

@@ -9,11 +9,12 @@ export const DEFERRED_TABLES = ['api_key_limits', 'api_key_last_uses'] as const;
 /** Parts of a table: rows of one part lie near each other. */
 const PARTS = 256;
 /** Rows in memory, or entries in the journal, that begin a round of writing the tables. */
-const MAX_WAITING_ROWS = 65_536;
-const MAX_JOURNAL_ENTRIES = 262_144;
+const BOUNDS = { waitingRows: 65_536, journalEntries: 262_144 };
 /** Journal rows that one transaction deletes at most. */
 const FORGET_ROWS = 64;
 const MAX_CLEAN_ROWS = 20_000;
+
+type Bounds = typeof BOUNDS;
 
 /** What the next transaction does for these tables. */
 export interface DeferredPart {
@@ -36,6 +37,7 @@ export class DeferredRows {
   readonly quotas: DeferredTable<Counters>;
   readonly lastUses: DeferredTable<number>;
   readonly #tables: readonly DeferredTable<unknown>[];
+  readonly #bounds: Bounds;
   #journalId: number;
   #entries = 0;
   /** The part that is written next; PARTS while no round is under way. */
@@ -45,7 +47,9 @@ export class DeferredRows {
   #forgetTo = 0;
   #forgotten = 0;
 
-  constructor(database: SqliteDatabase) {
+  /** @param bounds for tests */
+  constructor(database: SqliteDatabase, bounds: Bounds = BOUNDS) {
+    this.#bounds = bounds;
     const json = {
       toColumn: JSON.stringify,
       fromColumn: (value: Value) => JSON.parse(String(value)) as Counters,
@@ -109,7 +113,8 @@ export class DeferredRows {
 
   #roundIsDue(): boolean {
     const rows = this.#tables.reduce((sum, table) => sum + table.waitingRows, 0);
-    return rows > 0 && (rows >= MAX_WAITING_ROWS || this.#entries >= MAX_JOURNAL_ENTRIES);
+    const { waitingRows, journalEntries } = this.#bounds;
+    return rows > 0 && (rows >= waitingRows || this.#entries >= journalEntries);
   }
 }
 

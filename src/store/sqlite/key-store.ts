@@ -21,7 +21,8 @@ import type { Committer } from './committer.ts';
 import type { PointRead, SqliteDatabase } from './database.ts';
 import type { DeferredTable } from './deferred-rows.ts';
 import { unavailable } from './errors.ts';
-import { KEY_COLUMNS, KEY_SELECT, keyValues, toKey } from './rows.ts';
+import { placeOf } from './place.ts';
+import { KEY_COLUMNS, KEY_SELECT, KeyReader, keyValues } from './rows.ts';
 import type { GuardedResult, Statement, Value } from './thread.ts';
 
 const RAISE_REVISION: Statement = {
@@ -30,8 +31,8 @@ const RAISE_REVISION: Statement = {
 };
 const KEPT_CHANGES = 1_000;
 const REVISION = "(SELECT value FROM api_key_meta WHERE id = 'revision')";
-const INSERT = `INSERT INTO api_keys (${KEY_COLUMNS.join(', ')}, revision)
-  VALUES (?${', ?'.repeat(KEY_COLUMNS.length - 1)}, ${REVISION}) RETURNING id`;
+const INSERT = `INSERT INTO api_keys (row, ${KEY_COLUMNS.join(', ')}, revision)
+  VALUES (?${', ?'.repeat(KEY_COLUMNS.length)}, ${REVISION}) RETURNING id`;
 const REPLACE = `UPDATE api_keys SET ${KEY_COLUMNS.map((column) => `${column} = ?`).join(', ')}, revision = ${REVISION}
   WHERE id = ? AND etag = ? RETURNING id`;
 const WITH_LAST_USE = `SELECT k.*, u.value AS last_use_time
@@ -48,11 +49,13 @@ const DUE_COLUMNS: Readonly<Record<DueTime, string>> = {
 export class SqliteKeyStore implements KeyStore {
   readonly #database: SqliteDatabase;
   readonly #committer: Committer;
+  readonly #byPlace: PointRead;
   readonly #byHash: PointRead;
   readonly #byRetiredHash: PointRead;
   readonly #byId: PointRead;
   readonly #byRequestId: PointRead;
   readonly #lastUses: DeferredTable<number>;
+  readonly #reader = new KeyReader();
   /** The newest revision: this process makes them all. */
   #revision: number;
 
@@ -64,6 +67,7 @@ export class SqliteKeyStore implements KeyStore {
       database.keyRead(
         `SELECT ${KEY_SELECT} FROM ${table} s JOIN api_keys k ON k.id = s.key_id WHERE s.hash = ?`,
       );
+    this.#byPlace = database.keyRead(`SELECT ${KEY_SELECT} FROM api_keys k WHERE row = ?`);
     this.#byHash = bySecret('api_key_secrets');
     this.#byRetiredHash = bySecret('api_key_retired_secrets');
     this.#byId = database.keyRead(`SELECT ${KEY_SELECT} FROM api_keys k WHERE id = ?`);
@@ -76,12 +80,25 @@ export class SqliteKeyStore implements KeyStore {
   findByHash(secretHash: string, minRevision = 0): Soon<Found> {
     const revision = this.#revision;
     if (revision < minRevision) return Promise.reject(revisionNotReached(minRevision, revision));
-    const row = this.#byHash(secretHash);
-    if (row !== undefined) return { key: toKey(row), revision, ageMs: 0 };
+    const key = this.#inPlace(secretHash) ?? this.#elsewhere(secretHash);
+    if (key !== undefined) return { key, revision, ageMs: 0 };
     const former = this.#byRetiredHash(secretHash);
     return former === undefined
       ? { key: undefined, revision, ageMs: 0 }
-      : { key: toKey(former), revision, ageMs: 0, retired: true };
+      : { key: this.#reader.read(former), revision, ageMs: 0, retired: true };
+  }
+
+  /** One read of one page: the key that was made with this secret. */
+  #inPlace(secretHash: string): Key | undefined {
+    const row = this.#byPlace(placeOf(secretHash) ?? null);
+    const key = row === undefined ? undefined : this.#reader.read(row);
+    return key?.secrets.some(({ hash }) => hash === secretHash) ? key : undefined;
+  }
+
+  /** A secret that came later, by a rotation, or two that begin alike. */
+  #elsewhere(secretHash: string): Key | undefined {
+    const row = this.#byHash(secretHash);
+    return row === undefined ? undefined : this.#reader.read(row);
   }
 
   recall(): undefined {
@@ -94,7 +111,7 @@ export class SqliteKeyStore implements KeyStore {
 
   async get(id: string): Promise<Key | undefined> {
     const row = this.#byId(id);
-    return row === undefined ? undefined : toKey(row, this.#lastUses.get(id));
+    return row === undefined ? undefined : this.#reader.read(row, this.#lastUses.get(id));
   }
 
   async list(filter: KeyFilter, page: Page): Promise<Paged<Key>> {
@@ -113,14 +130,18 @@ export class SqliteKeyStore implements KeyStore {
        ORDER BY create_time, id LIMIT ?`,
       [...params, page.size + 1],
     );
-    return pagedBy(this.#toKeys(rows), page.size, (key) => [key.createTime, key.id]);
+    return pagedBy(this.#readAll(rows), page.size, (key) => [key.createTime, key.id]);
   }
 
-  async insert(key: Key, entry: AuditEntry): Promise<Inserted> {
+  async insert(
+    key: Key,
+    entry: AuditEntry,
+    place = placeOf(key.secrets[0]?.hash ?? '') ?? null,
+  ): Promise<Inserted> {
     const result = await this.#committer.write(
       [
         RAISE_REVISION,
-        { sql: INSERT, params: keyValues(key) },
+        { sql: INSERT, params: [place, ...keyValues(key)] },
         ...secretRows(key),
         ...publication(key.id, 'CREATED'),
       ],
@@ -128,9 +149,12 @@ export class SqliteKeyStore implements KeyStore {
     );
     if (result.outcome === 'DONE')
       return { outcome: 'INSERTED', key: { ...key, revision: this.#published(result) } };
+    // Two hashes that begin alike: this one lies somewhere else.
+    if (result.outcome === 'NOT_UNIQUE' && result.what === 'api_keys.row' && place !== null)
+      return this.insert(key, entry, null);
     const holder = key.requestId === undefined ? undefined : this.#byRequestId(key.requestId);
     if (result.outcome === 'NOT_UNIQUE' && result.what === 'api_keys.request_id' && holder !== undefined) {
-      return { outcome: 'REQUEST_ID_USED', key: toKey(holder) };
+      return { outcome: 'REQUEST_ID_USED', key: this.#reader.read(holder) };
     }
     return { outcome: 'COLLISION' };
   }
@@ -181,7 +205,7 @@ export class SqliteKeyStore implements KeyStore {
       [until, ...(page.after ?? [Number.MIN_SAFE_INTEGER, '']), page.size + 1],
     );
     const time = (key: Key) => Number(rows.find((row) => row.id === key.id)?.[column]);
-    return pagedBy(this.#toKeys(rows), page.size, (key) => [time(key), key.id]);
+    return pagedBy(this.#readAll(rows), page.size, (key) => [time(key), key.id]);
   }
 
   async forgetRequestId(keyId: string, requestId: string): Promise<void> {
@@ -190,7 +214,8 @@ export class SqliteKeyStore implements KeyStore {
   }
 
   async writeLastUses(uses: ReadonlyMap<string, number>): Promise<void> {
-    for (const [id, time] of uses) if (time > (this.#lastUses.get(id) ?? 0)) this.#lastUses.set(id, time);
+    // Of two times the file keeps the later one by itself.
+    for (const [id, time] of uses) if (time > (this.#lastUses.recall(id) ?? 0)) this.#lastUses.set(id, time);
     // They ride in the next transaction, and there is one now.
     await this.#committer.write([]);
   }
@@ -240,11 +265,11 @@ export class SqliteKeyStore implements KeyStore {
   }
 
   /** Of a query: with the last uses that wait for their place in the file. */
-  #toKeys(rows: readonly Record<string, Value>[]): Key[] {
+  #readAll(rows: readonly Record<string, Value>[]): Key[] {
     return rows.map((row) => {
       const written = row.last_use_time === null ? undefined : Number(row.last_use_time);
       const columns = [...KEY_COLUMNS, 'revision'].map((column) => row[column] ?? null);
-      return toKey(columns, this.#lastUses.recall(String(row.id)) ?? written);
+      return this.#reader.read(columns, this.#lastUses.recall(String(row.id)) ?? written);
     });
   }
 }

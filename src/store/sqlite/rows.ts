@@ -69,35 +69,64 @@ const PLACES = Object.fromEntries([...KEY_COLUMNS, 'revision'].map((column, i) =
   number
 >;
 
-/** @param row as KEY_SELECT selects it */
-export function toKey(row: readonly Value[], lastUseTime?: number): Key {
-  const at = (name: Column) => row[PLACES[name]] ?? null;
-  const text = (name: Column) => String(at(name));
-  const time = (name: Column) => (at(name) === null ? undefined : Number(at(name)));
-  return {
-    id: text('id'),
-    name: text('name'),
-    ownerId: text('owner_id'),
-    type: text('key_type') as Key['type'],
-    secrets: JSON.parse(text('secrets')),
-    hint: text('hint'),
-    scopes: JSON.parse(text('scopes')),
-    rateLimits: JSON.parse(text('rate_limits')),
-    rateLimitBucket: text('rate_limit_bucket'),
-    ipAllowlist: new IpAllowlist(JSON.parse(text('ip_allowlist'))),
-    metadata: JSON.parse(text('metadata')),
-    disabled: at('disabled') === 1,
-    createTime: Number(at('create_time')),
-    expireTime: time('expire_time'),
-    expired: at('expired') === 1,
-    rotation: at('rotation') === null ? undefined : JSON.parse(text('rotation')),
-    rotateEveryMs: time('rotate_every_ms'),
-    revokeTime: time('revoke_time'),
-    revokeReason: (at('revoke_reason') ?? undefined) as Key['revokeReason'],
-    revokeNote: text('revoke_note'),
-    lastUseTime,
-    requestId: at('request_id') === null ? undefined : text('request_id'),
-    etag: text('etag'),
-    revision: Number(at('revision')),
-  };
+/** Texts that many keys have in common are parsed once, and what they hold is shared: it is never changed. */
+const MAX_REMEMBERED = 4_096;
+
+class Remembered<T> {
+  readonly #parse: (text: string) => T;
+  readonly #known = new Map<string, T>();
+
+  constructor(parse: (text: string) => T) {
+    this.#parse = parse;
+  }
+
+  get(text: string): T {
+    const known = this.#known.get(text);
+    if (known !== undefined) return known;
+    if (this.#known.size >= MAX_REMEMBERED) this.#known.clear();
+    const value = this.#parse(text);
+    this.#known.set(text, value);
+    return value;
+  }
+}
+
+/** Reads keys from their columns. */
+export class KeyReader {
+  readonly #scopes = new Remembered((text): Key['scopes'] => JSON.parse(text));
+  readonly #rateLimits = new Remembered((text): Key['rateLimits'] => JSON.parse(text));
+  readonly #allowlists = new Remembered((text) => new IpAllowlist(JSON.parse(text)));
+  readonly #metadata = new Remembered((text): Key['metadata'] => JSON.parse(text));
+
+  /** @param row as KEY_SELECT selects it */
+  read(row: readonly Value[], lastUseTime?: number): Key {
+    const at = (name: Column) => row[PLACES[name]] ?? null;
+    const text = (name: Column) => String(at(name));
+    const time = (name: Column) => (at(name) === null ? undefined : Number(at(name)));
+    return {
+      id: text('id'),
+      name: text('name'),
+      ownerId: text('owner_id'),
+      type: text('key_type') as Key['type'],
+      secrets: JSON.parse(text('secrets')),
+      hint: text('hint'),
+      scopes: this.#scopes.get(text('scopes')),
+      rateLimits: this.#rateLimits.get(text('rate_limits')),
+      rateLimitBucket: text('rate_limit_bucket'),
+      ipAllowlist: this.#allowlists.get(text('ip_allowlist')),
+      metadata: this.#metadata.get(text('metadata')),
+      disabled: at('disabled') === 1,
+      createTime: Number(at('create_time')),
+      expireTime: time('expire_time'),
+      expired: at('expired') === 1,
+      rotation: at('rotation') === null ? undefined : JSON.parse(text('rotation')),
+      rotateEveryMs: time('rotate_every_ms'),
+      revokeTime: time('revoke_time'),
+      revokeReason: (at('revoke_reason') ?? undefined) as Key['revokeReason'],
+      revokeNote: text('revoke_note'),
+      lastUseTime,
+      requestId: at('request_id') === null ? undefined : text('request_id'),
+      etag: text('etag'),
+      revision: Number(at('revision')),
+    };
+  }
 }
