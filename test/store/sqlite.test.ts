@@ -4,9 +4,11 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterAll, describe, expect, it } from 'vitest';
+import { hashSecret } from '../../src/keys/secret.ts';
 import { MIGRATIONS } from '../../src/store/sqlite/migrations.ts';
 import { openSqliteStore } from '../../src/store/sqlite/open.ts';
 import { TestClock } from '../support/clock.ts';
+import { entryWith, keyWith } from '../support/keys.ts';
 import { auditContract } from './contract/audit.ts';
 import { chainContract } from './contract/chain.ts';
 import { type Adapter, LEASE, LOCKOUT } from './contract/harness.ts';
@@ -72,14 +74,45 @@ describe('sqlite: one process', () => {
     const old = new DatabaseSync(path);
     old.exec(`${MIGRATIONS[0]}; PRAGMA user_version = 1`);
     old.exec("INSERT INTO api_key_meta VALUES ('kept', 7)");
+    const { key, secret } = keyWith({ expireTime: 5_000_000_000_000 });
+    old
+      .prepare(
+        `INSERT INTO api_keys (id, name, owner_id, key_type, secrets, hint, scopes, rate_limits, rate_limit_bucket,
+          ip_allowlist, metadata, disabled, create_time, expire_time, expired, revoke_note, last_use_time, etag, revision)
+         VALUES (?, 'test', 'owner', 'SERVICE', ?, ?, '["traces:read"]', '[]', ?, '[]', '{}', 0, 1000, ?, 0, '', 1234, ?, 1)`,
+      )
+      .run(key.id, JSON.stringify(key.secrets), key.hint, key.id, 5_000_000_000_000, key.etag);
+    old.prepare('INSERT INTO api_key_secrets VALUES (?, ?)').run(hashSecret(secret), key.id);
+    old.exec(
+      `INSERT INTO api_key_limits VALUES ('quota:${key.id}', '{"60000_bQ":{"used":3,"end":9000000000000}}', 9)`,
+    );
     old.close();
     const store = await adapter.open(url, new TestClock());
     expect(await store.giteaTokens.list('alice')).toEqual([]);
+    expect((await store.keys.findByHash(hashSecret(secret))).key).toEqual({ ...key, revision: 1 });
+    expect(await store.keys.get(key.id)).toEqual({ ...key, revision: 1, lastUseTime: 1_234 });
+    const taken = await store.quota.peek({
+      bucket: key.id,
+      limits: [{ name: 'm', limit: 4, windowMs: 60_000 }],
+      cost: 2,
+    });
+    expect(taken.admitted).toBe(false);
     await store.close();
     const now = new DatabaseSync(path);
     expect(now.prepare('PRAGMA user_version').get()).toEqual({ user_version: MIGRATIONS.length });
     expect(now.prepare("SELECT value FROM api_key_meta WHERE id = 'kept'").get()).toEqual({ value: 7 });
     now.close();
+  });
+
+  it('tells keys apart whose hashes begin alike', async () => {
+    const store = await adapter.open(adapter.freshUrl(), new TestClock());
+    const alike = ['0', '1', '2'].map((end) => ({ hash: `${'ab'.repeat(31)}0${end}`, createTime: 1 }));
+    const keys = alike.map((secret) => keyWith({ secrets: [secret] }).key);
+    for (const key of keys) expect((await store.keys.insert(key, entryWith())).outcome).toBe('INSERTED');
+    for (const [i, { hash }] of alike.entries())
+      expect((await store.keys.findByHash(hash)).key?.id).toBe(keys[i]?.id);
+    expect((await store.keys.findByHash(`${'ab'.repeat(31)}03`)).key).toBeUndefined();
+    await store.close();
   });
 
   it('says which file it cannot open', async () => {

@@ -6,15 +6,18 @@ import type { Value } from './thread.ts';
 /** Tables whose rows change with nearly every call. The journal knows each by its place here. */
 export const DEFERRED_TABLES = ['api_key_limits', 'api_key_last_uses'] as const;
 
-/** Parts of a table: rows of one part lie near each other. */
-const PARTS = 256;
-/** Rows in memory, or entries in the journal, that begin a round of writing the tables. */
-const BOUNDS = { waitingRows: 65_536, journalEntries: 262_144 };
+/**
+ * Rows in memory, or entries in the journal, that begin a round of writing the tables; their parts, at most 256, in
+ * which rows lie near each other; and rows kept in memory that are in their table.
+ */
+const BOUNDS = { waitingRows: 65_536, journalEntries: 262_144, parts: 256, cleanRows: 20_000 };
 /** Journal rows that one transaction deletes at most. */
 const FORGET_ROWS = 64;
-const MAX_CLEAN_ROWS = 20_000;
 
 type Bounds = typeof BOUNDS;
+
+/** What is asked of the file. */
+type Source = Pick<SqliteDatabase, 'pointRead' | 'journal'>;
 
 /** What the next transaction does for these tables. */
 export interface DeferredPart {
@@ -40,23 +43,24 @@ export class DeferredRows {
   readonly #bounds: Bounds;
   #journalId: number;
   #entries = 0;
-  /** The part that is written next; PARTS while no round is under way. */
-  #next = PARTS;
+  /** The part that is written next; beyond the last while no round is under way. */
+  #next: number;
   /** The end of the journal when the round began. */
   #roundId = 0;
   #forgetTo = 0;
   #forgotten = 0;
 
   /** @param bounds for tests */
-  constructor(database: SqliteDatabase, bounds: Bounds = BOUNDS) {
+  constructor(database: Source, bounds: Bounds = BOUNDS) {
     this.#bounds = bounds;
+    this.#next = bounds.parts;
     const json = {
       toColumn: JSON.stringify,
       fromColumn: (value: Value) => JSON.parse(String(value)) as Counters,
     };
     const plain = { toColumn: Number, fromColumn: Number };
-    this.quotas = new DeferredTable('api_key_limits', 'quota:', json, database);
-    this.lastUses = new DeferredTable('api_key_last_uses', '', plain, database);
+    this.quotas = new DeferredTable('api_key_limits', 'quota:', json, database, bounds);
+    this.lastUses = new DeferredTable('api_key_last_uses', '', plain, database, bounds);
     this.#tables = [this.quotas, this.lastUses] as readonly DeferredTable<unknown>[];
     const [first, last] = database.journal((entries) => this.#recover(entries));
     this.#journalId = last;
@@ -75,14 +79,14 @@ export class DeferredRows {
     for (const [number, table] of this.#tables.entries()) table.takeDirty(number, flat);
     if (flat.length > 0) this.#journalId++;
     this.#entries += flat.length / 3;
-    if (this.#next === PARTS && this.#roundIsDue()) {
+    if (this.#next === this.#bounds.parts && this.#roundIsDue()) {
       this.#next = 0;
       this.#entries = 0;
       // What is being written now is in memory only when it is written: the next round's.
       this.#roundId = flat.length > 0 ? this.#journalId - 1 : this.#journalId;
     }
     const folds: DeferredPart['folds'][number][] = [];
-    if (this.#next < PARTS)
+    if (this.#next < this.#bounds.parts)
       for (const [table, rows] of this.#tables.entries())
         folds.push({ table, rows: rows.beginFold(this.#next) });
     const forget = Math.min(this.#forgetTo, this.#forgotten + FORGET_ROWS);
@@ -99,16 +103,15 @@ export class DeferredRows {
     if (folds.length > 0) {
       for (const table of this.#tables) table.endFold();
       this.#next++;
-      if (this.#next === PARTS) this.#forgetTo = this.#roundId;
+      if (this.#next === this.#bounds.parts) this.#forgetTo = this.#roundId;
     }
     if (forget > 0) this.#forgotten = forget;
   }
 
   /** A failed transaction: all of it waits for the next one. */
-  notWritten({ journal, folds }: DeferredPart): void {
+  notWritten({ folds }: DeferredPart): void {
     for (const table of this.#tables) table.notWritten();
     if (folds.length > 0) for (const table of this.#tables) table.abandonFold();
-    if (journal !== '') this.#journalId--;
   }
 
   #roundIsDue(): boolean {
@@ -140,8 +143,9 @@ export class DeferredTable<T> {
   readonly #codec: Codec<T>;
   readonly #read: (key: string) => readonly Value[] | undefined;
   readonly #rows = new Map<string, Row<T>>();
-  readonly #clean = new LRUCache<string, T & {}>({ max: MAX_CLEAN_ROWS });
-  readonly #parts: Row<T>[][] = Array.from({ length: PARTS }, () => []);
+  /** As they are in the table. */
+  readonly #clean: LRUCache<string, T & {}>;
+  readonly #parts: Row<T>[][];
   #dirty: Row<T>[] = [];
   #writing: Row<T>[] = [];
   #folding: Row<T>[] = [];
@@ -152,8 +156,11 @@ export class DeferredTable<T> {
     name: (typeof DEFERRED_TABLES)[number],
     prefix: string,
     codec: Codec<T>,
-    database: SqliteDatabase,
+    database: Source,
+    { parts, cleanRows }: Bounds,
   ) {
+    this.#clean = new LRUCache({ max: cleanRows });
+    this.#parts = Array.from({ length: parts }, () => []);
     this.#prefix = prefix;
     this.#codec = codec;
     this.#read = database.pointRead(`SELECT value FROM ${name} WHERE key = ?`);
@@ -253,12 +260,12 @@ export class DeferredTable<T> {
     if (row.waiting) return;
     row.waiting = true;
     this.#waitingRows++;
-    this.#parts[partOf(row.key)]?.push(row);
+    this.#parts[Math.floor((partOf(row.key) * this.#parts.length) / 256)]?.push(row);
   }
 }
 
-/** By the first two digits of an id, of another name by its first character: in the order of the keys. */
+/** 0 to 255 by the first two digits of an id, of another name by its first character: in the order of the keys. */
 function partOf(key: string): number {
   const part = key.startsWith('uid-apikey-') ? Number.parseInt(key.slice(11, 13), 16) : Number.NaN;
-  return Number.isNaN(part) ? key.charCodeAt(0) % PARTS || 0 : part;
+  return Number.isNaN(part) ? key.charCodeAt(0) % 256 || 0 : part;
 }
