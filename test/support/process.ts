@@ -122,7 +122,7 @@ export const toolsFolder =
 export function tool(name: string): string {
   return name === 'buf'
     ? join(ROOT, 'node_modules/.bin/buf')
-    : ['grpcurl', 'h2spec', 'interop-client'].includes(name)
+    : ['grpcurl', 'h2spec', 'interop-client', 'connectconformance'].includes(name)
       ? join(toolsFolder, 'bin', name)
       : name;
 }

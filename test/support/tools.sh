@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the end-to-end tests run: grpcurl, h2spec and gRPC's interop client by Go, schemathesis by pip, curl, h2load and
-# redis-server by apt. Safe to run twice.
+# What the end-to-end tests run: grpcurl, h2spec, connectconformance and gRPC's interop client by Go, schemathesis by
+# pip, a backend in each language, curl, h2load and redis-server by apt. Safe to run twice.
 set -euo pipefail
 cache=${APIKEYD_TEST_CACHE:-${HOME:-/root}/.cache/apikeyd-test}
 mkdir -p "$cache/bin"
@@ -11,6 +11,11 @@ if [ ! -x "$cache/bin/interop-client" ]; then
   mv "$cache/interop/client" "$cache/bin/interop-client"
 fi
 here=$(cd "$(dirname "$0")/../.." && pwd)
+conformance=connectrpc.com/conformance@v1.0.5
+if [ ! -x "$cache/bin/connectconformance" ] || [ ! -f "$cache/conformance.binpb" ]; then
+  GOBIN=$cache/bin go install ${conformance/@/\/cmd\/connectconformance@}
+  "$here/node_modules/.bin/buf" build "$(go env GOMODCACHE)/$conformance/proto" -o "$cache/conformance.binpb"
+fi
 # The examples: a client of its own for each language, made from the protos as they are now.
 make_python() {
   [ -x "$cache/python/bin/pip" ] || python3 -m venv "$cache/python"
