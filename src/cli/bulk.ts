@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { toBinary } from '@bufbuild/protobuf';
+import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { type ImportedKey, ImportedKeySchema, type ImportKeysResult } from '../../gen/apikey/v1/admin_pb.ts';
 import { ErrorInfoSchema, ResourceInfoSchema } from '../../gen/google/rpc/error_details_pb.ts';
@@ -73,7 +74,7 @@ export async function createFromFile(
   path: string,
   print: Print,
 ): Promise<number> {
-  const file = withoutHashes(withOwner(readKeyFile(path), options.owner));
+  const file = forNewKeys(withOwner(readKeyFile(path), options.owner));
   // What CreateKey would refuse, ImportKeys names without making anything; a hash of nothing stands for the secret.
   const standIns = file.keys.map(({ line, key }) => ({
     line,
@@ -125,10 +126,15 @@ function withOwner({ keys, problems }: KeyFile, owner: string): KeyFile {
   return { keys: owned, problems };
 }
 
-function withoutHashes({ keys, problems }: KeyFile): KeyFile {
-  const hashed = keys.filter(({ key }) => key.keyHash !== '');
-  const why = 'hash: a new key has none; "api-key import" takes keys over by it';
-  return { keys, problems: [...problems, ...hashed.map(({ line }) => `${line}: ${why}`)] };
+/** What may stand in a line of a key that is taken over, and not in that of a new one. */
+function forNewKeys({ keys, problems }: KeyFile): KeyFile {
+  const found = keys.flatMap(({ line, key: { keyHash, expireTime } }) => [
+    ...(keyHash === '' ? [] : [`${line}: hash: a new key has none; "api-key import" takes keys over by it`]),
+    ...(expireTime === undefined || timestampMs(expireTime) > Date.now()
+      ? []
+      : [`${line}: expires: in the past`]),
+  ]);
+  return { keys, problems: [...problems, ...found] };
 }
 
 /** @throws CliError that names each wrong line */

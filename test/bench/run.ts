@@ -16,6 +16,7 @@ import { deadlines } from './deadlines.ts';
 import { keys } from './keys.ts';
 import { latency } from './latency.ts';
 import { type Answered, alternate, type Bench, median, ratio, rounded, say } from './measure.ts';
+import { memory } from './memory.ts';
 import { mongo } from './mongo.ts';
 import { overload } from './overload.ts';
 import { parts } from './parts.ts';
@@ -29,6 +30,7 @@ const QUESTIONS: Record<string, (bench: Bench) => Promise<Answered>> = {
   keys,
   batch,
   audit,
+  memory,
   overload,
   mongo,
   peers,

@@ -169,6 +169,7 @@ describe.each(storesHere())('files of keys, on %s', (kind) => {
       ['name,type,scopes\ny,user,a:b\nz,user,tra*\n', 'line 3: scopes[0]'],
       [`name,type,scopes,hash\ny,user,a:b,${hashSecret('y')}\n`, 'line 2: hash: a new key has none'],
       ['name,kind\ny,user\n', 'there is no kind'],
+      ['name,type,scopes,expires\ny,user,a:b,2020-01-01T00:00:00Z\n', 'line 2: expires: in the past'],
       ['', 'holds no keys'],
       ['name,type,scopes\n"y,user,a:b\n', 'not CSV'],
     ] as const) {
