@@ -95,16 +95,25 @@ describe('apikeyd at a terminal', () => {
 
   it('follows the audit, each event once, and not its own looks', async () => {
     const marked = (n: number) => ['api-key', 'get', `uid-apikey-000000000000000${n}`];
-    const tailing = cli(['audit', 'tail'], { killWhen: (output) => output.includes('0000000000000002') });
+    let shown = '';
+    const killWhen = (output: string) => {
+      shown = output;
+      return output.includes('0000000000000002');
+    };
+    const tailing = cli(['audit', 'tail'], { killWhen });
     let ended = false;
     void tailing.then(() => {
       ended = true;
     });
-    await cli(marked(1));
+    // It tells what comes after it has begun, whenever that is.
+    let asked = 0;
+    for (; !shown.includes('0000000000000001'); asked++) await cli(marked(1));
     // The second one comes at least a look later.
     while (!ended) await cli(marked(2));
     const { stdout } = await tailing;
-    expect(stdout.match(/0000000000000001/g)).toHaveLength(1);
+    const lines = stdout.split('\n').filter((line) => line.includes('0000000000000001'));
+    expect(lines.length).toBeLessThanOrEqual(asked);
+    expect(new Set(lines).size).toBe(lines.length);
     expect(stdout).not.toContain('ListAuditEvents');
   });
 

@@ -456,7 +456,8 @@ export const Decision = {
   LOCKED_OUT: 1,
 
   /**
-   * Not the shape of a key: `audit_v1_` and 22 base64url characters, nothing before or after.
+   * Not the shape of a key: `audit_v1_` and 22 base64url characters, nothing before or after. Where the server looks up
+   * imported keys of other shapes, those that nobody has.
    *
    * @generated from enum value: DECISION_MALFORMED = 2;
    */

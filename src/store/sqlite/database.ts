@@ -59,12 +59,14 @@ class Thread {
 
 export type PointRead = (...params: Value[]) => readonly Value[] | undefined;
 
-function pointRead(connection: DatabaseSync, sql: string): PointRead {
+/** @param before each read */
+function pointRead(connection: DatabaseSync, sql: string, before = () => {}): PointRead {
   const statement = connection.prepare(sql);
   // An object with a name for each column costs as much again as the read.
   statement.setReturnArrays(true);
   return (...params) => {
     try {
+      before();
       return statement.get(...params) as unknown as readonly Value[] | undefined;
     } catch (error) {
       throw unavailable(error);
@@ -161,11 +163,7 @@ export class SqliteDatabase {
 
   /** The same for what only guarded writes change: it sees every one that has been answered. */
   keyRead(sql: string): PointRead {
-    const read = pointRead(this.#keys.connection, sql);
-    return (...params) => {
-      this.#keys.begin();
-      return read(...params);
-    };
+    return pointRead(this.#keys.connection, sql, () => this.#keys.begin());
   }
 
   /** What the journal holds, in order; answers the ids around it: the one before the first, and the last. */
