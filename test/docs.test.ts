@@ -10,14 +10,12 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import type { AddressInfo } from 'node:net';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { GiteaDouble } from './support/gitea-double.ts';
 import { N8nDouble } from './support/n8n-double.ts';
-import { run, tool } from './support/process.ts';
+import { freePort, run, tool } from './support/process.ts';
 import { freshDatabase } from './support/server.ts';
 
 const ROOT = new URL('..', import.meta.url).pathname;
@@ -50,15 +48,6 @@ function steady(text: string): string {
     .replaceAll(/uid-apikey-[0-9a-f]{16}/g, 'uid-apikey-ID')
     .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, 'TIME')
     .trim();
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
 }
 
 /** Starting a server on a page goes to the background here, and a second start takes the place of the first. */

@@ -164,18 +164,11 @@ export function apiKeyCommand(defaults: ClientDefaults, print: Print, exit: (cod
   return group;
 }
 
+const BESIDE_A_FILE = new Set(['from', 'owner', 'json', 'quiet', 'address', 'keyFile']);
+
 /** A file says all of its keys: what else is given would be lost. */
 function onlyFile(options: CreateOptions, name: string | undefined): CreateOptions {
-  const {
-    from: _from,
-    owner: _owner,
-    json: _json,
-    quiet: _quiet,
-    address: _a,
-    keyFile: _k,
-    ...more
-  } = options;
-  if (name !== undefined || Object.keys(more).length > 0)
+  if (name !== undefined || Object.keys(options).some((option) => !BESIDE_A_FILE.has(option)))
     throw new CliError(EXIT.usage, '--from says all about the keys: no name and no other options beside it');
   return options;
 }

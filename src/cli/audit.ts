@@ -28,14 +28,17 @@ const PAGE = 1_000;
 const TAIL_MS = 1_000;
 const LATE_MS = 15_000;
 
-interface ListOptions extends ConnectionOptions {
+interface FilterOptions extends ConnectionOptions {
   readonly key?: string;
   readonly outcome?: string;
   readonly clientIp?: string;
+}
+
+interface ListOptions extends FilterOptions {
   readonly limit: number;
 }
 
-interface TailOptions extends ListOptions {
+interface TailOptions extends FilterOptions {
   readonly all?: boolean;
 }
 
@@ -48,19 +51,13 @@ export function auditCommand(defaults: ClientDefaults, print: Print, exit: (code
   const group = new Command('audit').description('list, follow, export and verify the audit');
   const run = runner(exit);
 
-  withConnection(group.command('list'), defaults)
+  withFilter(withConnection(group.command('list'), defaults))
     .description('list events, newest first')
-    .option('--key <id>', 'only about this key')
-    .option('--outcome <name>', 'only with this outcome, e.g. DECISION_REVOKED')
-    .option('--client-ip <address>', 'only from there')
     .option('--limit <n>', 'at most so many', wholeNumber, 100)
     .action(run((clients, options: ListOptions) => list(clients, options, print)));
 
-  withConnection(group.command('tail'), defaults)
+  withFilter(withConnection(group.command('tail'), defaults))
     .description('print events as they are recorded, until interrupted')
-    .option('--key <id>', 'only about this key')
-    .option('--outcome <name>', 'only with this outcome')
-    .option('--client-ip <address>', 'only from there')
     .option('--all', 'also the looks at the audit itself, this one among them')
     .action(run((clients, options: TailOptions) => tail(clients, options, print)));
 
@@ -95,7 +92,14 @@ async function* events({ admin }: Clients, filter: object, limit: number): Async
   } while (pageToken !== '' && left > 0);
 }
 
-function filterOf({ key = '', outcome = '', clientIp = '' }: ListOptions) {
+function withFilter(command: Command): Command {
+  return command
+    .option('--key <id>', 'only about this key')
+    .option('--outcome <name>', 'only with this outcome, e.g. DECISION_REVOKED')
+    .option('--client-ip <address>', 'only from there');
+}
+
+function filterOf({ key = '', outcome = '', clientIp = '' }: FilterOptions) {
   return { keyId: key, outcome, clientIp };
 }
 

@@ -4,7 +4,7 @@ import { type CsvError, parse } from 'csv-parse/sync';
 import { type ImportedKey, ImportedKeySchema } from '../../gen/apikey/v1/admin_pb.ts';
 import { KeyTypeSchema } from '../../gen/apikey/v1/key_pb.ts';
 import { CliError, EXIT } from './client.ts';
-import { isoTime, nameOf, pair, rateLimit, seconds, word } from './values.ts';
+import { isoTime, pair, rateLimit, seconds, word } from './values.ts';
 
 /** A key of a file, with the line that it begins in. */
 export interface FileKey {
@@ -24,7 +24,8 @@ const LISTS = /[\s;]+/;
 const COLUMNS: Readonly<Record<string, (text: string) => JsonObject>> = {
   name: (text) => ({ name: text }),
   owner: (text) => ({ ownerId: text }),
-  type: (text) => ({ keyType: `KEY_TYPE_${nameOf(KeyTypeSchema, word(KeyTypeSchema)(text))}` }),
+  // Numbers of enums are proto3 JSON, too.
+  type: (text) => ({ keyType: word(KeyTypeSchema)(text) }),
   scopes: (text) => ({ scopes: text.split(LISTS).filter(Boolean) }),
   limits: (text) => ({ rateLimits: text.split(LISTS).filter(Boolean).map(limitOf) }),
   bucket: (text) => ({ rateLimitBucket: text }),

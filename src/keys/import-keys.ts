@@ -1,6 +1,6 @@
 import { auditEntry } from './audit-entry.ts';
 import { ApiError, type FieldViolation, Violations } from './errors.ts';
-import { keyOf, type NewKey, requireHeld } from './manage-keys.ts';
+import { keyOf, type NewKey, notHeld, requireHeld } from './manage-keys.ts';
 import type { CallOrigin, Clock, Holder, KeyStore } from './ports.ts';
 import { hintOfHash } from './secret.ts';
 
@@ -28,10 +28,10 @@ export class ImportKeys {
   /** What is in the way of each, beyond what its fields say; nothing is written. */
   async check(items: readonly ImportedKey[], origin: CallOrigin) {
     const holders = await this.#holders(items);
-    return items.map((item) => ({
-      ...resultOf(holders.get(item.secretHash)),
-      problems: problemsOf(item, holders, origin),
-    }));
+    return items.map((item) => {
+      const holder = holders.get(item.secretHash);
+      return { ...resultOf(holder), problems: [...retiredProblem(holder), ...scopeProblem(item, origin)] };
+    });
   }
 
   /** Makes the keys whose hashes are not known yet, each with an event of its own; all are checked before. */
@@ -39,8 +39,8 @@ export class ImportKeys {
     for (const { key } of items) requireHeld(key.scopes, origin);
     const holders = await this.#holders(items);
     const found = new Violations();
-    for (const [i, item] of items.entries())
-      for (const { field, description } of problemsOf(item, holders, origin))
+    for (const [i, { secretHash }] of items.entries())
+      for (const { field, description } of retiredProblem(holders.get(secretHash)))
         found.add(`keys[${i}].${field}`, description);
     found.throwIfAny();
     const fresh = items.filter(({ secretHash }) => !holders.has(secretHash));
@@ -71,20 +71,13 @@ function resultOf(holder: Holder | undefined): ImportResult {
   return { keyId: holder?.keyId, existing: holder !== undefined };
 }
 
-function problemsOf(
-  { key, secretHash }: ImportedKey,
-  holders: ReadonlyMap<string, Holder>,
-  origin: CallOrigin,
-): readonly FieldViolation[] {
-  const found = new Violations();
-  const holder = holders.get(secretHash);
-  // A secret that was taken out of use must not come back by the side door.
-  if (holder?.retired === true) found.add('key_hash', `a retired secret of ${holder.keyId}`);
-  try {
-    requireHeld(key.scopes, origin);
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    found.add('scopes', error.message);
-  }
-  return found.found;
+/** A secret that was taken out of use must not come back by the side door. */
+function retiredProblem(holder: Holder | undefined): readonly FieldViolation[] {
+  if (holder?.retired !== true) return [];
+  return [{ field: 'key_hash', description: `a retired secret of ${holder.keyId}` }];
+}
+
+function scopeProblem({ key }: ImportedKey, origin: CallOrigin): readonly FieldViolation[] {
+  const refusal = notHeld(key.scopes, origin);
+  return refusal === undefined ? [] : [{ field: 'scopes', description: refusal.message }];
 }

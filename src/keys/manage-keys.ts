@@ -264,12 +264,17 @@ export class ManageKeys {
 
 /** A caller cannot hand on control over this service that it does not have. */
 export function requireHeld(scopes: readonly string[], origin: CallOrigin): void {
+  const refusal = notHeld(scopes, origin);
+  if (refusal !== undefined) throw refusal;
+}
+
+/** The refusal, where there is one. */
+export function notHeld(scopes: readonly string[], origin: CallOrigin): ApiError | undefined {
   const missing = scopes.find(
     (s) => isControlScope(s) && matchingGrant(origin.callerScopes, s) === undefined,
   );
-  if (missing !== undefined) {
-    throw new ApiError('SCOPE_NOT_HELD', `the calling key cannot grant ${missing}, which it does not hold`);
-  }
+  if (missing === undefined) return undefined;
+  return new ApiError('SCOPE_NOT_HELD', `the calling key cannot grant ${missing}, which it does not hold`);
 }
 
 /** A key whose secret is made here. */

@@ -52,6 +52,11 @@ export function hashSecret(secret: string): string {
   return hash('sha256', secret, 'hex');
 }
 
+/** The form of every hash: 64 lower-case hex. */
+export function isHash(text: string): boolean {
+  return /^[0-9a-f]{64}$/.test(text);
+}
+
 /** The first 8 hex of a hash: enough to see that two unknown keys are the same one. */
 export function fingerprint(secretHash: string): string {
   return secretHash.slice(0, 8);

@@ -10,6 +10,7 @@ import type { Key } from '../keys/key.ts';
 import * as fields from '../keys/key-fields.ts';
 import type { KeyPatch } from '../keys/manage-keys.ts';
 import type { AuditFilter, AuditLog, ChainHead, KeyFilter, KeyStore, Lockout } from '../keys/ports.ts';
+import { isHash } from '../keys/secret.ts';
 import {
   rateLimitsOf,
   rotateEveryOf,
@@ -276,7 +277,7 @@ function expectedHeadsOf(found: Violations, heads: readonly AuditChainHead[]): C
   if (heads.length > MAX_EXPECTED_HEADS) found.add('expected_heads', `at most ${MAX_EXPECTED_HEADS}`);
   return heads.map(({ processId, sequence, hash }, i) => {
     if (sequence < 1n) found.add(`expected_heads[${i}].sequence`, '1 or more');
-    if (!/^[0-9a-f]{64}$/.test(hash)) found.add(`expected_heads[${i}].hash`, '64 lower-case hex digits');
+    if (!isHash(hash)) found.add(`expected_heads[${i}].hash`, '64 lower-case hex digits');
     return { processId, sequence: Number(sequence), hash, closed: false };
   });
 }

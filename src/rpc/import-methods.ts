@@ -2,12 +2,11 @@ import type { ApiKeyAdmin, ImportedKey as ImportedKeyMessage } from '../../gen/a
 import { Violations } from '../keys/errors.ts';
 import type { ImportedKey, ImportKeys, ImportResult } from '../keys/import-keys.ts';
 import * as fields from '../keys/key-fields.ts';
+import { isHash } from '../keys/secret.ts';
 import { timeOf } from './convert.ts';
 import type { ServiceImplementation } from './method.ts';
 import { newKeyFieldsOf } from './new-key.ts';
 import { ADMIN, checked } from './requests.ts';
-
-const HASH = /^[0-9a-f]{64}$/;
 
 /** ImportKeys of ApiKeyAdmin. */
 export function importMethods({ importKeys }: { readonly importKeys: ImportKeys }) {
@@ -62,7 +61,7 @@ function readAll(keys: readonly ImportedKeyMessage[]) {
 }
 
 function importedKeyOf(found: Violations, message: ImportedKeyMessage): ImportedKey {
-  if (!HASH.test(message.keyHash)) found.add('key_hash', 'SHA-256 as 64 lower-case hex digits');
+  if (!isHash(message.keyHash)) found.add('key_hash', 'SHA-256 as 64 lower-case hex digits');
   return {
     secretHash: message.keyHash,
     key: {

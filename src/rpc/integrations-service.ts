@@ -55,7 +55,7 @@ function giteaMethods({ giteaTokens }: IntegrationsServiceParts) {
           },
         }));
         const { record, secret } = await giteaTokens.create(login, key, origin);
-        return { message: { token: toRemoteKey({ record, seen: undefined }), secret } };
+        return { message: { token: toRemoteKey({ record }), secret } };
       },
     },
     listGiteaTokens: {
@@ -75,8 +75,8 @@ function giteaMethods({ giteaTokens }: IntegrationsServiceParts) {
           token: fields.requiredText(found, 'token', request.token),
         }));
         const { record, wasMissing, recorded } = await giteaTokens.delete(login, user, token, origin);
-        const known = record === undefined ? {} : { token: toRemoteKey({ record, seen: undefined }) };
-        return { message: { ...known, wasMissing }, ...(recorded ? {} : { event: {} }) };
+        const known = record === undefined ? {} : { token: toRemoteKey({ record }) };
+        return { message: { ...known, wasMissing }, ...eventUnless(recorded) };
       },
     },
     verifyGiteaToken: {
@@ -84,8 +84,8 @@ function giteaMethods({ giteaTokens }: IntegrationsServiceParts) {
       async handle(request, origin) {
         const secret = checked((found) => secretOf(found, request.secret));
         const { alive, record, recorded } = await giteaTokens.verify(secret, origin);
-        const known = record === undefined ? {} : { token: toRemoteKey({ record, seen: undefined }) };
-        return { message: { result: resultOf(alive), ...known }, ...(recorded ? {} : { event: {} }) };
+        const known = record === undefined ? {} : { token: toRemoteKey({ record }) };
+        return { message: { result: resultOf(alive), ...known }, ...eventUnless(recorded) };
       },
     },
   } satisfies Partial<ServiceImplementation<typeof ApiKeyIntegrations>>;
@@ -111,7 +111,7 @@ function n8nMethods({ n8nApiKeys, clock }: IntegrationsServiceParts) {
           };
         });
         const { record, secret } = await n8nApiKeys.create(login, key, origin);
-        return { message: { apiKey: toN8nApiKey({ record, seen: undefined }), secret } };
+        return { message: { apiKey: toN8nApiKey({ record }), secret } };
       },
     },
     listN8nApiKeys: {
@@ -131,8 +131,8 @@ function n8nMethods({ n8nApiKeys, clock }: IntegrationsServiceParts) {
           id: fields.requiredText(found, 'id', request.id),
         }));
         const { record, wasMissing, recorded } = await n8nApiKeys.delete(login, '', id, origin);
-        const known = record === undefined ? {} : { apiKey: toN8nApiKey({ record, seen: undefined }) };
-        return { message: { ...known, wasMissing }, ...(recorded ? {} : { event: {} }) };
+        const known = record === undefined ? {} : { apiKey: toN8nApiKey({ record }) };
+        return { message: { ...known, wasMissing }, ...eventUnless(recorded) };
       },
     },
     verifyN8nApiKey: {
@@ -140,8 +140,8 @@ function n8nMethods({ n8nApiKeys, clock }: IntegrationsServiceParts) {
       async handle(request, origin) {
         const secret = checked((found) => secretOf(found, request.secret));
         const { alive, record, recorded } = await n8nApiKeys.verify(secret, origin);
-        const known = record === undefined ? {} : { apiKey: toN8nApiKey({ record, seen: undefined }) };
-        return { message: { result: resultOf(alive), ...known }, ...(recorded ? {} : { event: {} }) };
+        const known = record === undefined ? {} : { apiKey: toN8nApiKey({ record }) };
+        return { message: { result: resultOf(alive), ...known }, ...eventUnless(recorded) };
       },
     },
   } satisfies Partial<ServiceImplementation<typeof ApiKeyIntegrations>>;
@@ -209,8 +209,13 @@ function differenceOf({ seen, record }: ListedRemoteKey): RemoteDifference {
   return record === undefined ? RemoteDifference.REMOTE_ONLY : RemoteDifference.UNSPECIFIED;
 }
 
+/** A change has written the event of its call already. */
+function eventUnless(recorded: boolean) {
+  return recorded ? {} : { event: {} };
+}
+
 /** Of a list, or what one call was about. */
-type RemoteKey = Omit<ListedRemoteKey, 'user'> & { readonly user?: string };
+type RemoteKey = Partial<Omit<ListedRemoteKey, 'record'>> & Pick<ListedRemoteKey, 'record'>;
 
 function toN8nApiKey(listed: RemoteKey) {
   const { name, ...rest } = toRemoteKey(listed);

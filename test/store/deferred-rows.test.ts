@@ -17,8 +17,12 @@ class ModelFile {
   readonly #journal = new Map<number, string>();
   readonly #tables = DEFERRED_TABLES.map(() => new Map<string, Value>());
 
+  #table(sql: string) {
+    return this.#tables[DEFERRED_TABLES.findIndex(({ name }) => sql.includes(name))];
+  }
+
   pointRead(sql: string) {
-    const table = this.#tables[DEFERRED_TABLES.findIndex((each) => sql.includes(each))];
+    const table = this.#table(sql);
     return (key?: Value) => {
       const value = table?.get(String(key));
       return value === undefined ? undefined : [value];
@@ -34,8 +38,8 @@ class ModelFile {
   apply({ journal, journalId, folds, forget }: DeferredPart): void {
     if (journal !== '' && this.#journal.has(journalId)) throw new Error(`two journal rows ${journalId}`);
     if (journal !== '') this.#journal.set(journalId, journal);
-    for (const { table, rows } of folds)
-      for (let i = 0; i < rows.length; i += 2) this.#tables[table]?.set(String(rows[i]), rows[i + 1] ?? null);
+    for (const { sql, rows } of folds)
+      for (let i = 0; i < rows.length; i += 2) this.#table(sql)?.set(String(rows[i]), rows[i + 1] ?? null);
     for (const id of [...this.#journal.keys()]) if (id <= forget) this.#journal.delete(id);
   }
 }

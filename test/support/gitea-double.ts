@@ -61,11 +61,9 @@ export class GiteaDouble {
     if (scopes.some((scope) => !SCOPES.includes(scope)))
       return refusal(400, 'invalid access token scope provided');
     // write implies read, and the order is the server's.
-    const normal = SCOPES.filter(
-      (s) =>
-        (scopes.includes(s) && !scopes.includes(s.replace('read:', 'write:'))) ||
-        (scopes.includes(s) && s.startsWith('write:')),
-    );
+    const implied = (scope: string) =>
+      scope.startsWith('read:') && scopes.includes(scope.replace('read:', 'write:'));
+    const normal = SCOPES.filter((scope) => scopes.includes(scope) && !implied(scope));
     const token = { id: this.#nextId++, user, name, sha1: randomBytes(20).toString('hex'), scopes: normal };
     this.tokens.unshift(token);
     return { status: 201, body: { ...answered(token), sha1: token.sha1 } };

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
@@ -125,4 +126,14 @@ export function tool(name: string): string {
     : ['grpcurl', 'h2spec', 'interop-client', 'connectconformance'].includes(name)
       ? join(toolsFolder, 'bin', name)
       : name;
+}
+
+/** A port that nobody listens on now, for a program that cannot choose one itself. */
+export function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as AddressInfo;
+      server.close(() => resolve(port));
+    });
+  });
 }

@@ -1,11 +1,11 @@
 // If this fails, dashboards that listen on Redis hear nothing, or Redis can hold up or fill the server.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { createServer } from 'node:net';
 import { createClient } from '@redis/client';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { Alert } from '../../src/keys/notices.ts';
 import { REDIS_CHANNEL, RedisAlerts } from '../../src/watch/redis-alerts.ts';
 import { decisionOf, makeKey } from '../rpc/cases.ts';
+import { freePort } from '../support/process.ts';
 import { freshDatabase, startServer } from '../support/server.ts';
 
 const here = spawnSync('redis-server', ['--version']).status === 0;
@@ -38,12 +38,7 @@ describe.skipIf(!here && process.env.CI !== 'true')('alerts on Redis', () => {
     await gone;
   };
   beforeAll(async () => {
-    port = await new Promise((resolve) => {
-      const server = createServer().listen(0, '127.0.0.1', () => {
-        const { port: free } = server.address() as { port: number };
-        server.close(() => resolve(free));
-      });
-    });
+    port = await freePort();
     await start();
   });
   afterAll(() => void redis.kill('SIGKILL'));

@@ -36,19 +36,8 @@ export class KeyChanges {
     }
   }
 
-  /** After the write: publish, move the event, take it out of the document. Each step may be done twice. */
   async finish(key: Key, waiting: WaitingDoc): Promise<Key> {
-    const revision = await this.#revisions.publish([{ keyId: key.id, change: waiting.change }]);
-    await this.#remember(key.id, waiting);
-    await this.#audit.append(toEvent(waiting));
-    await guarded((limits) =>
-      this.#database.keys.updateOne(
-        { _id: key.id },
-        { $pull: { outbox: { id: waiting.id } }, $max: { revision } },
-        { ...limits },
-      ),
-    );
-    return { ...key, revision };
+    return (await this.finishMany([{ key, waiting }])).get(key.id) ?? key;
   }
 
   /** The records of rotations that the change began or completed. */
@@ -67,12 +56,13 @@ export class KeyChanges {
     await guarded((limits) => rotations.updateOne({ _id: id }, update, { upsert: true, ...limits }));
   }
 
-  /** As finish, for keys that are new. */
+  /** After the write: publish, move the event, take it out of the document. Each step may be done twice. */
   async finishMany(made: readonly { key: Key; waiting: WaitingDoc }[]): Promise<ReadonlyMap<string, Key>> {
     if (made.length === 0) return new Map();
     const first = await this.#revisions.publish(
       made.map(({ key, waiting }) => ({ keyId: key.id, change: waiting.change })),
     );
+    for (const { key, waiting } of made) await this.#remember(key.id, waiting);
     await Promise.all(made.map(({ waiting }) => this.#audit.append(toEvent(waiting))));
     const writes = made.map(({ key, waiting }, i) => ({
       updateOne: {

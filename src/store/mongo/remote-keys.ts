@@ -6,7 +6,7 @@ import { guarded } from './errors.ts';
 import { Outbox } from './outbox.ts';
 import type { RemoteKeyDoc } from './rows.ts';
 
-/** Beyond any user's; a list is never cut in silence, it is what was made from here. */
+/** As many as a list of Gitea may have (integrations/gitea.ts). */
 const MAX_LISTED = 10_000;
 
 export class MongoRemoteKeyLog implements RemoteKeyLog {

@@ -3,8 +3,20 @@ import type { Counters } from '../../keys/quota.ts';
 import type { SqliteDatabase } from './database.ts';
 import type { Value } from './thread.ts';
 
-/** Tables whose rows change with nearly every call. The journal knows each by its place here. */
-export const DEFERRED_TABLES = ['api_key_limits', 'api_key_last_uses'] as const;
+/** Tables whose rows change with nearly every call, and how a row is written there. The journal knows each by its place. */
+export const DEFERRED_TABLES = [
+  {
+    name: 'api_key_limits',
+    // Far from any time: quotas are not dropped when they are over.
+    fold: `INSERT INTO api_key_limits VALUES (?, ?, ${Number.MAX_SAFE_INTEGER})
+      ON CONFLICT (key) DO UPDATE SET value = excluded.value`,
+  },
+  {
+    name: 'api_key_last_uses',
+    fold: `INSERT INTO api_key_last_uses VALUES (?, ?)
+      ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)`,
+  },
+] as const;
 
 /**
  * Rows in memory, or entries in the journal, that begin a round of writing the tables; their parts, at most 256, in
@@ -24,8 +36,8 @@ export interface DeferredPart {
   /** A row of the journal: table number, key and value in turn, as JSON; '' for none. */
   readonly journal: string;
   readonly journalId: number;
-  /** A part of each table: key and value in turn, in the order of the table. */
-  readonly folds: readonly { readonly table: number; readonly rows: readonly Value[] }[];
+  /** A part of each table: the statement for a row, and key and value in turn, in the order of the table. */
+  readonly folds: readonly { readonly sql: string; readonly rows: readonly Value[] }[];
   /** Journal rows up to this one are no longer needed; 0 for none. */
   readonly forget: number;
 }
@@ -87,8 +99,8 @@ export class DeferredRows {
     }
     const folds: DeferredPart['folds'][number][] = [];
     if (this.#next < this.#bounds.parts)
-      for (const [table, rows] of this.#tables.entries())
-        folds.push({ table, rows: rows.beginFold(this.#next) });
+      for (const [i, table] of this.#tables.entries())
+        folds.push({ sql: DEFERRED_TABLES[i]?.fold ?? '', rows: table.beginFold(this.#next) });
     const forget = Math.min(this.#forgetTo, this.#forgotten + FORGET_ROWS);
     return {
       journal: flat.length === 0 ? '' : JSON.stringify(flat),
@@ -153,7 +165,7 @@ export class DeferredTable<T> {
 
   /** @param prefix of the keys in the file; in memory they go without. */
   constructor(
-    name: (typeof DEFERRED_TABLES)[number],
+    name: (typeof DEFERRED_TABLES)[number]['name'],
     prefix: string,
     codec: Codec<T>,
     database: Source,

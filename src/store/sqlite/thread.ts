@@ -6,7 +6,7 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { parentPort, workerData } from 'node:worker_threads';
 import { Chain, GENESIS } from '../../audit/chain.ts';
 import { eventInsert } from './audit-rows.ts';
-import type { DEFERRED_TABLES, DeferredPart } from './deferred-rows.ts';
+import type { DeferredPart } from './deferred-rows.ts';
 import { LookUps } from './look-ups.ts';
 
 export type Value = string | number | null;
@@ -156,19 +156,11 @@ function noteHead(closed: 0 | 1): void {
   ).run(processId, sequence, head, closed);
 }
 
-const FOLDS = [
-  // Far from any time: quotas are not dropped when they are over.
-  `INSERT INTO api_key_limits VALUES (?, ?, ${Number.MAX_SAFE_INTEGER})
-   ON CONFLICT (key) DO UPDATE SET value = excluded.value`,
-  `INSERT INTO api_key_last_uses VALUES (?, ?)
-   ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)`,
-] as const satisfies Record<keyof typeof DEFERRED_TABLES & number, string>;
-
 /** Changes of counters and last uses: to the journal at once, to their tables a part at a time. */
 function defer({ journal, journalId, folds, forget }: DeferredPart): void {
   if (journal !== '') prepare('INSERT INTO api_key_journal VALUES (?, ?)').run(journalId, journal);
-  for (const { table, rows } of folds) {
-    const statement = prepare(FOLDS[table] ?? '');
+  for (const { sql, rows } of folds) {
+    const statement = prepare(sql);
     for (let at = 0; at < rows.length; at += 2) statement.run(rows[at] ?? null, rows[at + 1] ?? null);
   }
   if (forget > 0) prepare('DELETE FROM api_key_journal WHERE id <= ?').run(forget);
