@@ -8,7 +8,8 @@ import { decide, decisionOf, storesHere } from '../rpc/cases.ts';
 import { apikeyd, type ServerProcess, spawnServer } from '../support/process.ts';
 import { clientsOf, freshDatabase } from '../support/server.ts';
 
-const MANY = process.env.LONG ? 100_000 : 3_000;
+/** More than are on their way at once, so that there is a middle to be killed in. */
+const MANY = process.env.LONG ? 100_000 : 12_000;
 
 describe.each(storesHere())('files of keys, on %s', (kind) => {
   const database = freshDatabase(kind, inject('mongoUri'));
