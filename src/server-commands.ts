@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs';
+import { setFlagsFromString } from 'node:v8';
 import { adminKey, localOrigin } from './bootstrap.ts';
 import { EXIT } from './cli/client.ts';
 import { type Print, table } from './cli/output.ts';
@@ -23,6 +24,9 @@ function setUp(env: Environment): { config: Config; logger: Logger } {
 }
 
 export async function serveCommand(env: Environment): Promise<void> {
+  // After one long wait V8 takes what calls are made of for long-lived, keeps that of every later call, and each
+  // collection of young objects stops all calls for 12 ms instead of 2.
+  setFlagsFromString('--no-allocation-site-pretenuring');
   const { config, logger } = setUp(env);
   process.on('uncaughtException', (err) => {
     logger.fatal({ err }, 'unexpected failure, ending');
