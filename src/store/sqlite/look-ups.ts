@@ -6,6 +6,7 @@ const CHUNK = 16_384;
 /** Rows that one batch of events takes along at least. */
 const SLICE = 512;
 const GROUP = 32;
+const SORTED_AT_ONCE = 256;
 
 /** time and row in turn, by what is looked up. */
 type Rows = Map<string, number[]>;
@@ -80,13 +81,14 @@ export class LookUps {
   }
 }
 
+type Row = readonly [what: string, time: number, row: number];
+
 class Table {
   readonly #one: StatementSync;
   readonly #group: StatementSync;
   #gathered: Rows = new Map();
-  /** what, time and row in turn, in the table's order. */
-  #chunk: (string | number)[] = [];
-  #at = 0;
+  /** What is left of the chunk in hand. */
+  #chunk: Iterator<Row> | undefined;
 
   constructor(db: DatabaseSync, name: string) {
     // A chunk that a crash cut short is written again.
@@ -97,7 +99,7 @@ class Table {
   }
 
   get idle(): boolean {
-    return this.#at === this.#chunk.length;
+    return this.#chunk === undefined;
   }
 
   gather(what: string, time: number, row: number): void {
@@ -108,37 +110,55 @@ class Table {
   }
 
   beginChunk(): void {
-    this.#chunk = [];
-    this.#at = 0;
-    for (const what of [...this.#gathered.keys()].sort()) {
-      const rows = this.#gathered.get(what) ?? [];
-      for (let i = 0; i < rows.length; i += 2) this.#chunk.push(what, rows[i] ?? 0, rows[i + 1] ?? 0);
-    }
+    this.#chunk = rowsOf(this.#gathered);
     this.#gathered = new Map();
   }
 
-  /** Writes so many rows at most, and answers how many. */
+  /** Writes so many rows, up to the end of a group, and answers how many. */
   write(most: number): number {
-    const before = this.#at;
-    for (const [size, statement] of [
-      [GROUP, this.#group],
-      [1, this.#one],
-    ] as const) {
-      while (this.#at + 3 * size <= this.#chunk.length && this.#at - before + 3 * size <= 3 * most) {
-        statement.run(...this.#chunk.slice(this.#at, this.#at + 3 * size));
-        this.#at += 3 * size;
+    let written = 0;
+    while (written < most && this.#chunk !== undefined) {
+      const group = this.#next(this.#chunk);
+      if (group.length === GROUP) this.#group.run(...group.flat());
+      else {
+        for (const row of group) this.#one.run(...row);
+        this.#chunk = undefined;
       }
+      written += group.length;
     }
-    if (this.idle) {
-      this.#chunk = [];
-      this.#at = 0;
+    return written;
+  }
+
+  /** Fewer than a group at the end. */
+  #next(chunk: Iterator<Row>): Row[] {
+    const group: Row[] = [];
+    while (group.length < GROUP) {
+      const { done, value } = chunk.next();
+      if (done) break;
+      group.push(value);
     }
-    return (this.#at - before) / 3;
+    return group;
   }
 
   clear(): void {
     this.#gathered = new Map();
-    this.#chunk = [];
-    this.#at = 0;
+    this.#chunk = undefined;
   }
+}
+
+/** In the table's order. */
+function* rowsOf(gathered: Rows): Generator<Row, void> {
+  for (const what of inOrder([...gathered.keys()])) {
+    const rows = gathered.get(what) ?? [];
+    for (let i = 0; i < rows.length; i += 2) yield [what, rows[i] ?? 0, rows[i + 1] ?? 0];
+  }
+}
+
+/** Sorts as far as it is asked: to sort all of them at once would hold up a batch for 20 ms. */
+function* inOrder(texts: readonly string[]): Generator<string, void> {
+  if (texts.length <= SORTED_AT_ONCE) return yield* [...texts].sort();
+  const pivot = texts[texts.length >> 1] as string;
+  yield* inOrder(texts.filter((text) => text < pivot));
+  yield pivot;
+  yield* inOrder(texts.filter((text) => text > pivot));
 }
