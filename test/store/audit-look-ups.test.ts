@@ -72,6 +72,9 @@ describe('the look-up tables of the audit log', () => {
     expect(rows('api_key_audit_by_key')).toBeGreaterThan(16_384);
     expect(rows('api_key_audit_by_ip')).toBeGreaterThan(16_384);
     expect(rows('api_key_audit_by_key')).toBeLessThan(EVENTS);
+    const said = "row <= (SELECT value FROM api_key_meta WHERE id = 'audit_looked_up')";
+    for (const table of ['api_key_audit_by_key', 'api_key_audit_by_ip'])
+      expect(rows(`api_key_audit_log WHERE ${said} AND row NOT IN (SELECT row FROM ${table})`)).toBe(0);
     expect(await found(store, { keyId: 'key-5' })).toEqual(expected((n) => n % KEYS === 5));
     expect(await found(store, { clientIp: '192.0.2.7' })).toEqual(expected((n) => n % ADDRESSES === 7));
     expect(await found(store, { keyId: 'key-5', clientIp: '192.0.2.7' })).toEqual(
