@@ -20,9 +20,9 @@ export const DEFERRED_TABLES = [
 
 /**
  * Rows in memory, or entries in the journal, that begin a round of writing the tables; their parts, at most 256, in
- * which rows lie near each other; and rows kept in memory that are in their table.
+ * which rows lie near each other; and rows kept in memory although nothing is to be written of them.
  */
-const BOUNDS = { waitingRows: 65_536, journalEntries: 262_144, parts: 256, cleanRows: 20_000 };
+const BOUNDS = { waitingRows: 65_536, journalEntries: 262_144, parts: 256, keptRows: 20_000 };
 /** Journal rows that one transaction deletes at most. */
 const FORGET_ROWS = 64;
 
@@ -155,8 +155,8 @@ export class DeferredTable<T> {
   readonly #codec: Codec<T>;
   readonly #read: (key: string) => readonly Value[] | undefined;
   readonly #rows = new Map<string, Row<T>>();
-  /** As they are in the table. */
-  readonly #clean: LRUCache<string, T & {}>;
+  /** As they are in the table: what is asked for and not changed, such as a limit that is used up. */
+  readonly #kept: LRUCache<string, T & {}>;
   readonly #parts: Row<T>[][];
   #dirty: Row<T>[] = [];
   #writing: Row<T>[] = [];
@@ -169,9 +169,9 @@ export class DeferredTable<T> {
     prefix: string,
     codec: Codec<T>,
     database: Source,
-    { parts, cleanRows }: Bounds,
+    { parts, keptRows }: Bounds,
   ) {
-    this.#clean = new LRUCache({ max: cleanRows });
+    this.#kept = new LRUCache({ max: keptRows });
     this.#parts = Array.from({ length: parts }, () => []);
     this.#prefix = prefix;
     this.#codec = codec;
@@ -184,17 +184,19 @@ export class DeferredTable<T> {
 
   /** As it was set last, without the file; undefined when only the file knows. */
   recall(key: string): T | undefined {
-    return this.#rows.get(key)?.value ?? this.#clean.get(key);
+    return this.#rows.get(key)?.value ?? this.#kept.get(key);
   }
 
   get(key: string): T | undefined {
     const known = this.recall(key);
     if (known !== undefined) return known;
     const row = this.#read(this.#prefix + key);
-    if (row === undefined) return undefined;
-    const value = this.#codec.fromColumn(row[0] ?? null);
-    this.#clean.set(key, value as T & {});
-    return value;
+    return row === undefined ? undefined : this.#codec.fromColumn(row[0] ?? null);
+  }
+
+  /** What was got will be asked for again, unchanged. */
+  keep(key: string, value: T & {}): void {
+    if (!this.#rows.has(key)) this.#kept.set(key, value);
   }
 
   set(key: string, value: T): void {
@@ -202,6 +204,7 @@ export class DeferredTable<T> {
     if (row === undefined) {
       row = { key, value, dirty: false, waiting: false };
       this.#rows.set(key, row);
+      this.#kept.delete(key);
     }
     row.value = value;
     if (row.dirty) return;
@@ -256,9 +259,7 @@ export class DeferredTable<T> {
   /** After `written`: what has changed since is waiting again, or dirty. */
   endFold(): void {
     for (const row of this.#folding) {
-      if (row.waiting || row.dirty) continue;
-      this.#rows.delete(row.key);
-      this.#clean.set(row.key, row.value as T & {});
+      if (!row.waiting && !row.dirty) this.#rows.delete(row.key);
     }
     this.#folding = [];
   }

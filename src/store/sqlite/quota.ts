@@ -15,8 +15,10 @@ export class SqliteQuota implements QuotaLimiter {
 
   take(request: QuotaRequest): QuotaTaken {
     const now = this.#clock.now();
-    const taken = take(request, this.#counters(request.bucket), now);
+    const counters = this.#counters(request.bucket);
+    const taken = take(request, counters, now);
     if (taken.admitted) this.#rows.set(request.bucket, live(taken.counters, now));
+    else this.#rows.keep(request.bucket, counters);
     return taken;
   }
 
