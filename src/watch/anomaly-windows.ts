@@ -24,16 +24,18 @@ export const MAX_KEYS = 10_000;
 const MAX_DECISIONS = 4_096;
 /** Decisions remembered of all keys together: 16 MiB. */
 const MAX_SLOTS = 2_097_152;
-const FIRST_SLOTS = 16;
 
 /** What a call trips, by its bits in the order of ANOMALY_TYPES: no list is made for a call. */
 const TRIPS: readonly (readonly AnomalyType[])[] = Array.from({ length: 16 }, (_, bits) =>
   ANOMALY_TYPES.filter((_type, i) => (bits & (1 << i)) !== 0),
 );
 
-/** The latest decisions about one key: a ring of times, denials as half a millisecond more. */
+/**
+ * The latest decisions about one key: a ring of times, denials as half a millisecond more. Most keys of many are asked
+ * for once in a while, from one address: such a window is small and cheap to make.
+ */
 class KeyWindow {
-  #ring = new Float64Array(FIRST_SLOTS);
+  #ring = [0.5, 0.5];
   /** Decisions ever pushed, dropped, and dropped from the minute: places in the ring are these modulo its size. */
   #end = 0;
   #start = 0;
@@ -41,8 +43,8 @@ class KeyWindow {
   #denied = 0;
   #last = 0;
   /** Latest use of each address, oldest first; one more than the threshold decides, so no more are kept. */
-  readonly #ips = new Map<string, number>();
-  /** The last entry, whose time is kept here. */
+  #ips: Map<string, number> | undefined;
+  /** The last entry, whose time is kept here; the only one as long as there is no map. */
   #latestIp: string | undefined;
   #latestIpTime = 0;
   #oldestIpTime = 0;
@@ -64,7 +66,7 @@ class KeyWindow {
   }
 
   get ips(): number {
-    return this.#ips.size;
+    return this.#ips?.size ?? (this.#latestIp === undefined ? 0 : 1);
   }
 
   add(at: number, denied: boolean, maxSlots: number): void {
@@ -92,15 +94,19 @@ class KeyWindow {
       this.#latestIpTime = now;
       return;
     }
-    if (this.#latestIp !== undefined) this.#ips.set(this.#latestIp, this.#latestIpTime);
-    this.#ips.delete(ip);
-    this.#ips.set(ip, now);
+    if (this.#latestIp !== undefined) {
+      this.#ips ??= new Map();
+      this.#ips.set(this.#latestIp, this.#latestIpTime);
+      this.#ips.delete(ip);
+      this.#ips.set(ip, now);
+    }
     this.#latestIp = ip;
     this.#latestIpTime = now;
-    for (const [oldest, time] of this.#ips) {
+    this.#oldestIpTime = now;
+    for (const [oldest, time] of this.#ips ?? []) {
       this.#oldestIpTime = time;
-      if (time > now - HOUR_MS && this.#ips.size <= maxIps + 1) break;
-      this.#ips.delete(oldest);
+      if (time > now - HOUR_MS && (this.#ips?.size ?? 0) <= maxIps + 1) break;
+      this.#ips?.delete(oldest);
     }
   }
 
@@ -115,7 +121,7 @@ class KeyWindow {
   }
 
   #grow(): void {
-    const bigger = new Float64Array(this.#ring.length * 2);
+    const bigger = Array(this.#ring.length * 2).fill(0.5);
     for (let place = this.#start; place < this.#end; place++) {
       bigger[place % bigger.length] = this.#ring[place % this.#ring.length] ?? 0;
     }

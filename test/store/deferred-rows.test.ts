@@ -21,7 +21,7 @@ class ModelFile {
     return this.#tables[DEFERRED_TABLES.findIndex(({ name }) => sql.includes(name))];
   }
 
-  pointRead(sql: string) {
+  snapshotRead(sql: string) {
     const table = this.#table(sql);
     return (key?: Value) => {
       const value = table?.get(String(key));
@@ -109,7 +109,8 @@ describe('rows that wait for their place', () => {
         };
         for (const each of steps) {
           if (each.kind === 'set') set(each.row, each.later);
-          else if (each.kind === 'keep') rows.quotas.keep(name(each.row), rows.quotas.get(name(each.row)) ?? {});
+          else if (each.kind === 'keep')
+            rows.quotas.keep(name(each.row), rows.quotas.get(name(each.row)) ?? {});
           else if (each.kind === 'killed') {
             now.clear();
             for (const [key, value] of durable) now.set(key, value);
@@ -143,6 +144,10 @@ describe('rows that wait for their place', () => {
         store.rows.quotas.set(name(i), counters(100 * round + i));
         store.rows.lastUses.set(name(i), 100 * round + i);
         await store.commit();
+        // Read from the file at any time, so that what is written later is not what was read.
+        expect(store.rows.quotas.get(name(i - 9))?.['60000_bQ']?.used).toBe(
+          i < 9 ? undefined : 100 * round + i - 9,
+        );
       }
       // A part with each batch: rounds until none waits, since some rows came after one had begun.
       for (let i = 0; i < 20; i++) await store.commit();

@@ -80,8 +80,8 @@ const SNAPSHOT_CACHE_KIB = 32_768;
 
 /**
  * A connection that reads on one snapshot over many commits. Each commit of an event would make SQLite drop all pages
- * that the connection has in memory, though no key has changed; so the snapshot is left only for a change of keys, and
- * now and then for SQLite's checkpoint.
+ * that the connection has in memory, though nothing that is read here has changed; so the snapshot is left only for
+ * such a change, and now and then for SQLite's checkpoint.
  */
 class Snapshot {
   readonly connection: DatabaseSync;
@@ -129,14 +129,14 @@ class Snapshot {
 export class SqliteDatabase {
   readonly #lock: DatabaseSync;
   readonly #reads: DatabaseSync;
-  readonly #keys: Snapshot;
+  readonly #snapshot: Snapshot;
   readonly #writer: Thread;
   readonly #reader: Thread;
 
   private constructor(path: string, processId: string, lock: DatabaseSync, chainKey: Uint8Array | undefined) {
     this.#lock = lock;
     this.#reads = new DatabaseSync(path, { readOnly: true });
-    this.#keys = new Snapshot(path);
+    this.#snapshot = new Snapshot(path);
     this.#writer = new Thread({ path, processId, chainKey, role: 'writer' });
     this.#reader = new Thread({ path, processId, chainKey, role: 'reader' });
   }
@@ -161,9 +161,9 @@ export class SqliteDatabase {
     return pointRead(this.#reads, sql);
   }
 
-  /** The same for what only guarded writes change: it sees every one that has been answered. */
-  keyRead(sql: string): PointRead {
-    return pointRead(this.#keys.connection, sql, () => this.#keys.begin());
+  /** The same for what only guarded writes and folds change: it sees every one that has been answered. */
+  snapshotRead(sql: string): PointRead {
+    return pointRead(this.#snapshot.connection, sql, () => this.#snapshot.begin());
   }
 
   /** What the journal holds, in order; answers the ids around it: the one before the first, and the last. */
@@ -189,21 +189,21 @@ export class SqliteDatabase {
 
   /** One transaction. Rejects when nothing of it was written. */
   async commit(batch: Omit<CommitRequest, 'id' | 'kind'>): Promise<GuardedResult[]> {
-    this.#keys.pauseForCheckpoint();
+    this.#snapshot.pauseForCheckpoint();
     try {
       return (await this.#writer.request({ kind: 'commit', ...batch })) as GuardedResult[];
     } catch (error) {
       throw unavailable(error);
     } finally {
       // Before anybody is told that something has changed.
-      if (batch.guarded.length > 0) this.#keys.end();
-      this.#keys.resume();
+      if (batch.guarded.length > 0 || batch.deferred.folds.length > 0) this.#snapshot.end();
+      this.#snapshot.resume();
     }
   }
 
   async close(): Promise<void> {
     this.#reads.close();
-    this.#keys.close();
+    this.#snapshot.close();
     await this.#reader.request({ kind: 'close' });
     await this.#writer.request({ kind: 'close' });
     this.#lock.close();

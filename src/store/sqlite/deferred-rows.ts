@@ -29,7 +29,7 @@ const FORGET_ROWS = 64;
 type Bounds = typeof BOUNDS;
 
 /** What is asked of the file. */
-type Source = Pick<SqliteDatabase, 'pointRead' | 'journal'>;
+type Source = Pick<SqliteDatabase, 'snapshotRead' | 'journal'>;
 
 /** What the next transaction does for these tables. */
 export interface DeferredPart {
@@ -175,7 +175,7 @@ export class DeferredTable<T> {
     this.#parts = Array.from({ length: parts }, () => []);
     this.#prefix = prefix;
     this.#codec = codec;
-    this.#read = database.pointRead(`SELECT value FROM ${name} WHERE key = ?`);
+    this.#read = database.snapshotRead(`SELECT value FROM ${name} WHERE key = ?`);
   }
 
   get waitingRows(): number {

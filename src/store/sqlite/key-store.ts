@@ -64,14 +64,14 @@ export class SqliteKeyStore implements KeyStore {
     this.#committer = committer;
     this.#lastUses = lastUses;
     const bySecret = (table: string) =>
-      database.keyRead(
+      database.snapshotRead(
         `SELECT ${KEY_SELECT} FROM ${table} s JOIN api_keys k ON k.id = s.key_id WHERE s.hash = ?`,
       );
-    this.#byPlace = database.keyRead(`SELECT ${KEY_SELECT} FROM api_keys k WHERE row = ?`);
+    this.#byPlace = database.snapshotRead(`SELECT ${KEY_SELECT} FROM api_keys k WHERE row = ?`);
     this.#byHash = bySecret('api_key_secrets');
     this.#byRetiredHash = bySecret('api_key_retired_secrets');
-    this.#byId = database.keyRead(`SELECT ${KEY_SELECT} FROM api_keys k WHERE id = ?`);
-    this.#byRequestId = database.keyRead(`SELECT ${KEY_SELECT} FROM api_keys k WHERE request_id = ?`);
+    this.#byId = database.snapshotRead(`SELECT ${KEY_SELECT} FROM api_keys k WHERE id = ?`);
+    this.#byRequestId = database.snapshotRead(`SELECT ${KEY_SELECT} FROM api_keys k WHERE request_id = ?`);
     const revision = database.pointRead("SELECT value FROM api_key_meta WHERE id = 'revision'");
     this.#revision = Number(revision()?.[0] ?? 0);
   }
