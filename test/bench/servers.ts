@@ -12,7 +12,6 @@ import type { LoadTarget } from './load-client.ts';
 
 export const ROOT = new URL('../..', import.meta.url).pathname;
 export const VALIDATE = '/apikey.v1.ApiKeyAuth/ValidateKey';
-const TICK_MICROS = 10_000;
 
 export interface Server {
   readonly name: string;
@@ -177,13 +176,10 @@ export function targetOf({ port, admin }: Server, path = VALIDATE): LoadTarget {
 
 /** Microseconds of CPU that the process has used, all threads. */
 export function cpuMicros({ child }: Server): number {
-  let ticks = 0;
-  for (const thread of readdirSync(`/proc/${child.pid}/task`)) {
-    const [, rest = ''] = readFileSync(`/proc/${child.pid}/task/${thread}/stat`, 'utf8').split(') ');
-    const fields = rest.split(' ');
-    ticks += Number(fields[11]) + Number(fields[12]);
-  }
-  return ticks * TICK_MICROS;
+  let nanos = 0;
+  for (const thread of readdirSync(`/proc/${child.pid}/task`))
+    nanos += Number(readFileSync(`/proc/${child.pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0]);
+  return nanos / 1000;
 }
 
 export function residentMiB({ child }: Server): number {
