@@ -62,7 +62,7 @@ export class HeaderReader {
       return memo.headers;
     const headers = new RequestHeaders(this.#most);
     const before = this.#hpack.version;
-    this.#hpack.decode(block, (name, value) => headers.add(name, value));
+    this.#hpack.decode(block, (field) => headers.add(field));
     const { version } = this.#hpack;
     if (block.length <= MAX_MEMO && version === before)
       this.#memo = { block: Buffer.from(block), version, headers };

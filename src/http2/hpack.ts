@@ -1,16 +1,13 @@
+import { HeaderField } from './header-field.ts';
 import { huffmanDecode } from './huffman.ts';
 
 /** What our SETTINGS allow a peer's table to hold, by HPACK's count; the protocol's own default. */
 const MAX_TABLE_BYTES = 4096;
-/** HPACK counts each entry as so much more than its name and value. */
-export const ENTRY_OVERHEAD = 32;
 /** Of the last seven bits of an integer. */
 const MAX_SHIFT = 21;
 
-type Field = readonly [name: string, value: string];
-
 /** RFC 7541, appendix A. */
-const STATIC: readonly Field[] = [
+const STATIC_TABLE = [
   [':authority', ''],
   [':method', 'GET'],
   [':method', 'POST'],
@@ -68,7 +65,8 @@ const STATIC: readonly Field[] = [
     'via',
     'www-authenticate',
   ].map((name) => [name, ''] as const),
-];
+] as const;
+const STATIC = STATIC_TABLE.map(([name, value]) => HeaderField.of(name, value));
 
 /** The block is not HPACK: the connection cannot go on, its tables are lost. */
 export class HpackError extends Error {}
@@ -76,24 +74,23 @@ export class HpackError extends Error {}
 /** Reads header blocks, in the order of their arrival; a connection has one (RFC 7541). */
 export class HpackDecoder {
   /** The newest entry last. */
-  readonly #entries: Field[] = [];
+  readonly #entries: HeaderField[] = [];
   #bytes = 0;
   #maxBytes = MAX_TABLE_BYTES;
-  #block: Uint8Array = new Uint8Array();
+  #block: Buffer = Buffer.alloc(0);
   #at = 0;
   /** Changes whenever the table does: while it stays, the same bytes mean the same fields. */
   version = 0;
 
   /** @throws HpackError */
-  decode(block: Uint8Array, field: (name: string, value: string) => void): void {
+  decode(block: Buffer, found: (field: HeaderField) => void): void {
     this.#block = block;
     this.#at = 0;
     let begun = false;
     while (this.#at < block.length) {
       const first = block[this.#at] ?? 0;
       if (first >= 0x80) {
-        const [name, value] = this.#entry(this.#integer(7));
-        field(name, value);
+        found(this.#entry(this.#integer(7)));
       } else if (first >= 0x20 && first < 0x40) {
         if (begun) throw new HpackError('a table size in the middle of a block');
         this.#resize(this.#integer(5));
@@ -101,16 +98,18 @@ export class HpackDecoder {
       } else {
         const indexed = first >= 0x40;
         const index = this.#integer(indexed ? 6 : 4);
-        const name = index === 0 ? this.#string() : this.#entry(index)[0];
-        const value = this.#string();
-        if (indexed) this.#add(name, value);
-        field(name, value);
+        const field =
+          index === 0
+            ? HeaderField.of(this.#string(), this.#string())
+            : this.#entry(index).with(this.#string());
+        if (indexed) this.#add(field);
+        found(field);
       }
       begun = true;
     }
   }
 
-  #entry(index: number): Field {
+  #entry(index: number): HeaderField {
     const found =
       index <= STATIC.length
         ? STATIC[index - 1]
@@ -119,10 +118,10 @@ export class HpackDecoder {
     return found;
   }
 
-  #add(name: string, value: string): void {
+  #add(field: HeaderField): void {
     this.version++;
-    this.#entries.push([name, value]);
-    this.#bytes += name.length + value.length + ENTRY_OVERHEAD;
+    this.#entries.push(field);
+    this.#bytes += field.bytes;
     this.#evict();
   }
 
@@ -134,10 +133,7 @@ export class HpackDecoder {
   }
 
   #evict(): void {
-    while (this.#bytes > this.#maxBytes) {
-      const [name, value] = this.#entries.shift() ?? ['', ''];
-      this.#bytes -= name.length + value.length + ENTRY_OVERHEAD;
-    }
+    while (this.#bytes > this.#maxBytes) this.#bytes -= this.#entries.shift()?.bytes ?? 0;
   }
 
   #integer(prefixBits: number): number {
@@ -160,8 +156,7 @@ export class HpackDecoder {
     const end = start + length;
     if (end > this.#block.length) throw new HpackError('a string cut off');
     this.#at = end;
-    if (!coded)
-      return Buffer.from(this.#block.buffer, this.#block.byteOffset + start, length).toString('latin1');
+    if (!coded) return this.#block.toString('latin1', start, end);
     const text = huffmanDecode(this.#block, start, end);
     if (text === undefined) throw new HpackError('a string wrongly coded');
     return text;
@@ -172,12 +167,12 @@ export class HpackDecoder {
 export function encodeHeaders(fields: Iterable<readonly [name: string, value: string]>): Buffer {
   const parts: Buffer[] = [];
   for (const [name, value] of fields) {
-    const whole = STATIC.findIndex((entry) => entry[0] === name && entry[1] === value);
+    const whole = STATIC.findIndex((entry) => entry.name === name && entry.value === value);
     if (whole >= 0 && value !== '') {
       parts.push(Buffer.from([0x80 | (whole + 1)]));
       continue;
     }
-    const index = STATIC.findIndex((entry) => entry[0] === name) + 1;
+    const index = STATIC.findIndex((entry) => entry.name === name) + 1;
     parts.push(integer(index, 4));
     if (index === 0) parts.push(integer(name.length, 7), Buffer.from(name, 'latin1'));
     parts.push(integer(value.length, 7), Buffer.from(value, 'latin1'));

@@ -1,17 +1,4 @@
-import { ENTRY_OVERHEAD } from './hpack.ts';
-
-const NAME = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/;
-/** No CR, LF, NUL or other control characters; other bytes are the value's own business. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
-const BAD_VALUE = /[\0-\x08\x0a-\x1f\x7f]/;
-const OF_THE_CONNECTION = new Set([
-  'connection',
-  'keep-alive',
-  'proxy-connection',
-  'transfer-encoding',
-  'upgrade',
-]);
-const PSEUDO = new Set([':method', ':path', ':scheme', ':authority']);
+import type { HeaderField } from './header-field.ts';
 
 /** The headers of a request as they are read, checked as RFC 9113 section 8 asks. */
 export class RequestHeaders {
@@ -19,6 +6,7 @@ export class RequestHeaders {
   readonly #most: number;
   #bytes = 0;
   #regular = false;
+  #pseudo = false;
   #malformed = false;
 
   /** @param most bytes that are kept: what a block names again and again must not fill the memory. */
@@ -26,18 +14,17 @@ export class RequestHeaders {
     this.#most = most;
   }
 
-  add(name: string, value: string): void {
-    this.#bytes += name.length + value.length + ENTRY_OVERHEAD;
+  add(field: HeaderField): void {
+    this.#bytes += field.bytes;
     if (this.tooLarge) return;
-    const pseudo = name.startsWith(':');
-    if (pseudo) this.#malformed ||= this.#regular || !PSEUDO.has(name) || this.fields.has(name);
-    else {
-      this.#regular = true;
-      this.#malformed ||=
-        !NAME.test(name) || OF_THE_CONNECTION.has(name) || (name === 'te' && value !== 'trailers');
-    }
-    this.#malformed ||= BAD_VALUE.test(value);
+    const { name, value } = field;
     const before = this.fields.get(name);
+    if (!field.wellFormed) this.#malformed = true;
+    if (!field.pseudo) this.#regular = true;
+    else {
+      this.#pseudo = true;
+      if (this.#regular || before !== undefined) this.#malformed = true;
+    }
     this.fields.set(
       name,
       before === undefined ? value : `${before}${name === 'cookie' ? '; ' : ','}${value}`,
@@ -65,7 +52,7 @@ export class RequestHeaders {
 
   /** Of trailers. */
   get wellFormedTrailers(): boolean {
-    return !this.#malformed && ![...PSEUDO].some((name) => this.fields.has(name));
+    return !this.#malformed && !this.#pseudo;
   }
 
   /** What the body must be long; undefined when it was not said, NaN when it is no number. */

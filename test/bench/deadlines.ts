@@ -27,7 +27,8 @@ export async function deadlines({ folder }: Bench): Promise<Answered> {
     facts: { ownDeadlinesVsAlike: ratio(figures[1] ?? [], alike) },
     text: `## A deadline in each call
 
-All on. Headers that come again byte for byte are not read again; a deadline that no other call has is, and has a timer.
+All on. Headers that come again byte for byte are not read again; with a deadline that no other call has they are, and there
+is a timer. Encoded as gRPC libraries do: what came before is named by its place in a table.
 
 ${table(['what', 'calls/s', 'spread', 'of alike'], rows)}`,
   };

@@ -11,15 +11,54 @@ export interface LoadTarget {
   readonly port: number;
   readonly path: string;
   readonly authorization: string;
-  /** Every call has a deadline that no other has, added to the table of headers as grpc-go does. */
+  /** Every call has a deadline that no other has; headers are encoded as grpc-go does, all of them into the table. */
   readonly deadlines?: boolean;
+}
+
+/** As Go's HPACK encodes, without Huffman: every field that is not in the table is added to it. */
+class TableEncoder {
+  readonly #entries: (readonly [name: string, value: string])[] = [];
+  #bytes = 0;
+
+  encode(fields: readonly (readonly [name: string, value: string])[]): Buffer {
+    return Buffer.from(fields.map(([name, value]) => this.#field(name, value)).join(''), 'latin1');
+  }
+
+  #field(name: string, value: string): string {
+    const whole = this.#entries.findIndex((entry) => entry[0] === name && entry[1] === value);
+    if (whole >= 0) return integer(0x80, 7, FIRST_ENTRY + whole);
+    const index = this.#entries.findIndex((entry) => entry[0] === name);
+    this.#entries.unshift([name, value]);
+    this.#bytes += name.length + value.length + 32;
+    while (this.#bytes > 4096) {
+      const [oldName = '', oldValue = ''] = this.#entries.pop() ?? [];
+      this.#bytes -= oldName.length + oldValue.length + 32;
+    }
+    const named = index >= 0 ? integer(0x40, 6, FIRST_ENTRY + index) : `\x40${text(name)}`;
+    return named + text(value);
+  }
+}
+
+/** Of the table that grows, behind those that every connection has. */
+const FIRST_ENTRY = 62;
+
+function integer(flags: number, prefixBits: number, value: number): string {
+  const mask = 2 ** prefixBits - 1;
+  if (value < mask) return String.fromCharCode(flags | value);
+  return String.fromCharCode(flags | mask, value - mask);
+}
+
+function text(plain: string): string {
+  return integer(0, 7, plain.length) + plain;
 }
 
 /** One connection. Answers come back as the tag of their call; a call that is not answered OK fails all. */
 class LoadConnection {
   readonly #socket: Socket;
+  readonly #fields: readonly (readonly [name: string, value: string])[];
   readonly #headers: Buffer;
-  readonly #deadlines: boolean;
+  /** For headers that are not always alike. */
+  readonly #encoder: TableEncoder | undefined;
   readonly #answered: (tag: number) => void;
   readonly #tags = new Float64Array(STREAM_SLOTS);
   readonly #out: Buffer[] = [];
@@ -36,8 +75,8 @@ class LoadConnection {
   ) {
     this.#socket = socket;
     this.#answered = answered;
-    this.#deadlines = deadlines;
-    this.#headers = encodeHeaders([
+    this.#encoder = deadlines ? new TableEncoder() : undefined;
+    this.#fields = [
       [':method', 'POST'],
       [':scheme', 'http'],
       [':path', path],
@@ -45,7 +84,8 @@ class LoadConnection {
       ['content-type', 'application/grpc'],
       ['te', 'trailers'],
       ['authorization', authorization],
-    ]);
+    ];
+    this.#headers = encodeHeaders(this.#fields);
     const largeWindows = Buffer.from('000400000000', 'hex');
     largeWindows.writeUInt32BE(2 ** 31 - 1, 2);
     this.#out.push(
@@ -61,7 +101,9 @@ class LoadConnection {
     this.#next += 2;
     this.underWay++;
     this.#tags[(id >> 1) % STREAM_SLOTS] = tag;
-    const headers = this.#deadlines ? Buffer.concat([this.#headers, deadline(id)]) : this.#headers;
+    // A second, less what has passed since the caller set it.
+    const timeout = ['grpc-timeout', `${999_999 - (id % 10_000)}u`] as const;
+    const headers = this.#encoder?.encode([...this.#fields, timeout]) ?? this.#headers;
     this.#out.push(frame(FRAME.HEADERS, 4, id, headers), frame(FRAME.DATA, 1, id, message));
   }
 
@@ -111,15 +153,6 @@ class LoadConnection {
   end(): void {
     this.#socket.destroy();
   }
-}
-
-/** A literal field that is to be remembered. */
-function deadline(id: number): Buffer {
-  const name = 'grpc-timeout';
-  const value = `${1_000_000 + (id % 8_000_000)}u`;
-  return Buffer.from(
-    `\x40${String.fromCharCode(name.length)}${name}${String.fromCharCode(value.length)}${value}`,
-  );
 }
 
 function frame(type: number, flags: number, id: number, payload: Buffer): Buffer {

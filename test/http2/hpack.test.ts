@@ -4,7 +4,7 @@ import { encodeHeaders, HpackDecoder, HpackError } from '../../src/http2/hpack.t
 
 const read = (decoder: HpackDecoder, hex: string) => {
   const fields: string[] = [];
-  decoder.decode(Buffer.from(hex, 'hex'), (name, value) => fields.push(`${name}: ${value}`));
+  decoder.decode(Buffer.from(hex, 'hex'), ({ name, value }) => fields.push(`${name}: ${value}`));
   return fields;
 };
 
