@@ -43,8 +43,8 @@ export async function latency({ folder }: Bench): Promise<Answered> {
     text: `## How long a call takes
 
 Asked in an open loop, at so much of what can be served; from when a call was due, whether it could be sent then or
-not. Milliseconds, medians of ${ROUNDS} alternating runs of ${SECONDS} s. The bare handler is asked at the
-same rate, for comparison; this machine is noisy, see its p99.
+not. Milliseconds, medians of ${ROUNDS} alternating runs of ${SECONDS} s. The bare handler of node:http2 is asked at the
+same rate, for comparison.
 
 ${table(['of capacity', 'calls/s', 'what', 'p50', 'p99', 'p99.9'], rows)}`,
   };
