@@ -78,7 +78,8 @@ export async function keys({ folder, quick }: Bench): Promise<Answered> {
     text: `## Many keys
 
 All on, embedded store, records cached at the default size (10 000). Zipf: the k-th key as often as 1/k. Asked by a
-client of our own, which costs less than h2load, so these figures are not those of other tables.
+client of our own, which costs less than h2load, so these figures are not those of other tables. What many keys cost, and
+why, is told in [storage](storage.md#what-the-embedded-store-does-for-many-keys).
 
 ${table(['keys', 'asked', 'calls/s', 'spread', 'of 1 000 keys', 'resident MiB', 'start ms'], rows)}`,
   };

@@ -7,6 +7,8 @@
 #   ferretdb.sh freeze | thaw    SIGSTOP / SIGCONT the front end, for fault tests
 # Needs root, apt and Go. Safe to run twice and from two shells at once.
 set -euo pipefail
+# chroot and its kind are not on every PATH.
+PATH=$PATH:/usr/sbin:/sbin
 
 cache=${APIKEYD_TEST_CACHE:-${HOME:-/root}/.cache/apikeyd-test}
 root=$cache/documentdb
