@@ -6,7 +6,6 @@ export class RequestHeaders {
   readonly #most: number;
   #bytes = 0;
   #regular = false;
-  #pseudo = false;
   #malformed = false;
 
   /** @param most bytes that are kept: what a block names again and again must not fill the memory. */
@@ -21,10 +20,7 @@ export class RequestHeaders {
     const before = this.fields.get(name);
     if (!field.wellFormed) this.#malformed = true;
     if (!field.pseudo) this.#regular = true;
-    else {
-      this.#pseudo = true;
-      if (this.#regular || before !== undefined) this.#malformed = true;
-    }
+    else if (this.#regular || before !== undefined) this.#malformed = true;
     this.fields.set(
       name,
       before === undefined ? value : `${before}${name === 'cookie' ? '; ' : ','}${value}`,
@@ -52,7 +48,7 @@ export class RequestHeaders {
 
   /** Of trailers. */
   get wellFormedTrailers(): boolean {
-    return !this.#malformed && !this.#pseudo;
+    return !this.#malformed && ![...this.fields.keys()].some((name) => name.startsWith(':'));
   }
 
   /** What the body must be long; undefined when it was not said, NaN when it is no number. */

@@ -94,20 +94,21 @@ class KeyWindow {
       this.#latestIpTime = now;
       return;
     }
-    if (this.#latestIp !== undefined) {
-      this.#ips ??= new Map();
-      this.#ips.set(this.#latestIp, this.#latestIpTime);
-      this.#ips.delete(ip);
-      this.#ips.set(ip, now);
+    if (this.#latestIp === undefined) this.#oldestIpTime = now;
+    else {
+      const ips = this.#ips ?? new Map<string, number>();
+      this.#ips = ips;
+      ips.set(this.#latestIp, this.#latestIpTime);
+      ips.delete(ip);
+      ips.set(ip, now);
+      for (const [oldest, time] of ips) {
+        this.#oldestIpTime = time;
+        if (time > now - HOUR_MS && ips.size <= maxIps + 1) break;
+        ips.delete(oldest);
+      }
     }
     this.#latestIp = ip;
     this.#latestIpTime = now;
-    this.#oldestIpTime = now;
-    for (const [oldest, time] of this.#ips ?? []) {
-      this.#oldestIpTime = time;
-      if (time > now - HOUR_MS && (this.#ips?.size ?? 0) <= maxIps + 1) break;
-      this.#ips?.delete(oldest);
-    }
   }
 
   #timeOf(place: number): number {
