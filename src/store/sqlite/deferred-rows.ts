@@ -155,8 +155,9 @@ export class DeferredTable<T> {
   readonly #codec: Codec<T>;
   readonly #read: (key: string) => readonly Value[] | undefined;
   readonly #rows = new Map<string, Row<T>>();
-  /** As they are in the table: what is asked for and not changed, such as a limit that is used up. */
-  readonly #kept: LRUCache<string, T & {}>;
+  /** As they are in the table: what is asked for and not changed, such as a limit that is used up. Made when there is one. */
+  #kept: LRUCache<string, T & {}> | undefined;
+  readonly #keptRows: number;
   readonly #parts: Row<T>[][];
   #dirty: Row<T>[] = [];
   #writing: Row<T>[] = [];
@@ -171,7 +172,7 @@ export class DeferredTable<T> {
     database: Source,
     { parts, keptRows }: Bounds,
   ) {
-    this.#kept = new LRUCache({ max: keptRows });
+    this.#keptRows = keptRows;
     this.#parts = Array.from({ length: parts }, () => []);
     this.#prefix = prefix;
     this.#codec = codec;
@@ -184,7 +185,7 @@ export class DeferredTable<T> {
 
   /** As it was set last, without the file; undefined when only the file knows. */
   recall(key: string): T | undefined {
-    return this.#rows.get(key)?.value ?? this.#kept.get(key);
+    return this.#rows.get(key)?.value ?? this.#kept?.get(key);
   }
 
   get(key: string): T | undefined {
@@ -196,7 +197,9 @@ export class DeferredTable<T> {
 
   /** What was got will be asked for again, unchanged. */
   keep(key: string, value: T & {}): void {
-    if (!this.#rows.has(key)) this.#kept.set(key, value);
+    if (this.#rows.has(key)) return;
+    this.#kept ??= new LRUCache({ max: this.#keptRows });
+    this.#kept.set(key, value);
   }
 
   set(key: string, value: T): void {
@@ -204,7 +207,7 @@ export class DeferredTable<T> {
     if (row === undefined) {
       row = { key, value, dirty: false, waiting: false };
       this.#rows.set(key, row);
-      this.#kept.delete(key);
+      this.#kept?.delete(key);
     }
     row.value = value;
     if (row.dirty) return;
