@@ -19,7 +19,7 @@ interface JsonOption {
 const print = (text: string) => void process.stdout.write(`${text}\n`);
 
 /** Loaded only when it is wanted: a client command starts in half the time without it. */
-const server = () => import('./server-commands.ts');
+const server = () => import('./server/commands.ts');
 
 /** Each setting with its value, but never a secret one. */
 function configCommand({ json }: JsonOption): void {

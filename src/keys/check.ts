@@ -27,14 +27,14 @@ const WORKING: ReadonlySet<Decision> = new Set([
 ]);
 
 /** What a known key is checked against. */
-export interface Question {
+export interface CheckContext {
   readonly requiredScope: string | undefined;
   readonly clientIp: string | undefined;
   /** Milliseconds since 1970, read for this call. */
   readonly now: number;
 }
 
-type Rule = (key: Key, slot: FoundSlot, question: Question) => boolean;
+type Rule = (key: Key, slot: FoundSlot, question: CheckContext) => boolean;
 
 // In the order of precedence; the quota comes after all of them, since only it consumes something.
 const RULES: readonly (readonly [Denial, Rule])[] = [
@@ -56,12 +56,12 @@ export function isWorkingSecret(decision: Decision): boolean {
 }
 
 /** The first reason to deny, or undefined. Pure. */
-export function firstDenial(key: Key, slot: FoundSlot, question: Question): Denial | undefined {
+export function firstDenial(key: Key, slot: FoundSlot, question: CheckContext): Denial | undefined {
   return RULES.find(([, fails]) => fails(key, slot, question))?.[0];
 }
 
 /** Every reason to deny, in order. Pure. */
-export function allDenials(key: Key, slot: FoundSlot, question: Question): Denial[] {
+export function allDenials(key: Key, slot: FoundSlot, question: CheckContext): Denial[] {
   return RULES.filter(([, fails]) => fails(key, slot, question)).map(([denial]) => denial);
 }
 

@@ -1,7 +1,7 @@
 import { auditEntry } from './audit-entry.ts';
 import { ApiError, type FieldViolation, Violations } from './errors.ts';
 import { keyOf, type NewKey, notHeld, requireHeld } from './manage-keys.ts';
-import type { CallOrigin, Clock, Holder, KeyStore } from './ports.ts';
+import type { CallOrigin, Clock, KeyStore, SecretOwner } from './ports.ts';
 import { hintOfHash } from './secret.ts';
 
 /** A key of another system: its secret is not known, and works on. */
@@ -62,17 +62,17 @@ export class ImportKeys {
     return new Map(fresh.map(({ secretHash }, i) => [secretHash, inserts[i]?.key.id ?? '']));
   }
 
-  #holders(items: readonly ImportedKey[]): Promise<ReadonlyMap<string, Holder>> {
+  #holders(items: readonly ImportedKey[]): Promise<ReadonlyMap<string, SecretOwner>> {
     return this.#keys.holdersOf(items.map(({ secretHash }) => secretHash));
   }
 }
 
-function resultOf(holder: Holder | undefined): ImportResult {
+function resultOf(holder: SecretOwner | undefined): ImportResult {
   return { keyId: holder?.keyId, existing: holder !== undefined };
 }
 
 /** A secret that was taken out of use must not come back by the side door. */
-function retiredProblem(holder: Holder | undefined): readonly FieldViolation[] {
+function retiredProblem(holder: SecretOwner | undefined): readonly FieldViolation[] {
   if (holder?.retired !== true) return [];
   return [{ field: 'key_hash', description: `a retired secret of ${holder.keyId}` }];
 }

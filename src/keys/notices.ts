@@ -29,7 +29,7 @@ export interface AnomalyFilter {
 }
 
 /** Calls beyond a threshold, to be counted on the open record. */
-export interface Trip {
+export interface ThresholdExceeded {
   readonly keyId: string;
   readonly type: AnomalyType;
   readonly count: number;
@@ -39,7 +39,7 @@ export interface Trip {
 
 export interface AnomalyLog {
   /** Counts on the open record of the key and type, or opens one. */
-  trip(trip: Trip): Promise<Anomaly>;
+  trip(trip: ThresholdExceeded): Promise<Anomaly>;
   /** Newest first. */
   list(filter: AnomalyFilter, page: Page): Promise<Paged<Anomaly>>;
   /** With its event, both or neither; undefined when there is none. A resolved one stays as it is. */

@@ -1,8 +1,8 @@
 import type { Decision } from './check.ts';
 import type { FoundSlot, Key, KeyStatus, KeyType, SecretSlot } from './key.ts';
+import type { MaybePromise } from './maybe-promise.ts';
 import type { QuotaRequest, RateLimitState } from './quota.ts';
 import type { RotationEffects, RotationStart } from './rotation.ts';
-import type { Soon } from './soon.ts';
 
 /** Time. Injected everywhere, so that tests own it. */
 export interface Clock {
@@ -133,7 +133,7 @@ export interface Found {
   /** The hash is that of a retired secret of this key. */
   readonly retired?: true;
   /** From memory. */
-  readonly kept?: true;
+  readonly fromCache?: true;
 }
 
 export interface KeyFilter {
@@ -163,7 +163,7 @@ export type Inserted =
   /** This key was created with the same request_id. */
   | { readonly outcome: 'REQUEST_ID_USED'; readonly key: Key };
 
-export interface Holder {
+export interface SecretOwner {
   readonly keyId: string;
   /** It was the key's once. */
   readonly retired: boolean;
@@ -171,9 +171,9 @@ export interface Holder {
 
 export interface KeyStore {
   /** By the hash of a secret. With minRevision, on facts at least that new, else REVISION_NOT_REACHED. */
-  findByHash(secretHash: string, minRevision?: number): Soon<Found>;
+  findByHash(secretHash: string, minRevision?: number): MaybePromise<Found>;
   /** The same, only where it takes no read; undefined otherwise. */
-  recall(secretHash: string): Found | undefined;
+  peekCached(secretHash: string): Found | undefined;
   /** Whether what was found may still be acted on, some time later. */
   isCurrent(found: Found): boolean;
   get(id: string): Promise<Key | undefined>;
@@ -186,7 +186,7 @@ export interface KeyStore {
     items: readonly { readonly key: Key; readonly entry: AuditEntry }[],
   ): Promise<readonly Inserted[]>;
   /** The keys that these secrets are or were of; those of nobody are left out. */
-  holdersOf(secretHashes: readonly string[]): Promise<ReadonlyMap<string, Holder>>;
+  holdersOf(secretHashes: readonly string[]): Promise<ReadonlyMap<string, SecretOwner>>;
   /**
    * Replaces the version that has this etag, with its event and effects, all or none. Undefined when it was another
    * one.
@@ -225,9 +225,9 @@ export interface QuotaTaken {
 
 export interface QuotaLimiter {
   /** Takes from every limit or from none, exactly, across processes. */
-  take(request: QuotaRequest): Soon<QuotaTaken>;
+  take(request: QuotaRequest): MaybePromise<QuotaTaken>;
   /** What take would answer, without taking. */
-  peek(request: QuotaRequest): Soon<QuotaTaken>;
+  peek(request: QuotaRequest): MaybePromise<QuotaTaken>;
 }
 
 /** A rotation as it is remembered. */

@@ -1,9 +1,10 @@
 import { auditEntry } from './audit-entry.ts';
-import type { Decision, Denial, Question } from './check.ts';
+import type { CheckContext, Decision, Denial } from './check.ts';
 import { allDenials, firstDenial } from './check.ts';
 import { ApiError } from './errors.ts';
 import type { FoundSlot, Key } from './key.ts';
 import { slotOf } from './key.ts';
+import { type MaybePromise, mapMaybe } from './maybe-promise.ts';
 import type {
   AuditLog,
   CallOrigin,
@@ -19,7 +20,6 @@ import type {
 import { retryAfterMs } from './quota.ts';
 import { matchingGrant } from './scope.ts';
 import { fingerprint, hashSecret, isSecret } from './secret.ts';
-import { type Soon, whenThere } from './soon.ts';
 
 /** Decisions that one call may take until the facts of one are still fresh when it is recorded. */
 const MAX_ATTEMPTS = 3;
@@ -118,34 +118,34 @@ export class ValidateKey {
     return found === undefined || this.#parts.keys.isCurrent(found);
   }
 
-  #decide(input: ValidateInput): Soon<Verdict> {
+  #decide(input: ValidateInput): MaybePromise<Verdict> {
     const { clientIp } = input;
     if (clientIp === undefined) return this.#decideUnlocked(input);
     const { lockout } = this.#parts;
     const lockedForMs = lockout.lockedForMs(clientIp) ?? lockout.readLockedForMs(clientIp);
-    return whenThere(lockedForMs, (ms) =>
+    return mapMaybe(lockedForMs, (ms) =>
       ms > 0 ? this.#decideLocked(input, ms) : this.#decideUnlocked(input),
     );
   }
 
   /** LOCKED_OUT; in a dry run with what else there is against the secret. */
-  #decideLocked(input: ValidateInput, retryAfterMs: number): Soon<Verdict> {
+  #decideLocked(input: ValidateInput, retryAfterMs: number): MaybePromise<Verdict> {
     if (!input.dryRun) return denied('LOCKED_OUT', { retryAfterMs });
-    return whenThere(this.#decideUnlocked(input), (verdict) => {
+    return mapMaybe(this.#decideUnlocked(input), (verdict) => {
       const reasons: Denial[] = ['LOCKED_OUT', ...verdict.reasons];
       return { ...verdict, decision: 'LOCKED_OUT', reasons, retryAfterMs };
     });
   }
 
-  #decideUnlocked(input: ValidateInput): Soon<Verdict> {
+  #decideUnlocked(input: ValidateInput): MaybePromise<Verdict> {
     const { secret, minRevision } = input;
     if (!this.#parts.mayBeSecret(secret)) return this.#failed(input, denied('MALFORMED'));
     const secretHash = hashSecret(secret);
     const found = this.#parts.keys.findByHash(secretHash, minRevision);
-    return whenThere(found, (facts) => this.#decideFound(input, secretHash, facts));
+    return mapMaybe(found, (facts) => this.#decideFound(input, secretHash, facts));
   }
 
-  #decideFound(input: ValidateInput, secretHash: string, found: Found): Soon<Verdict> {
+  #decideFound(input: ValidateInput, secretHash: string, found: Found): MaybePromise<Verdict> {
     const key = found.key;
     const slot = slotOf(found, secretHash);
     if (key === undefined || slot === undefined) {
@@ -155,20 +155,20 @@ export class ValidateKey {
       return this.#failed(input, denied('NOT_FOUND', miss));
     }
     const { requiredScope, clientIp } = input;
-    const question: Question = { requiredScope, clientIp, now: this.#parts.clock.now() };
+    const question: CheckContext = { requiredScope, clientIp, now: this.#parts.clock.now() };
     const matchedScope = requiredScope === undefined ? undefined : matchingGrant(key.scopes, requiredScope);
     const facts = { found, key, slot, matchedScope };
     if (input.dryRun) return this.#dryRun(facts, input, allDenials(key, slot, question));
     const denial = firstDenial(key, slot, question);
     if (denial !== undefined) return denied(denial, facts);
     if (key.rateLimits.length === 0) return withQuota(facts, undefined);
-    return whenThere(this.#parts.quota.take(quotaOf(key, input)), (taken) => withQuota(facts, taken));
+    return mapMaybe(this.#parts.quota.take(quotaOf(key, input)), (taken) => withQuota(facts, taken));
   }
 
-  #dryRun(facts: KnownKey, input: ValidateInput, denials: Denial[]): Soon<Verdict> {
+  #dryRun(facts: KnownKey, input: ValidateInput, denials: Denial[]): MaybePromise<Verdict> {
     const { key } = facts;
     const quota = key.rateLimits.length === 0 ? undefined : this.#parts.quota.peek(quotaOf(key, input));
-    return whenThere(quota, (state) => {
+    return mapMaybe(quota, (state) => {
       const verdict = withQuota(facts, state);
       const reasons = [...denials, ...verdict.reasons];
       return { ...verdict, decision: reasons[0] ?? 'VALID', reasons };
@@ -176,7 +176,7 @@ export class ValidateKey {
   }
 
   /** A failure that proves no possession: counts for the address, unless that is locked by now. */
-  #failed(input: ValidateInput, verdict: Verdict): Soon<Verdict> {
+  #failed(input: ValidateInput, verdict: Verdict): MaybePromise<Verdict> {
     const { clientIp } = input;
     return clientIp === undefined || input.dryRun ? verdict : this.#countFailure(clientIp, verdict);
   }

@@ -3,11 +3,11 @@ import { firstDenial } from '../keys/check.ts';
 import { ApiError } from '../keys/errors.ts';
 import type { Key } from '../keys/key.ts';
 import { slotOf } from '../keys/key.ts';
+import { type MaybePromise, mapMaybe } from '../keys/maybe-promise.ts';
 import type { Clock, Found, KeyStore, LastUses, Lockout, Observer, QuotaLimiter } from '../keys/ports.ts';
 import { retryAfterMs } from '../keys/quota.ts';
 import { matchingGrant } from '../keys/scope.ts';
 import { hashSecret } from '../keys/secret.ts';
-import { type Soon, whenThere } from '../keys/soon.ts';
 import type { Call } from './call.ts';
 
 const BEARER = /^Bearer +(\S+)$/i;
@@ -34,19 +34,19 @@ export class Authenticator {
   }
 
   /** The calling key. UNAUTHENTICATED when there is none, or when it would be denied. */
-  identify(call: Call): Soon<Key> {
+  identify(call: Call): MaybePromise<Key> {
     if (call.authorization === undefined || call.authorization === '') {
       throw new ApiError('CREDENTIAL_MISSING', 'send a key as metadata: authorization: Bearer <key>');
     }
     const secret = BEARER.exec(call.authorization)?.[1];
     if (secret === undefined || !this.#parts.mayBeSecret(secret)) return this.#wrong(call);
     const secretHash = hashSecret(secret);
-    const known = this.#parts.keys.recall(secretHash);
+    const known = this.#parts.keys.peekCached(secretHash);
     const found = known?.key === undefined ? this.#lookUp(call, secretHash) : known;
-    return whenThere(found, (facts) => this.#judge(call, secretHash, facts));
+    return mapMaybe(found, (facts) => this.#judge(call, secretHash, facts));
   }
 
-  #judge(call: Call, secretHash: string, found: Found): Soon<Key> {
+  #judge(call: Call, secretHash: string, found: Found): MaybePromise<Key> {
     const { key } = found;
     const slot = slotOf(found, secretHash);
     if (key === undefined || slot === undefined) return this.#wrong(call);
@@ -71,12 +71,12 @@ export class Authenticator {
   }
 
   /** PERMISSION_DENIED unless the key holds one of the scopes; then its own limits. */
-  authorize(key: Key, anyOf: readonly string[]): Soon<void> {
+  authorize(key: Key, anyOf: readonly string[]): MaybePromise<void> {
     requireScope(key, anyOf);
     const used = () => this.#parts.lastUses.note(key.id, this.#parts.clock.now());
     if (key.rateLimits.length === 0) return used();
     const request = { bucket: key.rateLimitBucket, limits: key.rateLimits, cost: 1 };
-    return whenThere(this.#parts.quota.take(request), ({ admitted, states }) => {
+    return mapMaybe(this.#parts.quota.take(request), ({ admitted, states }) => {
       if (admitted) return used();
       const wait = retryAfterMs(states);
       throw new ApiError('CALLER_RATE_LIMITED', 'the calling key is over its rate limit', {

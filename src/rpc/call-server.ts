@@ -10,13 +10,13 @@ import { create } from '@bufbuild/protobuf';
 import type { ConnectError } from '@connectrpc/connect';
 import { auditEntry } from '../keys/audit-entry.ts';
 import { ApiError } from '../keys/errors.ts';
+import { type MaybePromise, mapMaybe } from '../keys/maybe-promise.ts';
 import type { AuditLog, CallOrigin, Clock } from '../keys/ports.ts';
-import { type Soon, whenThere } from '../keys/soon.ts';
 import type { Authenticator } from './authenticate.ts';
 import { type Call, type Caller, NOBODY, originOf } from './call.ts';
 import { asApiError, codeName, rowOf, toConnectError } from './errors.ts';
 import { LIMITS } from './limits.ts';
-import type { Access, Implementation, MountedMethod, OpenStream } from './method.ts';
+import type { Access, BoundMethod, Implementation, OpenStream } from './method.ts';
 
 /** An answer that is made leaves within this. */
 const LEAVE_MS = 200;
@@ -114,7 +114,7 @@ export class CallSession {
   }
 
   /** Undefined when the caller is known at once. */
-  #enter(access: Access): Soon<void> {
+  #enter(access: Access): MaybePromise<void> {
     if (this.#overloaded) throw this.#shed();
     try {
       const admitted = this.#admit(access);
@@ -128,10 +128,10 @@ export class CallSession {
     throw await this.refuse(asApiError(error));
   }
 
-  #admit(access: Access): Soon<void> {
+  #admit(access: Access): MaybePromise<void> {
     if (access === 'OPEN' || (access.anonymous === true && this.#call.authorization === undefined)) return;
     const { authenticator } = this.#parts;
-    return whenThere(authenticator.identify(this.#call), (key) => {
+    return mapMaybe(authenticator.identify(this.#call), (key) => {
       this.#caller = { keyId: key.id, scopes: key.scopes };
       return authenticator.authorize(key, access.anyOf);
     });
@@ -180,7 +180,7 @@ export class CallSession {
    * no longer works. `end` must be called when nobody reads any more.
    */
   async open(
-    { method, implementation }: Extract<MountedMethod, { kind: 'server_streaming' }>,
+    { method, implementation }: Extract<BoundMethod, { kind: 'server_streaming' }>,
     read: () => Message,
   ): Promise<{ messages: AsyncGenerator<Message, void>; end: () => void }> {
     const { audit, clock } = this.#parts;
@@ -214,9 +214,9 @@ export class CallSession {
         yield create(method.output as DescMessage, message as never);
     } catch (error) {
       // The call has its event already.
-      const told = asApiError(error);
-      if (told.code === 'INTERNAL') this.#parts.observer.failed(this.#call.method, told.facts.cause);
-      throw toConnectError(told, this.#requestId);
+      const apiError = asApiError(error);
+      if (apiError.code === 'INTERNAL') this.#parts.observer.failed(this.#call.method, apiError.facts.cause);
+      throw toConnectError(apiError, this.#requestId);
     } finally {
       end();
     }
@@ -228,17 +228,17 @@ export class CallSession {
     try {
       await this.#parts.authenticator.recheck(this.#call, access.anyOf);
     } catch (error) {
-      const told = asApiError(error);
-      if (told.code === 'CREDENTIAL_INVALID' || told.code === 'SCOPE_MISSING') stream.end(told);
+      const apiError = asApiError(error);
+      if (apiError.code === 'CREDENTIAL_INVALID' || apiError.code === 'SCOPE_MISSING') stream.end(apiError);
     }
   }
 
   /** Records a refusal and makes it ready to be sent. */
   async refuse(error: ApiError): Promise<ConnectError> {
-    const told = await this.#recorded(error);
-    if (told.code === 'INTERNAL') this.#parts.observer.failed(this.#call.method, told.facts.cause);
-    this.#finished(codeName(rowOf(told).status));
-    return toConnectError(told, this.#requestId);
+    const apiError = await this.#recorded(error);
+    if (apiError.code === 'INTERNAL') this.#parts.observer.failed(this.#call.method, apiError.facts.cause);
+    this.#finished(codeName(rowOf(apiError).status));
+    return toConnectError(apiError, this.#requestId);
   }
 
   /** The error to tell: this one, or that its event could not be recorded. */

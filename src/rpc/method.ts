@@ -7,8 +7,8 @@ import type {
 } from '@bufbuild/protobuf';
 import type { EventFacts } from '../keys/audit-entry.ts';
 import type { ApiError } from '../keys/errors.ts';
+import type { MaybePromise } from '../keys/maybe-promise.ts';
 import type { CallOrigin } from '../keys/ports.ts';
-import type { Soon } from '../keys/soon.ts';
 import type { Call } from './call.ts';
 
 /** Which key may call: one with any of these scopes, or anybody. */
@@ -33,7 +33,7 @@ export interface Implementation<M extends DescMethodUnary> {
     request: MessageShape<M['input']>,
     origin: CallOrigin,
     call: Call,
-  ): Soon<Answer<MessageInitShape<M['output']>>>;
+  ): MaybePromise<Answer<MessageInitShape<M['output']>>>;
 }
 
 /** A stream that is open. Its event is recorded before the first message leaves. */
@@ -63,7 +63,7 @@ export type ServiceImplementation<S extends DescService> = {
 };
 
 /** A method with its implementation, unary or streaming its answers. */
-export type MountedMethod =
+export type BoundMethod =
   | {
       readonly kind: 'unary';
       readonly method: DescMethodUnary;
@@ -76,20 +76,20 @@ export type MountedMethod =
     };
 
 /** A service with its implementations, as the mounts take it. */
-export interface Mounted {
+export interface BoundService {
   readonly service: DescService;
-  readonly methods: readonly MountedMethod[];
+  readonly methods: readonly BoundMethod[];
 }
 
 /** Binds a generated service to its implementation. */
-export function mounted<S extends DescService>(
+export function bindService<S extends DescService>(
   service: S,
   implementation: ServiceImplementation<S>,
-): Mounted {
-  const implementations = implementation as Record<string, MountedMethod['implementation']>;
+): BoundService {
+  const implementations = implementation as Record<string, BoundMethod['implementation']>;
   const methods = service.methods.map((method) => {
     const own = implementations[method.localName];
-    return { kind: method.methodKind, method, implementation: own } as MountedMethod;
+    return { kind: method.methodKind, method, implementation: own } as BoundMethod;
   });
   return { service, methods };
 }

@@ -1,8 +1,8 @@
 import { LRUCache } from 'lru-cache';
 import type { Key } from '../keys/key.ts';
+import { type MaybePromise, mapMaybe } from '../keys/maybe-promise.ts';
 import type { AuditEntry, Clock, Found, Inserted, KeyChange, KeyStore } from '../keys/ports.ts';
 import type { RotationEffects } from '../keys/rotation.ts';
-import { type Soon, whenThere } from '../keys/soon.ts';
 import type { Changes } from './store.ts';
 
 /** Negative entries live at most this long, and no longer than the next creation. */
@@ -63,8 +63,8 @@ export class CachedKeyStore implements KeyStore {
     this.#misses = new LRUCache({ max: maxRecords });
   }
 
-  findByHash(secretHash: string, minRevision = 0): Soon<Found> {
-    const kept = this.recall(secretHash);
+  findByHash(secretHash: string, minRevision = 0): MaybePromise<Found> {
+    const kept = this.peekCached(secretHash);
     if (kept !== undefined && kept.revision >= minRevision) return kept;
     if (minRevision > 0) return this.#read(secretHash, minRevision);
     const flight = this.#flights.get(secretHash);
@@ -81,7 +81,7 @@ export class CachedKeyStore implements KeyStore {
     return started.found;
   }
 
-  recall(secretHash: string): Found | undefined {
+  peekCached(secretHash: string): Found | undefined {
     if (!this.#lease.holds) return undefined;
     const now = this.#clock.monotonic();
     const id = this.#idOfHash.get(secretHash);
@@ -89,17 +89,17 @@ export class CachedKeyStore implements KeyStore {
     if (entry !== undefined) {
       const ageMs = now - entry.readAt;
       if (ageMs >= this.#ttlMs) return undefined;
-      return { key: entry.key, revision: Math.max(entry.revision, this.#applied), ageMs, kept: true };
+      return { key: entry.key, revision: Math.max(entry.revision, this.#applied), ageMs, fromCache: true };
     }
     const miss = this.#misses.get(secretHash);
     const ageMs = miss === undefined ? Number.POSITIVE_INFINITY : now - miss.readAt;
-    return miss !== undefined && ageMs < MISS_TTL_MS ? { ...miss.found, ageMs, kept: true } : undefined;
+    return miss !== undefined && ageMs < MISS_TTL_MS ? { ...miss.found, ageMs, fromCache: true } : undefined;
   }
 
-  #read(secretHash: string, minRevision: number): Soon<Found> {
+  #read(secretHash: string, minRevision: number): MaybePromise<Found> {
     const generation = this.#generation;
     const readAt = this.#clock.monotonic();
-    return whenThere(this.#inner.findByHash(secretHash, minRevision), (found) => {
+    return mapMaybe(this.#inner.findByHash(secretHash, minRevision), (found) => {
       if (generation === this.#generation && this.#lease.holds) this.#keep(secretHash, found, readAt);
       return found;
     });
@@ -127,7 +127,7 @@ export class CachedKeyStore implements KeyStore {
 
   /** Whether what was found may still be acted on, some time later. */
   isCurrent(found: Found): boolean {
-    return found.kept !== true || this.#lease.holds;
+    return found.fromCache !== true || this.#lease.holds;
   }
 
   /** After any change, also one whose outcome is not known. */

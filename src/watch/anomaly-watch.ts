@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { isWorkingSecret } from '../keys/check.ts';
-import type { AlertLog, Anomaly, AnomalyLog, AnomalyType, Trip } from '../keys/notices.ts';
+import type { AlertLog, Anomaly, AnomalyLog, AnomalyType, ThresholdExceeded } from '../keys/notices.ts';
 import type { Decided } from '../keys/ports.ts';
 import { type AlertRaiser, LEFT_BEHIND_MS } from './alert-raiser.ts';
 import { type AnomalyThresholds, AnomalyWindows } from './anomaly-windows.ts';
@@ -18,7 +18,7 @@ const TEXTS: Readonly<Record<AnomalyType, string>> = {
   UNUSUAL_TIME: 'is used in the quiet hours',
 };
 
-type TripsOfKey = { [T in AnomalyType]?: Trip & { count: number; lastTime: number } };
+type TripsOfKey = { [T in AnomalyType]?: ThresholdExceeded & { count: number; lastTime: number } };
 
 export interface AnomalyWatchParts {
   readonly anomalies: AnomalyLog;
@@ -40,7 +40,7 @@ export class AnomalyWatch {
   #writing: Promise<void> = Promise.resolve();
   #failing = false;
   /** Anomalies known to be told. */
-  readonly #told = new LRUCache<string, true>({ max: 10 * MAX_OPEN });
+  readonly #reported = new LRUCache<string, true>({ max: 10 * MAX_OPEN });
 
   constructor(parts: AnomalyWatchParts) {
     this.#parts = parts;
@@ -71,9 +71,9 @@ export class AnomalyWatch {
     const { items } = await anomalies.list({ state: 'OPEN' }, { size: MAX_OPEN, after: undefined });
     for (const anomaly of items) {
       const age = now - anomaly.firstTime;
-      if (age < LEFT_BEHIND_MS || age > DAY_MS || this.#told.has(anomaly.id)) continue;
+      if (age < LEFT_BEHIND_MS || age > DAY_MS || this.#reported.has(anomaly.id)) continue;
       if ((await alertLog.get(alertIdOf(anomaly))) === undefined) await this.#opened(anomaly);
-      this.#told.set(anomaly.id, true);
+      this.#reported.set(anomaly.id, true);
     }
   }
 
@@ -97,7 +97,7 @@ export class AnomalyWatch {
   }
 
   async #opened(anomaly: Anomaly): Promise<void> {
-    this.#told.set(anomaly.id, true);
+    this.#reported.set(anomaly.id, true);
     const disabled = (await this.#parts.disable?.(anomaly.keyId)) === true;
     this.#parts.alerts.raise(anomalyAlert(anomaly, disabled));
   }

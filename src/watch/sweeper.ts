@@ -51,20 +51,20 @@ export class Sweeper {
     this.#stopped = true;
     clearTimeout(this.#timer);
     await this.#sweeping;
-    await this.#told(() => this.#parts.lease.release());
+    await this.#reportFailure(() => this.#parts.lease.release());
   }
 
   /** One sweep, if it is this process's turn. What fails is told and left for the next one; the rest goes on. */
   async sweep(): Promise<void> {
     const { lease, store, dueKeys, anomalyWatch, alerts, clock, intervalMs } = this.#parts;
     // Its holder has missed a sweep and a half when another takes it over.
-    const ours = await this.#told(() => lease.take(2.5 * intervalMs));
+    const ours = await this.#reportFailure(() => lease.take(2.5 * intervalMs));
     if (ours !== true) return;
-    await this.#told(() => store.sweep());
-    await this.#told(() => dueKeys.sweep());
-    await this.#told(() => anomalyWatch.finishAbandoned(clock.now()));
-    await this.#told(() => alerts.redeliver(clock.now()));
-    await this.#told(() => this.#deleteOld());
+    await this.#reportFailure(() => store.sweep());
+    await this.#reportFailure(() => dueKeys.sweep());
+    await this.#reportFailure(() => anomalyWatch.finishAbandoned(clock.now()));
+    await this.#reportFailure(() => alerts.redeliver(clock.now()));
+    await this.#reportFailure(() => this.#deleteOld());
   }
 
   async #deleteOld(): Promise<void> {
@@ -81,7 +81,7 @@ export class Sweeper {
     }
   }
 
-  async #told<T>(step: () => Promise<T>): Promise<T | undefined> {
+  async #reportFailure<T>(step: () => Promise<T>): Promise<T | undefined> {
     try {
       return await step();
     } catch (error) {

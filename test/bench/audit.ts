@@ -1,7 +1,7 @@
 /** How long does it take to look into a million events? */
 import { performance } from 'node:perf_hooks';
 import { AuditVerifier } from '../../src/audit/verify.ts';
-import { systemClock } from '../../src/serve.ts';
+import { systemClock } from '../../src/server/serve.ts';
 import { openSqliteStore } from '../../src/store/sqlite/open.ts';
 import { entryWith } from '../support/keys.ts';
 import { type Answered, type Bench, median, rounded, table } from './measure.ts';

@@ -2,8 +2,8 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { performance } from 'node:perf_hooks';
-import { FRAME, FRAME_HEAD, writeHead } from '../../src/http2/frames.ts';
-import { encodeHeaders } from '../../src/http2/hpack.ts';
+import { FRAME, FRAME_HEAD, writeHead } from '../../src/transport/http2/frames.ts';
+import { encodeHeaders } from '../../src/transport/http2/hpack.ts';
 
 const STREAM_SLOTS = 4_096;
 

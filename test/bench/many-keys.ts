@@ -3,7 +3,7 @@ import { hash } from 'node:crypto';
 import { DatabaseSync } from 'node:sqlite';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { ValidateKeyRequestSchema } from '../../gen/apikey/v1/auth_pb.ts';
-import { placeOf } from '../../src/store/sqlite/place.ts';
+import { rowIdFromHash } from '../../src/store/sqlite/row-id.ts';
 import { frame } from '../support/raw.ts';
 
 export function secretOf(i: number): string {
@@ -26,7 +26,7 @@ export function addKeys(path: string, count: number): void {
     const secrets = JSON.stringify([{ hash: digest, createTime: 1 }]);
     const row = {
       ...template,
-      row: placeOf(digest) ?? null,
+      row: rowIdFromHash(digest) ?? null,
       id,
       secrets,
       rate_limit_bucket: id,

@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 import { RotationMode } from '../../gen/apikey/v1/key_pb.ts';
 import { mintEtag, mintSecret } from '../../src/keys/secret.ts';
-import { systemClock } from '../../src/serve.ts';
+import { systemClock } from '../../src/server/serve.ts';
 import { openMongoStore } from '../../src/store/mongo/open.ts';
 import { inLanes } from '../e2e/load.ts';
 import { decide, decisionOf, limit, makeKey } from '../rpc/cases.ts';

@@ -5,7 +5,7 @@ import { Gitea } from '../../src/integrations/gitea.ts';
 import { Remote } from '../../src/integrations/remote.ts';
 import { ManageRemoteKeys } from '../../src/keys/manage-remote-keys.ts';
 import type { RemoteKeyLog } from '../../src/keys/remote-keys.ts';
-import { systemClock } from '../../src/serve.ts';
+import { systemClock } from '../../src/server/serve.ts';
 import { failureOf, makeKey, storesHere } from '../rpc/cases.ts';
 import { GiteaDouble } from '../support/gitea-double.ts';
 import { ORIGIN } from '../support/keys.ts';

@@ -16,7 +16,12 @@ function deciding(lapses: number) {
     findByHash: async (hash: string): Promise<Found> => {
       expect(hash).toBe(hashSecret(secret));
       reads++;
-      return { key: reads === 1 ? key : { ...key, revokeTime: 1 }, revision: reads, ageMs: 5, kept: true };
+      return {
+        key: reads === 1 ? key : { ...key, revokeTime: 1 },
+        revision: reads,
+        ageMs: 5,
+        fromCache: true,
+      };
     },
     isCurrent: () => left-- <= 0,
   } as Partial<KeyStore> as KeyStore;

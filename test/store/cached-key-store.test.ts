@@ -153,7 +153,7 @@ describe('cached key store', () => {
       expect(await reads(() => found(key))).toBe(0);
       lease.holds = false;
       expect(await reads(() => Promise.all([found(key), found(key)]))).toBe(2);
-      expect(leased.recall(hashOf(key))).toBeUndefined();
+      expect(leased.peekCached(hashOf(key))).toBeUndefined();
       lease.holds = true;
       // The record from before the gap was current under every lease there was: a poll comes first.
       leased.apply({ revision: 2, keyIds: undefined });
@@ -168,7 +168,7 @@ describe('cached key store', () => {
       leased.apply({ revision: 9, keyIds: [key.id] });
       expect(await reads(() => found(key))).toBe(1);
       expect(await reads(() => found(other))).toBe(0);
-      expect(leased.recall(hashOf(other))?.revision).toBe(9);
+      expect(leased.peekCached(hashOf(other))?.revision).toBe(9);
       leased.apply({ revision: 10, keyIds: undefined });
       expect(await reads(() => found(other))).toBe(1);
     });

@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { SqliteDatabase } from '../../src/store/sqlite/database.ts';
-import { DEFERRED_TABLES, type DeferredPart, DeferredRows } from '../../src/store/sqlite/deferred-rows.ts';
+import { DEFERRED_TABLES, DeferredRows } from '../../src/store/sqlite/deferred-rows.ts';
 
-import type { Value } from '../../src/store/sqlite/thread.ts';
+import type { DeferredPart, Value } from '../../src/store/sqlite/thread-messages.ts';
 
 const SMALL = { waitingRows: 4, journalEntries: 40, parts: 4, keptRows: 3 };
 const RUNS = process.env.LONG ? 50_000 : 2_000;

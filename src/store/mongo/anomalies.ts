@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { Filter } from 'mongodb';
-import type { Anomaly, AnomalyFilter, AnomalyLog, Trip } from '../../keys/notices.ts';
+import type { Anomaly, AnomalyFilter, AnomalyLog, ThresholdExceeded } from '../../keys/notices.ts';
 import type { AuditEntry, Page, Paged } from '../../keys/ports.ts';
 import { pagedBy } from '../paging.ts';
 import { backoff } from '../retry.ts';
@@ -21,7 +21,7 @@ export class MongoAnomalyLog implements AnomalyLog {
     this.#outbox = new Outbox(() => database.anomalies, audit);
   }
 
-  async trip({ keyId, type, count, firstTime, lastTime }: Trip): Promise<Anomaly> {
+  async trip({ keyId, type, count, firstTime, lastTime }: ThresholdExceeded): Promise<Anomaly> {
     const open_for = `${keyId}:${type}`;
     const update = {
       $inc: { count },

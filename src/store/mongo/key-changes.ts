@@ -84,7 +84,7 @@ export class KeyChanges {
     return new Set(found.filter((doc) => doc.ops.includes(ops.get(doc._id) ?? '')).map(({ _id }) => _id));
   }
 
-  async tookPlace(id: string, op: string): Promise<boolean> {
+  async wasApplied(id: string, op: string): Promise<boolean> {
     return (
       (await guarded((limits) =>
         this.#database.keys.findOne({ _id: id, ops: op }, { projection: { _id: 1 }, ...limits }),

@@ -7,7 +7,6 @@ import type {
   Clock,
   DueTime,
   Found,
-  Holder,
   Inserted,
   KeyChange,
   KeyCounts,
@@ -15,6 +14,7 @@ import type {
   KeyStore,
   Page,
   Paged,
+  SecretOwner,
 } from '../../keys/ports.ts';
 import type { RotationEffects } from '../../keys/rotation.ts';
 import { revisionNotReached } from '../errors.ts';
@@ -24,10 +24,9 @@ import type { MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, toApiError } from './errors.ts';
 import type { FreshReads } from './fresh-reads.ts';
 import { KeyChanges } from './key-changes.ts';
-import type { Registry } from './registry.ts';
+import { type Registry, waitForOthers } from './registry.ts';
 import { Revisions } from './revisions.ts';
 import { afterTime, type KeyDoc, keyFields, toKey, toWaitingDoc, type WaitingDoc } from './rows.ts';
-import { waitForOthers } from './sharing.ts';
 
 const KEPT_OPS = 16;
 /** Events that may wait in one key document; revoking and expiring are exempt. */
@@ -84,7 +83,7 @@ export class MongoKeyStore implements KeyStore {
     return { key: former, revision, ageMs: 0, ...(former === undefined ? {} : { retired: true }) };
   }
 
-  recall(): undefined {
+  peekCached(): undefined {
     return undefined;
   }
 
@@ -134,11 +133,11 @@ export class MongoKeyStore implements KeyStore {
     const event = this.#audit.events.create(entry);
     const waiting = toWaitingDoc(event, 'CREATED');
     try {
-      await inTime((limits) => this.#database.keys.insertOne(carrying(key, waiting), { ...limits }));
+      await inTime((limits) => this.#database.keys.insertOne(documentWithEvent(key, waiting), { ...limits }));
     } catch (error) {
       const failure = failureOf(error);
       if (failure === 'OTHER') throw toApiError(error);
-      if (!(await this.#changes.tookPlace(key.id, event.id))) {
+      if (!(await this.#changes.wasApplied(key.id, event.id))) {
         return failure === 'DUPLICATE' ? this.#collision(key) : fail(error);
       }
     }
@@ -149,7 +148,7 @@ export class MongoKeyStore implements KeyStore {
   async insertMany(items: Parameters<KeyStore['insertMany']>[0]): Promise<readonly Inserted[]> {
     if (items.length === 0) return [];
     const waiting = items.map(({ entry }) => toWaitingDoc(this.#audit.events.create(entry), 'CREATED'));
-    const docs = items.map(({ key }, i) => carrying(key, waiting[i] as WaitingDoc));
+    const docs = items.map(({ key }, i) => documentWithEvent(key, waiting[i] as WaitingDoc));
     let failure: unknown;
     try {
       await inTime((limits) => this.#database.keys.insertMany(docs, { ordered: false, ...limits }));
@@ -170,13 +169,13 @@ export class MongoKeyStore implements KeyStore {
     });
   }
 
-  async holdersOf(secretHashes: readonly string[]): Promise<ReadonlyMap<string, Holder>> {
+  async holdersOf(secretHashes: readonly string[]): Promise<ReadonlyMap<string, SecretOwner>> {
     const hashes = [...secretHashes];
     const retired = await guarded((limits) =>
       this.#database.retired.find({ _id: { $in: hashes } }, limits).toArray(),
     );
     const holders = new Map(
-      retired.map((row): [string, Holder] => [row._id, { keyId: row.key_id, retired: true }]),
+      retired.map((row): [string, SecretOwner] => [row._id, { keyId: row.key_id, retired: true }]),
     );
     const projection = { 'secrets.hash': 1 };
     const docs = await guarded((limits) =>
@@ -215,7 +214,7 @@ export class MongoKeyStore implements KeyStore {
     } catch (error) {
       if (failureOf(error) === 'OTHER') throw toApiError(error);
       // Unknown outcome: the document says whether it took place. If not, a late arrival fails on the etag.
-      if (!(await this.#changes.tookPlace(key.id, event.id))) fail(error);
+      if (!(await this.#changes.wasApplied(key.id, event.id))) fail(error);
     }
     const stored = await this.#changes.finish(key, waiting);
     // What others have read before it was published they may use for as long as their leases last.
@@ -314,7 +313,7 @@ export class MongoKeyStore implements KeyStore {
 }
 
 /** A new document with the event that makes it. */
-function carrying(key: Key, waiting: WaitingDoc): KeyDoc {
+function documentWithEvent(key: Key, waiting: WaitingDoc): KeyDoc {
   return { _id: key.id, ...keyFields(key).set, revision: 0, outbox: [waiting], ops: [waiting.id] };
 }
 

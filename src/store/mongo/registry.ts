@@ -1,5 +1,6 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { MongoDatabase } from './database.ts';
-import { inTime, type Limits } from './errors.ts';
+import { guarded, inTime, type Limits } from './errors.ts';
 
 const PREFIX = 'process:';
 /** A counter that stands still for so many of its leases belongs to a process that is gone. */
@@ -75,4 +76,10 @@ export class Registry {
     const range = { $gte: PREFIX, $lt: 'process;', $ne: PREFIX + this.#processId };
     return this.#database.meta.find({ _id: range }, limits).toArray();
   }
+}
+
+/** For a change that must hold everywhere: waits until no other process can still use what it read before. */
+export async function waitForOthers(registry: Registry): Promise<void> {
+  const longestMs = await guarded((limits) => registry.longestLeaseOfOthers(limits));
+  if (longestMs > 0) await delay(longestMs * 1.2 + 20);
 }

@@ -4,7 +4,7 @@ import type { Lease } from '../lease.ts';
 import type { Changes, Sharing, Warn } from '../store.ts';
 import type { MongoAuditLog } from './audit-log.ts';
 import type { MongoDatabase } from './database.ts';
-import { guarded, inTime, type Limits, toApiError } from './errors.ts';
+import { inTime, type Limits, toApiError } from './errors.ts';
 import type { FreshReads } from './fresh-reads.ts';
 import type { MongoKeyStore } from './key-store.ts';
 import type { MongoLockout } from './lockout.ts';
@@ -140,10 +140,4 @@ export class MongoSharing implements Sharing {
       warn(`this machine's clock is ${Math.round(-skew)} ms ahead of the store's`, undefined);
     this.#skewMs = skew;
   }
-}
-
-/** For a change that must hold everywhere: waits until no other process can still use what it read before. */
-export async function waitForOthers(registry: Registry): Promise<void> {
-  const longestMs = await guarded((limits) => registry.longestLeaseOfOthers(limits));
-  if (longestMs > 0) await delay(longestMs * 1.2 + 20);
 }

@@ -3,7 +3,7 @@ import type { Page, Paged } from '../../keys/ports.ts';
 import { pagedBy } from '../paging.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';
-import type { Value } from './thread.ts';
+import type { Value } from './thread-messages.ts';
 
 const INSERT = `INSERT INTO api_key_alerts (id, type, time, key_id, client_ip, text, detail, pending)
   VALUES (?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (id) DO NOTHING RETURNING id`;

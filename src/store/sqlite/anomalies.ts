@@ -1,11 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import type { Anomaly, AnomalyFilter, AnomalyLog, Trip } from '../../keys/notices.ts';
+import type { Anomaly, AnomalyFilter, AnomalyLog, ThresholdExceeded } from '../../keys/notices.ts';
 import type { AuditEntry, Page, Paged } from '../../keys/ports.ts';
 import { pagedBy } from '../paging.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';
 import { unavailable } from './errors.ts';
-import type { Value } from './thread.ts';
+import type { Value } from './thread-messages.ts';
 
 const TRIP = `INSERT INTO api_key_anomalies (id, open_for, key_id, type, state, count, first_time, last_time)
   VALUES (?, ?, ?, ?, 'OPEN', ?, ?, ?)
@@ -23,7 +23,7 @@ export class SqliteAnomalyLog implements AnomalyLog {
     this.#committer = committer;
   }
 
-  async trip({ keyId, type, count, firstTime, lastTime }: Trip): Promise<Anomaly> {
+  async trip({ keyId, type, count, firstTime, lastTime }: ThresholdExceeded): Promise<Anomaly> {
     const id = `anomaly-${randomBytes(8).toString('hex')}`;
     const params = [id, `${keyId}:${type}`, keyId, type, count, firstTime, lastTime];
     const result = await this.#committer.write([{ sql: TRIP, params }]);

@@ -14,7 +14,7 @@ import { pagedBy } from '../paging.ts';
 import { RECORD_COLUMNS, toRecord } from './audit-rows.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';
-import type { Value } from './thread.ts';
+import type { Value } from './thread-messages.ts';
 
 const LOOKED_UP = "(SELECT value FROM api_key_meta WHERE id = 'audit_looked_up')";
 

@@ -1,6 +1,6 @@
 import { parseEvent } from '../../audit/chain.ts';
 import type { AuditRecord } from '../../keys/ports.ts';
-import type { Value } from './thread.ts';
+import type { Value } from './thread-messages.ts';
 
 /** What a record is made of. */
 export const RECORD_COLUMNS = ['row', 'process_id', 'sequence', 'hash', 'time', 'event'] as const;

@@ -5,7 +5,7 @@ import type { SqliteDatabase } from './database.ts';
 import type { DeferredRows } from './deferred-rows.ts';
 import { unavailable } from './errors.ts';
 import type { LimitRows } from './limit-rows.ts';
-import type { GuardedResult, GuardedWrite, Statement, Value } from './thread.ts';
+import type { GuardedResult, GuardedWrite, Statement, Value } from './thread-messages.ts';
 
 const MAX_QUEUED = 20_000;
 const MAX_BATCH = 2_000;

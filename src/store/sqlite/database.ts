@@ -5,7 +5,7 @@ import { Worker } from 'node:worker_threads';
 import { StartError } from '../store.ts';
 import { unavailable } from './errors.ts';
 import { MIGRATIONS } from './migrations.ts';
-import { placeOf } from './place.ts';
+import { rowIdFromHash } from './row-id.ts';
 import type {
   CommitRequest,
   GuardedResult,
@@ -14,7 +14,7 @@ import type {
   ThreadReply,
   ThreadRequest,
   Value,
-} from './thread.ts';
+} from './thread-messages.ts';
 
 // A request as the caller knows it: the thread adds the number.
 type Unnumbered = Omit<CommitRequest, 'id'> | Omit<QueryRequest, 'id'> | { kind: 'close' };
@@ -231,7 +231,7 @@ function migrate(path: string): void {
   // A table that others refer to is made anew by one of the steps.
   const db = new DatabaseSync(path, { enableForeignKeyConstraints: false });
   try {
-    db.function('place', { deterministic: true }, (hash) => placeOf(String(hash)) ?? null);
+    db.function('place', { deterministic: true }, (hash) => rowIdFromHash(String(hash)) ?? null);
     db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL');
     const version = Number(db.prepare('PRAGMA user_version').get()?.user_version ?? 0);
     if (version > MIGRATIONS.length) {

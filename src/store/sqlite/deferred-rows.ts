@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import type { Counters } from '../../keys/quota.ts';
 import type { SqliteDatabase } from './database.ts';
-import type { Value } from './thread.ts';
+import type { DeferredPart, Value } from './thread-messages.ts';
 
 /** Tables whose rows change with nearly every call, and how a row is written there. The journal knows each by its place. */
 export const DEFERRED_TABLES = [
@@ -30,17 +30,6 @@ type Bounds = typeof BOUNDS;
 
 /** What is asked of the file. */
 type Source = Pick<SqliteDatabase, 'snapshotRead' | 'journal'>;
-
-/** What the next transaction does for these tables. */
-export interface DeferredPart {
-  /** A row of the journal: table number, key and value in turn, as JSON; '' for none. */
-  readonly journal: string;
-  readonly journalId: number;
-  /** A part of each table: the statement for a row, and key and value in turn, in the order of the table. */
-  readonly folds: readonly { readonly sql: string; readonly rows: readonly Value[] }[];
-  /** Journal rows up to this one are no longer needed; 0 for none. */
-  readonly forget: number;
-}
 
 /**
  * Counters and last uses. With a million keys nearly every call touches another row, so writing each where it belongs

@@ -1,10 +1,10 @@
 import type { Key } from '../../keys/key.ts';
 import { KEY_STATUSES, KEY_TYPES } from '../../keys/key.ts';
+import type { MaybePromise } from '../../keys/maybe-promise.ts';
 import type {
   AuditEntry,
   DueTime,
   Found,
-  Holder,
   Inserted,
   KeyChange,
   KeyCounts,
@@ -12,18 +12,18 @@ import type {
   KeyStore,
   Page,
   Paged,
+  SecretOwner,
 } from '../../keys/ports.ts';
 import type { RotationEffects } from '../../keys/rotation.ts';
-import type { Soon } from '../../keys/soon.ts';
 import { revisionNotReached } from '../errors.ts';
 import { pagedBy } from '../paging.ts';
 import type { Committer } from './committer.ts';
 import type { PointRead, SqliteDatabase } from './database.ts';
 import type { DeferredTable } from './deferred-rows.ts';
 import { unavailable } from './errors.ts';
-import { placeOf } from './place.ts';
+import { rowIdFromHash } from './row-id.ts';
 import { KEY_COLUMNS, KEY_SELECT, KeyReader, keyValues } from './rows.ts';
-import type { GuardedResult, Statement, Value } from './thread.ts';
+import type { GuardedResult, Statement, Value } from './thread-messages.ts';
 
 const RAISE_REVISION: Statement = {
   sql: "UPDATE api_key_meta SET value = value + 1 WHERE id = 'revision' RETURNING value AS revision",
@@ -77,7 +77,7 @@ export class SqliteKeyStore implements KeyStore {
   }
 
   /** Without last_use_time, which no decision asks for. */
-  findByHash(secretHash: string, minRevision = 0): Soon<Found> {
+  findByHash(secretHash: string, minRevision = 0): MaybePromise<Found> {
     const revision = this.#revision;
     if (revision < minRevision) return Promise.reject(revisionNotReached(minRevision, revision));
     const key = this.#inPlace(secretHash) ?? this.#elsewhere(secretHash);
@@ -90,7 +90,7 @@ export class SqliteKeyStore implements KeyStore {
 
   /** One read of one page: the key that was made with this secret. */
   #inPlace(secretHash: string): Key | undefined {
-    const row = this.#byPlace(placeOf(secretHash) ?? null);
+    const row = this.#byPlace(rowIdFromHash(secretHash) ?? null);
     const key = row === undefined ? undefined : this.#reader.read(row);
     return key?.secrets.some(({ hash }) => hash === secretHash) ? key : undefined;
   }
@@ -101,7 +101,7 @@ export class SqliteKeyStore implements KeyStore {
     return row === undefined ? undefined : this.#reader.read(row);
   }
 
-  recall(): undefined {
+  peekCached(): undefined {
     return undefined;
   }
 
@@ -136,7 +136,7 @@ export class SqliteKeyStore implements KeyStore {
   async insert(
     key: Key,
     entry: AuditEntry,
-    place = placeOf(key.secrets[0]?.hash ?? '') ?? null,
+    place = rowIdFromHash(key.secrets[0]?.hash ?? '') ?? null,
   ): Promise<Inserted> {
     const result = await this.#committer.write(
       [
@@ -164,8 +164,8 @@ export class SqliteKeyStore implements KeyStore {
     return Promise.all(items.map(({ key, entry }) => this.insert(key, entry)));
   }
 
-  async holdersOf(secretHashes: readonly string[]): Promise<ReadonlyMap<string, Holder>> {
-    const holders = new Map<string, Holder>();
+  async holdersOf(secretHashes: readonly string[]): Promise<ReadonlyMap<string, SecretOwner>> {
+    const holders = new Map<string, SecretOwner>();
     const read = async (table: string, retired: boolean) => {
       const sql = `SELECT hash, key_id FROM ${table} WHERE hash IN (SELECT value FROM json_each(?))`;
       for (const { hash, key_id } of await this.#database.query(sql, [JSON.stringify(secretHashes)]))

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import type { SqliteDatabase } from './database.ts';
-import type { Value } from './thread.ts';
+import type { Value } from './thread-messages.ts';
 
 const MAX_CLEAN_ROWS = 100_000;
 

@@ -7,7 +7,7 @@ import { pagedBy } from '../paging.ts';
 import type { LockoutSettings } from '../store.ts';
 import type { SqliteDatabase } from './database.ts';
 import type { LimitRows } from './limit-rows.ts';
-import type { Value } from './thread.ts';
+import type { Value } from './thread-messages.ts';
 
 const PREFIX = 'lockout:';
 // ';' is the character after ':', so the range is the prefix.

@@ -2,7 +2,7 @@ import type { AuditEntry } from '../../keys/ports.ts';
 import type { RemoteKeyChange, RemoteKeyLog, RemoteKeyRecord } from '../../keys/remote-keys.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';
-import type { Value } from './thread.ts';
+import type { Value } from './thread-messages.ts';
 
 const COLUMNS =
   'id, user, name, scopes, last_eight, hash, create_time, expire_time, delete_time, last_verify_time, last_verify_alive';

@@ -2,7 +2,7 @@ import type { OldUses, Page, Paged, RotationLog, RotationRecord } from '../../ke
 import { pagedBy } from '../paging.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';
-import type { Value } from './thread.ts';
+import type { Value } from './thread-messages.ts';
 
 export class SqliteRotationLog implements RotationLog {
   readonly #database: SqliteDatabase;

@@ -1,7 +1,7 @@
 import { IpAllowlist } from '../../keys/ip.ts';
 import type { Key } from '../../keys/key.ts';
 import { rotationDueTime } from '../../keys/rotation.ts';
-import type { Value } from './thread.ts';
+import type { Value } from './thread-messages.ts';
 
 /** Every column of api_keys but revision, which the transaction gives, in the order of keyValues. */
 export const KEY_COLUMNS = [

@@ -5,65 +5,18 @@
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { parentPort, workerData } from 'node:worker_threads';
 import { Chain, GENESIS } from '../../audit/chain.ts';
+import { AuditIndexWriter } from './audit-index.ts';
 import { eventInsert } from './audit-rows.ts';
-import type { DeferredPart } from './deferred-rows.ts';
-import { LookUps } from './look-ups.ts';
-
-export type Value = string | number | null;
-
-/** A statement of a guarded write. With `mustReturn`, no returned row means that the guard failed. */
-export interface Statement {
-  readonly sql: string;
-  readonly params: readonly Value[];
-  readonly mustReturn?: boolean;
-}
-
-/** All of it or nothing of it, with its event. */
-export interface GuardedWrite {
-  readonly statements: readonly Statement[];
-  /** As in CommitRequest; '' for maintenance. */
-  readonly event: string;
-}
-
-export type GuardedResult =
-  | { readonly outcome: 'DONE'; readonly rows: readonly (Record<string, Value> | undefined)[] }
-  | { readonly outcome: 'GUARD_FAILED' }
-  /** `what` is the `table.column` that is not unique. */
-  | { readonly outcome: 'NOT_UNIQUE'; readonly what: string };
-
-export interface CommitRequest {
-  readonly kind: 'commit';
-  readonly id: number;
-  /** Events without a mutation, a line each: the time and, right after it, eventText. One string is cheap to hand over. */
-  readonly events: string;
-  readonly guarded: readonly GuardedWrite[];
-  /** Counters of lockouts: key, value, expire_time in turn; a null value deletes. */
-  readonly limits: readonly Value[];
-  readonly deferred: DeferredPart;
-}
-
-export interface QueryRequest {
-  readonly kind: 'query';
-  readonly id: number;
-  readonly sql: string;
-  readonly params: readonly Value[];
-}
-
-export type ThreadRequest = CommitRequest | QueryRequest | { readonly kind: 'close'; readonly id: number };
-export type ThreadReply =
-  | { readonly id: number; readonly result: unknown }
-  | {
-      readonly id: number;
-      readonly error: { readonly message: string; readonly errcode: number | undefined };
-    };
-
-export interface ThreadData {
-  readonly path: string;
-  readonly role: 'writer' | 'reader';
-  readonly processId: string;
-  /** Of the audit's HMAC. */
-  readonly chainKey: Uint8Array | undefined;
-}
+import type {
+  CommitRequest,
+  DeferredPart,
+  GuardedResult,
+  GuardedWrite,
+  ThreadData,
+  ThreadReply,
+  ThreadRequest,
+  Value,
+} from './thread-messages.ts';
 
 const { path, role, processId, chainKey } = workerData as ThreadData;
 const db = new DatabaseSync(path, { readOnly: role === 'reader' });
@@ -78,7 +31,7 @@ const INSERT_ONE = eventInsert(1);
 if (role === 'writer')
   db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON');
 db.exec('PRAGMA busy_timeout = 5000');
-const lookUps = role === 'writer' ? new LookUps(db) : undefined;
+const lookUps = role === 'writer' ? new AuditIndexWriter(db) : undefined;
 
 function prepare(sql: string): StatementSync {
   let statement = statements.get(sql);

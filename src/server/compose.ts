@@ -1,0 +1,200 @@
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { ApiKeyAdmin } from '../../gen/apikey/v1/admin_pb.ts';
+import { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
+import { ApiKeyIntegrations } from '../../gen/apikey/v1/integrations_pb.ts';
+import { Health as HealthService } from '../../gen/grpc/health/v1/health_pb.ts';
+import { AuditVerifier } from '../audit/verify.ts';
+import { type Config, parseQuietHours } from '../config.ts';
+import { Gitea } from '../integrations/gitea.ts';
+import { N8n } from '../integrations/n8n.ts';
+import { Remote } from '../integrations/remote.ts';
+import { ImportKeys } from '../keys/import-keys.ts';
+import { ManageKeys } from '../keys/manage-keys.ts';
+import { ManageRemoteKeys } from '../keys/manage-remote-keys.ts';
+import type { Clock } from '../keys/ports.ts';
+import { secretTest } from '../keys/secret.ts';
+import { ValidateKey } from '../keys/validate-key.ts';
+import { adminService } from '../rpc/admin-service.ts';
+import { authService } from '../rpc/auth-service.ts';
+import { Authenticator } from '../rpc/authenticate.ts';
+import { CallServer } from '../rpc/call-server.ts';
+import { integrationsService } from '../rpc/integrations-service.ts';
+import { type BoundService, bindService } from '../rpc/method.ts';
+import { CachedKeyStore } from '../store/cached-key-store.ts';
+import { BufferedLastUses } from '../store/last-uses.ts';
+import type { Changes, Store } from '../store/store.ts';
+import { ConnectMount } from '../transport/connect-mount.ts';
+import { type Exchange, RequestExchange, StreamExchange } from '../transport/exchange.ts';
+import { GrpcMount } from '../transport/grpc-mount.ts';
+import { Health } from '../transport/health.ts';
+import type { ServerStream } from '../transport/http2/stream.ts';
+import { HttpServer, type TlsFiles } from '../transport/listener.ts';
+import { PlainPages } from '../transport/plain-pages.ts';
+import { addReflection } from '../transport/reflection.ts';
+import { StreamThrottle } from '../transport/stream-throttle.ts';
+import { RedisAlerts } from '../watch/redis-alerts.ts';
+import { Watch } from '../watch/watch.ts';
+import { localOrigin } from './bootstrap.ts';
+import { caches } from './configured-store.ts';
+import { type Logger, Metrics, watchLogger } from './telemetry.ts';
+
+interface Surroundings {
+  readonly config: Config;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly tls: TlsFiles | undefined;
+}
+
+/** Every part, made and given what it needs; nothing is started. */
+export function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
+  const warn = (text: string, err: unknown) => logger.warn({ err }, text);
+  const { keys, apply } = cached(store, config, clock);
+  const { quota, lockout, audit, rotations, anomalies } = store;
+  const telemetry = new Metrics(logger);
+  const redis = config.REDIS_URL === '' ? undefined : new RedisAlerts(config.REDIS_URL, warn);
+  const disable = (keyId: string) => manageKeys.disable(keyId, localOrigin('apikeyd/anomaly', clock));
+  const watch: Watch = new Watch({
+    store,
+    keys,
+    sinks: redis === undefined ? [] : [redis],
+    logger: watchLogger(logger, telemetry),
+    counted: (decision) => telemetry.decided(decision),
+    complete: (key) => manageKeys.completeIfOver(key, localOrigin('apikeyd/sweep', clock)),
+    disable: config.ANOMALY_ACTION === 'disable' ? disable : undefined,
+    clock,
+    ...watchSettings(config),
+  });
+  const lastUses = new BufferedLastUses(keys, warn);
+  const mayBeSecret = secretTest(config.ACCEPT_IMPORTED_SHAPES);
+  const manageKeys = new ManageKeys({
+    keys,
+    clock,
+    graceBounds: graceBounds(config),
+    observer: watch,
+    mayBeSecret,
+  });
+  const deciding = { keys, quota, lockout, lastUses, clock, observer: watch, mayBeSecret };
+  const validateKey = new ValidateKey({ ...deciding, audit });
+  const authenticator = new Authenticator(deciding);
+  const throttle = new StreamThrottle();
+  const callServer = new CallServer({
+    authenticator,
+    audit,
+    clock,
+    observer: telemetry,
+    shed: () => throttle.refused(),
+  });
+  const allowAnonymous = config.ALLOW_ANONYMOUS_VALIDATE;
+  const { alertFeed, keyFeed } = watch;
+  const verifier = new AuditVerifier(audit, store.chain);
+  const importKeys = new ImportKeys(keys, clock);
+  const admin = {
+    manageKeys,
+    importKeys,
+    keys,
+    audit,
+    verifier,
+    lockout,
+    rotations,
+    anomalies,
+    alertFeed,
+    clock,
+  };
+  const services = [
+    bindService(ApiKeyAuth, authService({ validateKey, manageKeys, authenticator, keyFeed, allowAnonymous })),
+    bindService(ApiKeyAdmin, adminService(admin)),
+    bindService(ApiKeyIntegrations, integrationsService(remoteKeys(config, store, clock))),
+  ];
+  const names = services.map(({ service }) => service.typeName);
+  const health = new Health(
+    names,
+    () => store.ping(),
+    (serving) => {
+      telemetry.serving(serving);
+      logger[serving ? 'info' : 'warn'](serving ? 'serving' : 'not serving: the store does not answer');
+    },
+  );
+  const [grpc, http] = createListeners(callServer, services, health, throttle, tls);
+  const metrics = createServer((_request, response) => {
+    telemetry.shared(store.sharing?.skewMs ?? 0, store.sharing?.lease.holds ?? true);
+    void telemetry.registry.metrics().then((text) => {
+      response.writeHead(200, { 'content-type': telemetry.registry.contentType }).end(text);
+    });
+  });
+  return { keys, apply, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics };
+}
+
+/** Both ports speak every protocol; two of them can be opened to different networks. */
+function createListeners(
+  callServer: CallServer,
+  services: readonly BoundService[],
+  health: Health,
+  throttle: StreamThrottle,
+  tls: TlsFiles | undefined,
+): readonly [grpc: HttpServer, http: HttpServer] {
+  const unary = new GrpcMount(callServer, services);
+  const connect = new ConnectMount(callServer, services, (router) => {
+    health.addTo(router);
+    addReflection(router, [...services.map(({ service }) => service), HealthService]);
+  });
+  const pages = new PlainPages(health);
+  const answerWeb = async (exchange: Exchange) => {
+    if (!(await connect.handle(exchange))) await pages.answer(exchange);
+  };
+  const handlers = {
+    stream: (stream: ServerStream) => {
+      const call = unary.begin(stream);
+      if (call !== undefined) return call;
+      const exchange = new StreamExchange(stream);
+      void answerWeb(exchange);
+      return exchange;
+    },
+    request: (request: IncomingMessage, response: ServerResponse) =>
+      answerWeb(new RequestExchange(request, response)),
+  };
+  return [new HttpServer(handlers, throttle, tls), new HttpServer(handlers, throttle, tls)];
+}
+
+/** The other systems, each where its setting says; without one, nothing that could send a packet is there. */
+function remoteKeys({ GITEA_URL, N8N_URL }: Config, { giteaTokens, n8nApiKeys }: Store, clock: Clock) {
+  const gitea = GITEA_URL === '' ? undefined : new Gitea(new Remote('Gitea', GITEA_URL));
+  const n8n = N8N_URL === '' ? undefined : new N8n(new Remote('n8n', N8N_URL));
+  return {
+    giteaTokens: new ManageRemoteKeys({ system: gitea, setting: 'GITEA_URL', log: giteaTokens, clock }),
+    n8nApiKeys: new ManageRemoteKeys({ system: n8n, setting: 'N8N_URL', log: n8nApiKeys, clock }),
+    clock,
+  };
+}
+
+/** What the settings bound a rotation's grace to. */
+export function graceBounds(config: Config) {
+  return {
+    minMs: config.ROTATION_MIN_GRACE_SECONDS * 1000,
+    maxMs: config.ROTATION_MAX_GRACE_SECONDS * 1000,
+  };
+}
+
+function watchSettings(config: Config) {
+  const orNever = (threshold: number) => (threshold === 0 ? Number.POSITIVE_INFINITY : threshold);
+  return {
+    thresholds: {
+      maxRequestsPerMinute: orNever(config.ANOMALY_MAX_REQUESTS_PER_MINUTE),
+      maxErrorRatio: orNever(config.ANOMALY_MAX_ERROR_RATIO),
+      minSamples: config.ANOMALY_MIN_SAMPLES,
+      maxIpsPerHour: orNever(config.ANOMALY_MAX_IPS_PER_HOUR),
+      quietHours: parseQuietHours(config.ANOMALY_QUIET_HOURS),
+    },
+    autoCleanup: config.ROTATION_AUTO_CLEANUP,
+    sweepIntervalMs: config.SWEEP_INTERVAL_SECONDS * 1000,
+    retentionDays: config.AUDIT_RETENTION_DAYS,
+  };
+}
+
+/** The store's keys, with their records kept in memory where that is wanted; `apply` is told what others changed. */
+function cached(store: Store, config: Config, clock: Clock) {
+  if (!caches(config)) return { keys: store.keys, apply: () => {} };
+  const ttlMs = config.CACHE_TTL_SECONDS * 1000;
+  const maxRecords = config.CACHE_MAX_CAPACITY;
+  const keys = new CachedKeyStore(store.keys, { ttlMs, maxRecords }, clock, store.sharing?.lease);
+  return { keys, apply: (changes: Changes) => keys.apply(changes) };
+}

@@ -1,0 +1,98 @@
+import type { Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Config, parseAddress, type SettingName } from '../config.ts';
+import type { Clock } from '../keys/ports.ts';
+import { StartError } from '../store/store.ts';
+import type { TlsFiles } from '../transport/listener.ts';
+import { bootstrap } from './bootstrap.ts';
+import { compose } from './compose.ts';
+import { openConfiguredStore } from './configured-store.ts';
+import { readTls } from './setting-files.ts';
+import type { Logger } from './telemetry.ts';
+
+const DRAIN_MS = 9_000;
+const RELEASE_MS = 4_000;
+
+export interface Running {
+  /** Bound ports; a port of 0 in the settings asks for any. */
+  readonly ports: { readonly grpc: number; readonly http: number; readonly metrics: number };
+  /** Answers what is under way, within 10 s, and lets everything go. */
+  stop(): Promise<void>;
+}
+
+export const systemClock: Clock = { now: () => Date.now(), monotonic: () => performance.now() };
+
+/** Puts the whole server together and starts it. @throws ConfigError, StartError */
+export async function serve(config: Config, logger: Logger, clock: Clock = systemClock): Promise<Running> {
+  const tls = readTls(config);
+  const store = await openConfiguredStore(config, clock, logger);
+  const { keys, apply, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics } =
+    compose({ config, logger, clock, tls }, store);
+  const release = async () => {
+    health.stop();
+    grpc.close();
+    http.close();
+    metrics.close();
+    // What was counted is written if the store takes it; one that is away does not hold up the end.
+    const written = Promise.all([watch.stop(), lastUses.flush()]);
+    await Promise.race([written, delay(RELEASE_MS, undefined, { ref: false })]);
+    redis?.close();
+    await store.close();
+  };
+  const ports = { grpc: 0, http: 0, metrics: 0 };
+  try {
+    await store.sharing?.start(apply);
+    await bootstrap(config, keys, manageKeys, clock, logger);
+    const listen = listener(config, tls, logger);
+    ports.grpc = await listen('GRPC_ADDR', (host, port) => grpc.listen(host, port));
+    ports.http = await listen('HTTP_ADDR', (host, port) => http.listen(host, port));
+    ports.metrics = await listen('METRICS_ADDR', (host, port) => listenPlain(metrics, host, port));
+  } catch (error) {
+    await release();
+    throw error;
+  }
+  await health.start();
+  watch.start();
+  const stop = async () => {
+    health.stop();
+    watch.endStreams();
+    await Promise.race([
+      Promise.all([callServer.idle(), grpc.drain(), http.drain()]),
+      delay(DRAIN_MS, undefined, { ref: false }),
+    ]);
+    await release();
+  };
+  return { ports, stop };
+}
+
+type Bind = (host: string, port: number) => Promise<number>;
+
+/** Binds the address of a setting and says so; a failure names the setting. */
+function listener(config: Config, tls: TlsFiles | undefined, logger: Logger) {
+  return async (name: SettingName & `${string}_ADDR`, bind: Bind): Promise<number> => {
+    const { host, port } = parseAddress(name, config[name]);
+    const loopback = host === 'localhost' || host === '::1' || host.startsWith('127.');
+    if (!loopback && tls === undefined && name !== 'METRICS_ADDR') {
+      logger.warn(
+        { [name]: config[name] },
+        'listening beyond this machine without TLS: keys travel readable',
+      );
+    }
+    try {
+      const bound = await bind(host, port);
+      logger.info({ address: `${host}:${bound}` }, `${name} listening`);
+      return bound;
+    } catch (error) {
+      const reason = (error as Error).message;
+      throw new StartError(69, `${name}: cannot listen on ${config[name]}: ${reason}`, error);
+    }
+  };
+}
+
+function listenPlain(server: Server, host: string, port: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(port, host, () => resolve((server.address() as AddressInfo).port));
+  });
+}

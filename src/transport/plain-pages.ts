@@ -1,0 +1,43 @@
+import openapi from '../../gen/openapi.json' with { type: 'json' };
+import type { Exchange } from './exchange.ts';
+import type { Health } from './health.ts';
+
+const OPENAPI = JSON.stringify(openapi);
+
+interface Page {
+  readonly status: number;
+  readonly type: string;
+  readonly text: string;
+}
+
+/** What is no RPC: pages for load balancers and for people. */
+export class PlainPages {
+  readonly #health: Health;
+
+  constructor(health: Health) {
+    this.#health = health;
+  }
+
+  async answer(exchange: Exchange): Promise<void> {
+    const { status, type, text } = this.#page(exchange.path);
+    try {
+      const header = new Headers({ 'content-type': type });
+      await exchange.respond({ status, header, body: bytesOf(text) });
+    } catch {
+      // The client has gone.
+      exchange.abort();
+    }
+  }
+
+  #page(path: string): Page {
+    const plain = (status: number, text: string) => ({ status, type: 'text/plain', text });
+    if (path === '/healthz') return plain(200, 'ok\n');
+    if (path === '/openapi.json') return { status: 200, type: 'application/json', text: OPENAPI };
+    if (path !== '/readyz') return plain(404, 'not found\n');
+    return this.#health.serving ? plain(200, 'ready\n') : plain(503, 'not ready\n');
+  }
+}
+
+async function* bytesOf(text: string): AsyncGenerator<Uint8Array, void> {
+  yield Buffer.from(text);
+}

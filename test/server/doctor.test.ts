@@ -1,0 +1,116 @@
+// If this fails, someone whose server does not start, or counts wrongly, is not told why.
+import { execFileSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { MongoClient } from 'mongodb';
+import { afterAll, describe, expect, inject, it } from 'vitest';
+import { readConfig } from '../../src/config.ts';
+import { examine } from '../../src/server/doctor.ts';
+import { openMongoStore } from '../../src/store/mongo/open.ts';
+import { LEASE, LOCKOUT } from '../store/contract/harness.ts';
+import { TestClock } from '../support/clock.ts';
+import { apikeyd } from '../support/process.ts';
+import { freshDatabase } from '../support/server.ts';
+
+const ANY = { GRPC_ADDR: '127.0.0.1:0', HTTP_ADDR: '127.0.0.1:0', METRICS_ADDR: '127.0.0.1:0' };
+
+describe('apikeyd doctor', () => {
+  const database = freshDatabase('sqlite', '');
+  afterAll(() => database.drop());
+  const doctor = (env: Record<string, string>) =>
+    apikeyd(['doctor'], { env: { ...ANY, STORE_URL: database.url, ...env } });
+
+  it('finds nothing where a server would start, and changes nothing', async () => {
+    const { code, stdout } = await doctor({});
+    expect([code, stdout]).toEqual([0, expect.stringMatching(/ok +store +not there yet/)]);
+    expect(await database.contents()).toBe('');
+  });
+
+  it('finds a store that cannot be had', async () => {
+    const away = await doctor({ STORE_URL: 'mongodb://user:hunter2@127.0.0.1:1/x' });
+    expect(away).toMatchObject({
+      code: 1,
+      stdout: expect.stringMatching(/WRONG +store +STORE_URL: no MongoDB server answers/),
+    });
+    expect(away.stdout + away.stderr).not.toContain('hunter2');
+    const file = join(database.folder, 'file');
+    writeFileSync(file, '');
+    expect((await doctor({ STORE_URL: `sqlite:${file}/x.db` })).stdout).toMatch(
+      /WRONG +store +STORE_URL: cannot use/,
+    );
+    expect((await doctor({ STORE_URL: 'redis://x' })).stdout).toMatch(
+      /WRONG +store +STORE_URL: must begin with/,
+    );
+  });
+
+  it('finds TLS files that cannot be read or have expired, and ports that are taken', async () => {
+    const cert = join(database.folder, 'cert.pem');
+    const key = join(database.folder, 'key.pem');
+    const args = [
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:P-256',
+      '-nodes',
+      '-subj',
+      '/CN=x',
+      '-days',
+      '30',
+    ];
+    execFileSync('openssl', ['req', '-x509', ...args, '-keyout', key, '-out', cert], { stdio: 'ignore' });
+    expect((await doctor({ TLS_CERT_FILE: cert, TLS_KEY_FILE: key })).stdout).toMatch(
+      /ok +TLS_CERT_FILE +valid until/,
+    );
+    const config = readConfig({ ...ANY, STORE_URL: database.url, TLS_CERT_FILE: cert, TLS_KEY_FILE: key });
+    const seen = async (days: number) =>
+      (await examine(config, new Date(Date.now() + days * 86_400_000))).find(
+        ({ what }) => what === 'TLS_CERT_FILE',
+      );
+    expect(await seen(31)).toMatchObject({ ok: false, text: expect.stringMatching(/^expired at/) });
+    expect(await seen(-1)).toMatchObject({ ok: false, text: expect.stringMatching(/^not valid before/) });
+    writeFileSync(cert, 'nonsense');
+    const broken = await doctor({ TLS_CERT_FILE: cert, TLS_KEY_FILE: '/nowhere' });
+    expect(broken.stdout).toMatch(/WRONG +TLS_CERT_FILE +cannot be used/);
+    expect(broken.stdout).toMatch(/WRONG +TLS_KEY_FILE +cannot be used: ENOENT/);
+    const holder = createServer();
+    await new Promise<void>((resolve) => holder.listen(0, '127.0.0.1', resolve));
+    const { port } = holder.address() as { port: number };
+    expect((await doctor({ HTTP_ADDR: `127.0.0.1:${port}` })).stdout).toMatch(
+      /WRONG +HTTP_ADDR +127.0.0.1:\d+ is taken/,
+    );
+    holder.close();
+  });
+
+  const mongoUri = inject('mongoUri');
+  it.skipIf(mongoUri === '' && process.env.CI !== 'true')(
+    'finds a missing index, and one that is not unique',
+    async () => {
+      const mongo = freshDatabase('mongo', mongoUri);
+      const client = await new MongoClient(mongo.url).connect();
+      try {
+        expect((await doctor({ STORE_URL: mongo.url })).stdout).toMatch(/ok +indexes +not made yet/);
+        const store = await openMongoStore({
+          url: mongo.url,
+          clock: new TestClock(),
+          lockout: LOCKOUT,
+          lease: LEASE,
+          warn: () => {},
+        });
+        await store.close();
+        const well = await doctor({ STORE_URL: mongo.url });
+        expect(well.stdout).toMatch(/ok +clock +-?\d+ ms from the store's/);
+        expect([well.code, well.stdout]).toEqual([0, expect.stringMatching(/ok +indexes +all there/)]);
+        await client.db().collection('api_keys').dropIndex('by_owner');
+        await client.db().collection('api_key_limits').dropIndex('key');
+        await client.db().collection('api_key_limits').createIndex({ key: 1 }, { name: 'key' });
+        const ill = await doctor({ STORE_URL: mongo.url });
+        expect(ill.stdout).toMatch(/WRONG +index api_keys.by_owner +missing/);
+        expect(ill.stdout).toMatch(/WRONG +index api_key_limits.key +not unique/);
+      } finally {
+        await client.close();
+        await mongo.drop();
+      }
+    },
+  );
+});

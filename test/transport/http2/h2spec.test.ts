@@ -1,0 +1,54 @@
+// If this fails, the server breaks a rule of HTTP/2 or HPACK that clients rely on.
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { Http2Connection } from '../../../src/transport/http2/connection.ts';
+import { encodeHeaders } from '../../../src/transport/http2/hpack.ts';
+import type { ServerStream } from '../../../src/transport/http2/stream.ts';
+import { run, tool } from '../../support/process.ts';
+
+const LIMITS = { streamsPerConnection: 100, headerBytes: 16_384 };
+const OK = encodeHeaders([[':status', '200']]);
+const h2spec = tool('h2spec');
+
+/** Answers when the request is whole. */
+function begin(stream: ServerStream) {
+  const end = () => {
+    stream.respond(OK);
+    stream.send(Buffer.from('hello'));
+    stream.end();
+  };
+  return { data: () => {}, end, closed: () => {} };
+}
+
+if (existsSync(h2spec) || process.env.CI === 'true')
+  describe('h2spec', () => {
+    it('finds nothing', async () => {
+      const connections: Http2Connection[] = [];
+      const server = createServer((socket) => {
+        connections.push(new Http2Connection(socket, '', LIMITS, begin));
+      }).listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      const folder = mkdtempSync(join(tmpdir(), 'h2spec-'));
+      const report = join(folder, 'report.xml');
+      const port = String((server.address() as AddressInfo).port);
+      const { stdout } = await run(h2spec, ['-h', '127.0.0.1', '-p', port, '-j', report, '-o', '5']);
+      const cases = [
+        ...readFileSync(report, 'utf8').matchAll(
+          /<testcase [^>]*classname="([^"]*)"[^>]*?(?:\/>|>(.*?)<\/testcase>)/gs,
+        ),
+      ];
+      expect(cases.length).toBeGreaterThan(140);
+      const failed = cases.filter(([, , result]) => /<(failure|error)/.test(result ?? ''));
+      expect(
+        failed.map(([, name]) => name),
+        stdout,
+      ).toEqual([]);
+      for (const connection of connections) connection.destroy();
+      server.close();
+      rmSync(folder, { recursive: true });
+    }, 120_000);
+  });

@@ -1,0 +1,118 @@
+// If this fails, clients of other makes cannot call: gRPC's own interop client is the judge.
+import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { create, createFileRegistry, fromBinary, type Message, toBinary } from '@bufbuild/protobuf';
+import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import { ConnectError } from '@connectrpc/connect';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ConnectMount } from '../../../src/transport/connect-mount.ts';
+import { StreamExchange } from '../../../src/transport/exchange.ts';
+import { UnaryCall, type UnaryRoute } from '../../../src/transport/grpc-mount.ts';
+import type { ServerStream } from '../../../src/transport/http2/stream.ts';
+import { HttpServer } from '../../../src/transport/listener.ts';
+import { StreamThrottle } from '../../../src/transport/stream-throttle.ts';
+import { run, tool } from '../../support/process.ts';
+
+interface EchoStatus {
+  readonly code: number;
+  readonly message: string;
+}
+type Request = Message & {
+  readonly responseSize: number;
+  readonly responseParameters: readonly { readonly size: number }[];
+  readonly responseStatus?: EchoStatus;
+  readonly payload?: { readonly body: Uint8Array };
+};
+
+const client = tool('interop-client');
+const SERVICE = 'grpc.testing.TestService';
+
+const filled = (size: number) => ({ payload: { body: new Uint8Array(size) } });
+const throwIf = (status: EchoStatus | undefined) => {
+  if (status !== undefined && status.code !== 0) throw new ConnectError(status.message, status.code);
+};
+
+/** Unary calls by our own transport, streams by Connect on our HTTP/2. */
+function interopServer(): HttpServer {
+  const image = execFileSync(tool('buf'), ['build', 'test/transport/interop', '-o', '-#format=binpb']);
+  const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, image));
+  const service = registry.getService(SERVICE);
+  if (service === undefined) throw new Error('no service');
+  const unary = (
+    name: string,
+    answer: (request: Request) => Record<string, unknown>,
+  ): readonly [string, UnaryRoute] => {
+    const method = service.methods.find((each) => each.name === name);
+    if (method === undefined) throw new Error(`no ${name}`);
+    const route: UnaryRoute = {
+      refusal: () => undefined,
+      serve: async (_headers, _peerIp, bytes) =>
+        toBinary(method.output, create(method.output, answer(fromBinary(method.input, bytes) as Request))),
+      refuse: async (_headers, _peerIp, error) => new ConnectError(error.message),
+    };
+    return [`/${SERVICE}/${name}`, route];
+  };
+  const routes = new Map([
+    unary('EmptyCall', () => ({})),
+    unary('UnaryCall', ({ responseStatus, responseSize }) => {
+      throwIf(responseStatus);
+      return filled(responseSize);
+    }),
+  ]);
+  async function* duplex(requests: AsyncIterable<Request>) {
+    for await (const { responseStatus, responseParameters } of requests) {
+      throwIf(responseStatus);
+      for (const { size } of responseParameters) yield filled(size);
+    }
+  }
+  const streams = {
+    async *streamingOutputCall({ responseParameters }: Request) {
+      for (const { size } of responseParameters) yield filled(size);
+    },
+    async streamingInputCall(requests: AsyncIterable<Request>) {
+      let aggregatedPayloadSize = 0;
+      for await (const { payload } of requests) aggregatedPayloadSize += payload?.body.length ?? 0;
+      return { aggregatedPayloadSize };
+    },
+    fullDuplexCall: duplex,
+  };
+  const connect = new ConnectMount({} as never, [], (router) => router.service(service, streams as never));
+  const stream = (begun: ServerStream) => {
+    const route = routes.get(begun.headers.get(':path') ?? '');
+    if (route !== undefined) return new UnaryCall(route, begun);
+    const exchange = new StreamExchange(begun);
+    void connect.handle(exchange);
+    return exchange;
+  };
+  return new HttpServer({ stream, request: () => {} }, new StreamThrottle(), undefined);
+}
+
+if (existsSync(client) || process.env.CI === 'true')
+  describe('the interop client of grpc-go', () => {
+    const server = interopServer();
+    let port = 0;
+    beforeAll(async () => {
+      port = await server.listen('127.0.0.1', 0);
+    });
+    afterAll(() => server.close());
+
+    it.each([
+      'empty_unary',
+      'large_unary',
+      'client_streaming',
+      'server_streaming',
+      'ping_pong',
+      'empty_stream',
+      'timeout_on_sleeping_server',
+      'cancel_after_begin',
+      'cancel_after_first_response',
+      'status_code_and_message',
+      'special_status_message',
+      'unimplemented_method',
+      'unimplemented_service',
+    ])('%s', async (name) => {
+      const args = ['--server_host=127.0.0.1', `--server_port=${port}`, `--test_case=${name}`];
+      const { code, stderr } = await run(client, args);
+      expect(code, stderr).toBe(0);
+    });
+  });
