@@ -1,5 +1,5 @@
 import { createHmac, hash } from 'node:crypto';
-import type { AuditEntry, AuditRecord } from '../keys/ports.ts';
+import type { AuditEntry, AuditRecord } from '../keys/ports/audit.ts';
 
 /** What the first event of a chain follows. */
 export const GENESIS = '0'.repeat(64);

@@ -1,4 +1,4 @@
-import type { AuditEntry } from '../keys/ports.ts';
+import type { AuditEntry } from '../keys/ports/audit.ts';
 
 /** An entry with the id under which the log keeps it, whoever writes it and however often. */
 export interface AuditEvent {

@@ -1,5 +1,6 @@
 import { ApiError } from '../keys/errors.ts';
-import type { AuditEntry, Clock } from '../keys/ports.ts';
+import type { AuditEntry } from '../keys/ports/audit.ts';
+import type { Clock } from '../keys/ports/clock.ts';
 import { ownEntry } from './event.ts';
 
 /** Counts the calls that were refused without an event, and writes the count as one event when the log takes it. */

@@ -1,5 +1,5 @@
 import { ApiError } from '../keys/errors.ts';
-import type { Clock } from '../keys/ports.ts';
+import type { Clock } from '../keys/ports/clock.ts';
 
 export interface GroupCommitOptions<T> {
   /**

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import type { AuditEntry, AuditLog, ChainPrefix, Clock } from '../keys/ports.ts';
+import type { AuditEntry, AuditLog, ChainPrefix } from '../keys/ports/audit.ts';
+import type { Clock } from '../keys/ports/clock.ts';
 import { ownEntry } from './event.ts';
 
 /** The outcome of the event that says where a chain begins from now on. */

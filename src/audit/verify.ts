@@ -1,4 +1,4 @@
-import type { AuditLog, AuditRecord, ChainHead } from '../keys/ports.ts';
+import type { AuditLog, AuditRecord, ChainHead } from '../keys/ports/audit.ts';
 import { type Chain, GENESIS } from './chain.ts';
 import { CHECKPOINT, checkpointReason } from './retention.ts';
 

@@ -1,4 +1,5 @@
-import type { AuditEntry, CallOrigin, Clock } from './ports.ts';
+import type { AuditEntry, CallOrigin } from './ports/audit.ts';
+import type { Clock } from './ports/clock.ts';
 
 /** What a call adds to the facts of its origin. */
 export type EventFacts = Partial<Omit<AuditEntry, 'method' | 'time' | 'callerKeyId' | 'latencyMicros'>> & {

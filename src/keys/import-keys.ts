@@ -1,7 +1,9 @@
 import { auditEntry } from './audit-entry.ts';
 import { ApiError, type FieldViolation, Violations } from './errors.ts';
 import { keyOf, type NewKey, notHeld, requireHeld } from './manage-keys.ts';
-import type { CallOrigin, Clock, KeyStore, SecretOwner } from './ports.ts';
+import type { CallOrigin } from './ports/audit.ts';
+import type { Clock } from './ports/clock.ts';
+import type { KeyStore, SecretOwner } from './ports/key-store.ts';
 import { hintOfHash } from './secret.ts';
 
 /** A key of another system: its secret is not known, and works on. */

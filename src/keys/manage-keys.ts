@@ -4,17 +4,11 @@ import { ApiError } from './errors.ts';
 import { IpAllowlist } from './ip.ts';
 import type { Key, KeyType, RateLimit, RevokeReason, RotationMode } from './key.ts';
 import { slotOf } from './key.ts';
-import type {
-  AuditEntry,
-  CallOrigin,
-  Clock,
-  KeyChange,
-  KeyFilter,
-  KeyStore,
-  Observer,
-  Page,
-  Paged,
-} from './ports.ts';
+import type { AuditEntry, CallOrigin } from './ports/audit.ts';
+import type { Clock } from './ports/clock.ts';
+import type { KeyChange, KeyFilter, KeyStore } from './ports/key-store.ts';
+import type { Observer } from './ports/observer.ts';
+import type { Page, Paged } from './ports/page.ts';
 import type { GraceBounds, Rotated, RotationEffects } from './rotation.ts';
 import { completeRotation, graceOf, rotate, rotationStateOf } from './rotation.ts';
 import { isControlScope, matchingGrant } from './scope.ts';

@@ -1,6 +1,7 @@
 import { auditEntry } from './audit-entry.ts';
 import { ApiError } from './errors.ts';
-import type { CallOrigin, Clock } from './ports.ts';
+import type { CallOrigin } from './ports/audit.ts';
+import type { Clock } from './ports/clock.ts';
 import type {
   NewRemoteKey,
   RemoteKeyChange,

@@ -1,4 +1,5 @@
-import type { AuditEntry, Page, Paged } from './ports.ts';
+import type { AuditEntry } from './ports/audit.ts';
+import type { Page, Paged } from './ports/page.ts';
 
 export const ANOMALY_TYPES = [
   'HIGH_REQUEST_RATE',

@@ -1,4 +1,4 @@
-import type { AuditEntry } from './ports.ts';
+import type { AuditEntry } from './ports/audit.ts';
 
 /** Systems whose tokens and keys are managed from here, too. */
 export type RemoteSystemName = 'gitea' | 'n8n';

@@ -5,18 +5,11 @@ import { ApiError } from './errors.ts';
 import type { FoundSlot, Key } from './key.ts';
 import { slotOf } from './key.ts';
 import { type MaybePromise, mapMaybe } from './maybe-promise.ts';
-import type {
-  AuditLog,
-  CallOrigin,
-  Clock,
-  Found,
-  KeyStore,
-  LastUses,
-  Lockout,
-  Observer,
-  QuotaLimiter,
-  QuotaTaken,
-} from './ports.ts';
+import type { AuditLog, CallOrigin } from './ports/audit.ts';
+import type { Clock } from './ports/clock.ts';
+import type { Found, KeyStore, LastUses } from './ports/key-store.ts';
+import type { Lockout, QuotaLimiter, QuotaTaken } from './ports/limits.ts';
+import type { Observer } from './ports/observer.ts';
 import { retryAfterMs } from './quota.ts';
 import { matchingGrant } from './scope.ts';
 import { fingerprint, hashSecret, isSecret } from './secret.ts';

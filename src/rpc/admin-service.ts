@@ -9,7 +9,9 @@ import { IpAllowlist } from '../keys/ip.ts';
 import type { Key } from '../keys/key.ts';
 import * as fields from '../keys/key-fields.ts';
 import type { KeyPatch } from '../keys/manage-keys.ts';
-import type { AuditFilter, AuditLog, ChainHead, KeyFilter, KeyStore, Lockout } from '../keys/ports.ts';
+import type { AuditFilter, AuditLog, ChainHead } from '../keys/ports/audit.ts';
+import type { KeyFilter, KeyStore } from '../keys/ports/key-store.ts';
+import type { Lockout } from '../keys/ports/limits.ts';
 import { isHash } from '../keys/secret.ts';
 import {
   rateLimitsOf,

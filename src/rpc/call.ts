@@ -1,4 +1,5 @@
-import type { CallOrigin, Clock } from '../keys/ports.ts';
+import type { CallOrigin } from '../keys/ports/audit.ts';
+import type { Clock } from '../keys/ports/clock.ts';
 
 /** A call as both mounts hand it over: what is known before its message is read. */
 export interface Call {

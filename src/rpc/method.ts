@@ -8,7 +8,7 @@ import type {
 import type { EventFacts } from '../keys/audit-entry.ts';
 import type { ApiError } from '../keys/errors.ts';
 import type { MaybePromise } from '../keys/maybe-promise.ts';
-import type { CallOrigin } from '../keys/ports.ts';
+import type { CallOrigin } from '../keys/ports/audit.ts';
 import type { Call } from './call.ts';
 
 /** Which key may call: one with any of these scopes, or anybody. */

@@ -3,7 +3,7 @@ import { auditEntry } from '../keys/audit-entry.ts';
 import { ApiError } from '../keys/errors.ts';
 import * as fields from '../keys/key-fields.ts';
 import type { Alert, AnomalyFilter, AnomalyLog } from '../keys/notices.ts';
-import type { Clock } from '../keys/ports.ts';
+import type { Clock } from '../keys/ports/clock.ts';
 import type { AlertFeed } from '../watch/alert-feed.ts';
 import { timeOf, toAlertMessage, toAnomalyMessage } from './convert.ts';
 import { anomalyStateOf, anomalyTypeOf } from './enums.ts';

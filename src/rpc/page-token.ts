@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import type { Violations } from '../keys/errors.ts';
 import { pageSize } from '../keys/key-fields.ts';
-import type { Page } from '../keys/ports.ts';
+import type { Page } from '../keys/ports/page.ts';
 
 /** What list requests have in common. */
 interface PageRequest {

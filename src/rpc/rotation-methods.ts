@@ -1,7 +1,8 @@
 import type { ApiKeyAdmin } from '../../gen/apikey/v1/admin_pb.ts';
 import * as fields from '../keys/key-fields.ts';
 import type { ManageKeys } from '../keys/manage-keys.ts';
-import type { Clock, RotationLog } from '../keys/ports.ts';
+import type { Clock } from '../keys/ports/clock.ts';
+import type { RotationLog } from '../keys/ports/rotations.ts';
 import { toKeyMessage, toRotationMessage, wholeMillisOf } from './convert.ts';
 import { rotationModeOf } from './enums.ts';
 import type { ServiceImplementation } from './method.ts';

@@ -4,7 +4,9 @@ import { dirname } from 'node:path';
 import { type Config, ConfigError } from '../config.ts';
 import { ApiError } from '../keys/errors.ts';
 import type { ManageKeys, NewKey } from '../keys/manage-keys.ts';
-import type { CallOrigin, Clock, KeyStore } from '../keys/ports.ts';
+import type { CallOrigin } from '../keys/ports/audit.ts';
+import type { Clock } from '../keys/ports/clock.ts';
+import type { KeyStore } from '../keys/ports/key-store.ts';
 import { isSecret, mintSecret } from '../keys/secret.ts';
 import type { Logger } from './telemetry.ts';
 

@@ -11,7 +11,7 @@ import { Remote } from '../integrations/remote.ts';
 import { ImportKeys } from '../keys/import-keys.ts';
 import { ManageKeys } from '../keys/manage-keys.ts';
 import { ManageRemoteKeys } from '../keys/manage-remote-keys.ts';
-import type { Clock } from '../keys/ports.ts';
+import type { Clock } from '../keys/ports/clock.ts';
 import { secretTest } from '../keys/secret.ts';
 import { ValidateKey } from '../keys/validate-key.ts';
 import { adminService } from '../rpc/admin-service.ts';

@@ -1,5 +1,5 @@
 import { type Config, ConfigError } from '../config.ts';
-import type { Clock } from '../keys/ports.ts';
+import type { Clock } from '../keys/ports/clock.ts';
 import { openStore } from '../store/open-store.ts';
 import type { Store } from '../store/store.ts';
 import { readFileOf } from './setting-files.ts';

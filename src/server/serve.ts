@@ -2,7 +2,7 @@ import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Config, parseAddress, type SettingName } from '../config.ts';
-import type { Clock } from '../keys/ports.ts';
+import type { Clock } from '../keys/ports/clock.ts';
 import { StartError } from '../store/store.ts';
 import type { TlsFiles } from '../transport/listener.ts';
 import { bootstrap } from './bootstrap.ts';

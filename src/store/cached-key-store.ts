@@ -1,7 +1,9 @@
 import { LRUCache } from 'lru-cache';
 import type { Key } from '../keys/key.ts';
 import { type MaybePromise, mapMaybe } from '../keys/maybe-promise.ts';
-import type { AuditEntry, Clock, Found, Inserted, KeyChange, KeyStore } from '../keys/ports.ts';
+import type { AuditEntry } from '../keys/ports/audit.ts';
+import type { Clock } from '../keys/ports/clock.ts';
+import type { Found, Inserted, KeyChange, KeyStore } from '../keys/ports/key-store.ts';
 import type { RotationEffects } from '../keys/rotation.ts';
 import type { Changes } from './store.ts';
 

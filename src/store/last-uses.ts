@@ -1,4 +1,4 @@
-import type { KeyStore, LastUses } from '../keys/ports.ts';
+import type { KeyStore, LastUses } from '../keys/ports/key-store.ts';
 import type { Warn } from './store.ts';
 
 const FLUSH_MS = 1_000;

@@ -1,4 +1,4 @@
-import type { Clock } from '../keys/ports.ts';
+import type { Clock } from '../keys/ports/clock.ts';
 
 /** A moment on both clocks. */
 export interface Instant {

@@ -1,5 +1,5 @@
 import { RateLimiterRes } from 'rate-limiter-flexible';
-import type { FailureCounted } from '../keys/ports.ts';
+import type { FailureCounted } from '../keys/ports/limits.ts';
 import type { LockedAddresses } from './locked-addresses.ts';
 import type { LockoutSettings } from './store.ts';
 

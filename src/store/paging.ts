@@ -1,5 +1,5 @@
 import { ApiError } from '../keys/errors.ts';
-import type { Paged } from '../keys/ports.ts';
+import type { Paged } from '../keys/ports/page.ts';
 
 /** A page out of `size + 1` rows: the surplus row only says that there is a next page. */
 export function pagedBy<T>(

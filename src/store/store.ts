@@ -1,6 +1,10 @@
 import type { Chain } from '../audit/chain.ts';
 import type { AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
-import type { AuditLog, Clock, KeyStore, Lockout, QuotaLimiter, RotationLog } from '../keys/ports.ts';
+import type { AuditLog } from '../keys/ports/audit.ts';
+import type { Clock } from '../keys/ports/clock.ts';
+import type { KeyStore } from '../keys/ports/key-store.ts';
+import type { Lockout, QuotaLimiter } from '../keys/ports/limits.ts';
+import type { RotationLog } from '../keys/ports/rotations.ts';
 import type { RemoteKeyLog } from '../keys/remote-keys.ts';
 
 /** What others changed since the last look. */

@@ -1,5 +1,5 @@
 import type { Alert, AlertLog } from '../keys/notices.ts';
-import type { Clock } from '../keys/ports.ts';
+import type { Clock } from '../keys/ports/clock.ts';
 import { Subscribers, type Subscription } from './subscription.ts';
 
 const POLL_MS = 1_000;

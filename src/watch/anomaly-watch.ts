@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import { isWorkingSecret } from '../keys/check.ts';
 import type { AlertLog, Anomaly, AnomalyLog, AnomalyType, ThresholdExceeded } from '../keys/notices.ts';
-import type { Decided } from '../keys/ports.ts';
+import type { Decided } from '../keys/ports/observer.ts';
 import { type AlertRaiser, LEFT_BEHIND_MS } from './alert-raiser.ts';
 import { type AnomalyThresholds, AnomalyWindows } from './anomaly-windows.ts';
 

@@ -1,6 +1,8 @@
 import type { Key } from '../keys/key.ts';
 import type { Alert } from '../keys/notices.ts';
-import type { Clock, DueTime, KeyStore, RotationLog } from '../keys/ports.ts';
+import type { Clock } from '../keys/ports/clock.ts';
+import type { DueTime, KeyStore } from '../keys/ports/key-store.ts';
+import type { RotationLog } from '../keys/ports/rotations.ts';
 import { CLEANUP_MS, rotationDueTime } from '../keys/rotation.ts';
 import type { AlertRaiser } from './alert-raiser.ts';
 

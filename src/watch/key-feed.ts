@@ -1,4 +1,4 @@
-import type { KeyChange, KeyStore } from '../keys/ports.ts';
+import type { KeyChange, KeyStore } from '../keys/ports/key-store.ts';
 import { Subscribers, type Subscription } from './subscription.ts';
 
 const POLL_MS = 250;

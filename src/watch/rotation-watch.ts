@@ -1,7 +1,8 @@
 import { LRUCache } from 'lru-cache';
 import { isWorkingSecret } from '../keys/check.ts';
 import type { AlertLog } from '../keys/notices.ts';
-import type { Decided, OldUses, RotationLog } from '../keys/ports.ts';
+import type { Decided } from '../keys/ports/observer.ts';
+import type { OldUses, RotationLog } from '../keys/ports/rotations.ts';
 import type { AlertRaiser } from './alert-raiser.ts';
 
 const FLUSH_MS = 1_000;

@@ -1,6 +1,6 @@
 import type { Retention } from '../audit/retention.ts';
 import type { AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
-import type { Clock } from '../keys/ports.ts';
+import type { Clock } from '../keys/ports/clock.ts';
 import type { AlertRaiser } from './alert-raiser.ts';
 import type { AnomalyWatch } from './anomaly-watch.ts';
 import type { DueKeys } from './due-keys.ts';

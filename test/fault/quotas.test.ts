@@ -1,7 +1,7 @@
 // If this fails, several processes on one MongoDB admit more than a limit, or less, or disagree.
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import type { Clock } from '../../src/keys/ports.ts';
+import type { Clock } from '../../src/keys/ports/clock.ts';
 import type { QuotaRequest } from '../../src/keys/quota.ts';
 import { openMongoStore } from '../../src/store/mongo/open.ts';
 import type { Store } from '../../src/store/store.ts';

@@ -1,6 +1,6 @@
 // If this fails, a decision rests on facts that were no longer certain when it was answered.
 import { describe, expect, it } from 'vitest';
-import type { Found, KeyStore } from '../../src/keys/ports.ts';
+import type { Found, KeyStore } from '../../src/keys/ports/key-store.ts';
 import { hashSecret, isSecret } from '../../src/keys/secret.ts';
 import { ValidateKey } from '../../src/keys/validate-key.ts';
 import { TestClock } from '../support/clock.ts';

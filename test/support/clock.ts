@@ -1,4 +1,4 @@
-import type { Clock } from '../../src/keys/ports.ts';
+import type { Clock } from '../../src/keys/ports/clock.ts';
 
 /** Time that passes only when a test says so. */
 export class TestClock implements Clock {

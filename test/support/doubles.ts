@@ -1,4 +1,5 @@
-import type { AuditEntry, AuditLog, KeyStore } from '../../src/keys/ports.ts';
+import type { AuditEntry, AuditLog } from '../../src/keys/ports/audit.ts';
+import type { KeyStore } from '../../src/keys/ports/key-store.ts';
 
 /** A key store whose reads wait until the test lets them go, to bring about one order of events. */
 export class GatedKeyStore {

@@ -1,6 +1,6 @@
 import { IpAllowlist } from '../../src/keys/ip.ts';
 import type { Key } from '../../src/keys/key.ts';
-import type { AuditEntry, CallOrigin } from '../../src/keys/ports.ts';
+import type { AuditEntry, CallOrigin } from '../../src/keys/ports/audit.ts';
 import { hashSecret, hintOf, mintEtag, mintKeyId, mintSecret } from '../../src/keys/secret.ts';
 
 /** A new key and its secret, with what the test wants otherwise. */

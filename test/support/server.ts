@@ -13,7 +13,7 @@ import { ApiKeyAdmin } from '../../gen/apikey/v1/admin_pb.ts';
 import { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
 import { ApiKeyIntegrations } from '../../gen/apikey/v1/integrations_pb.ts';
 import { readConfig } from '../../src/config.ts';
-import type { Clock } from '../../src/keys/ports.ts';
+import type { Clock } from '../../src/keys/ports/clock.ts';
 import { type Running, serve, systemClock } from '../../src/server/serve.ts';
 import { createLogger } from '../../src/server/telemetry.ts';
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { ManageKeys } from '../../src/keys/manage-keys.ts';
 import type { Alert } from '../../src/keys/notices.ts';
-import type { Decided } from '../../src/keys/ports.ts';
+import type { Decided } from '../../src/keys/ports/observer.ts';
 import { isSecret } from '../../src/keys/secret.ts';
 import { openSqliteStore } from '../../src/store/sqlite/open.ts';
 import type { Store } from '../../src/store/store.ts';

@@ -1,6 +1,6 @@
 import type { Filter } from 'mongodb';
 import type { Alert, AlertLog } from '../../keys/notices.ts';
-import type { Page, Paged } from '../../keys/ports.ts';
+import type { Page, Paged } from '../../keys/ports/page.ts';
 import { pagedBy } from '../paging.ts';
 import { deleteSome, type MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, toApiError } from './errors.ts';

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import type { Filter } from 'mongodb';
 import type { Anomaly, AnomalyFilter, AnomalyLog, ThresholdExceeded } from '../../keys/notices.ts';
-import type { AuditEntry, Page, Paged } from '../../keys/ports.ts';
+import type { AuditEntry } from '../../keys/ports/audit.ts';
+import type { Page, Paged } from '../../keys/ports/page.ts';
 import { pagedBy } from '../paging.ts';
 import { backoff } from '../retry.ts';
 import type { MongoAuditLog } from './audit-log.ts';

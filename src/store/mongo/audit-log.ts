@@ -10,10 +10,9 @@ import type {
   AuditRecord,
   ChainHead,
   ChainPrefix,
-  Clock,
-  Page,
-  Paged,
-} from '../../keys/ports.ts';
+} from '../../keys/ports/audit.ts';
+import type { Clock } from '../../keys/ports/clock.ts';
+import type { Page, Paged } from '../../keys/ports/page.ts';
 import { pagedBy, wrongToken } from '../paging.ts';
 import { backoff } from '../retry.ts';
 import type { Warn } from '../store.ts';

@@ -2,9 +2,9 @@ import type { Filter, FindOptions, UpdateFilter } from 'mongodb';
 import { ApiError } from '../../keys/errors.ts';
 import type { Key } from '../../keys/key.ts';
 import { KEY_TYPES } from '../../keys/key.ts';
+import type { AuditEntry } from '../../keys/ports/audit.ts';
+import type { Clock } from '../../keys/ports/clock.ts';
 import type {
-  AuditEntry,
-  Clock,
   DueTime,
   Found,
   Inserted,
@@ -12,10 +12,9 @@ import type {
   KeyCounts,
   KeyFilter,
   KeyStore,
-  Page,
-  Paged,
   SecretOwner,
-} from '../../keys/ports.ts';
+} from '../../keys/ports/key-store.ts';
+import type { Page, Paged } from '../../keys/ports/page.ts';
 import type { RotationEffects } from '../../keys/rotation.ts';
 import { revisionNotReached } from '../errors.ts';
 import { pagedBy } from '../paging.ts';

@@ -1,6 +1,8 @@
 import type { Filter, MongoClient } from 'mongodb';
 import { RateLimiterMongo, type RateLimiterRes } from 'rate-limiter-flexible';
-import type { Clock, FailureCounted, LockedAddress, Lockout, Page, Paged } from '../../keys/ports.ts';
+import type { Clock } from '../../keys/ports/clock.ts';
+import type { FailureCounted, LockedAddress, Lockout } from '../../keys/ports/limits.ts';
+import type { Page, Paged } from '../../keys/ports/page.ts';
 import type { Lease } from '../lease.ts';
 import { LockedAddresses } from '../locked-addresses.ts';
 import { countFailure, limiterOptions } from '../lockout-limiter.ts';

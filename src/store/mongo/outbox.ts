@@ -1,5 +1,5 @@
 import type { Collection, Filter, UpdateFilter } from 'mongodb';
-import type { AuditEntry } from '../../keys/ports.ts';
+import type { AuditEntry } from '../../keys/ports/audit.ts';
 import type { MongoAuditLog } from './audit-log.ts';
 import { guarded } from './errors.ts';
 import { ABANDONED_MS, type EventDoc, toEvent, toEventDoc } from './rows.ts';

@@ -1,6 +1,6 @@
 import type { Document } from 'mongodb';
 import { ApiError } from '../../keys/errors.ts';
-import type { QuotaLimiter, QuotaTaken } from '../../keys/ports.ts';
+import type { QuotaLimiter, QuotaTaken } from '../../keys/ports/limits.ts';
 import type { Counters, QuotaRequest } from '../../keys/quota.ts';
 import { counterName, take } from '../../keys/quota.ts';
 import { backoff } from '../retry.ts';

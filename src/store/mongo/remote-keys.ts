@@ -1,5 +1,5 @@
 import type { Collection, Filter } from 'mongodb';
-import type { AuditEntry } from '../../keys/ports.ts';
+import type { AuditEntry } from '../../keys/ports/audit.ts';
 import type { RemoteKeyChange, RemoteKeyLog, RemoteKeyRecord } from '../../keys/remote-keys.ts';
 import type { MongoAuditLog } from './audit-log.ts';
 import { guarded } from './errors.ts';

@@ -1,5 +1,5 @@
 import type { FindOptions } from 'mongodb';
-import type { KeyChange, PublishedChange } from '../../keys/ports.ts';
+import type { KeyChange, PublishedChange } from '../../keys/ports/key-store.ts';
 import type { MongoDatabase } from './database.ts';
 import { guarded } from './errors.ts';
 

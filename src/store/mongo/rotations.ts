@@ -1,5 +1,6 @@
 import type { Filter } from 'mongodb';
-import type { OldUses, Page, Paged, RotationLog, RotationRecord } from '../../keys/ports.ts';
+import type { Page, Paged } from '../../keys/ports/page.ts';
+import type { OldUses, RotationLog, RotationRecord } from '../../keys/ports/rotations.ts';
 import { pagedBy } from '../paging.ts';
 import type { MongoDatabase } from './database.ts';
 import { guarded } from './errors.ts';

@@ -1,7 +1,7 @@
 import type { AuditEvent } from '../../audit/event.ts';
 import { IpAllowlist } from '../../keys/ip.ts';
 import type { Key, RateLimit } from '../../keys/key.ts';
-import type { AuditEntry, AuditRecord } from '../../keys/ports.ts';
+import type { AuditEntry, AuditRecord } from '../../keys/ports/audit.ts';
 import { type RotationEffects, rotationDueTime } from '../../keys/rotation.ts';
 import { wrongToken } from '../paging.ts';
 

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Clock } from '../../keys/ports.ts';
+import type { Clock } from '../../keys/ports/clock.ts';
 import type { Lease } from '../lease.ts';
 import type { Changes, Sharing, Warn } from '../store.ts';
 import type { MongoAuditLog } from './audit-log.ts';

@@ -1,5 +1,5 @@
 import type { Alert, AlertLog } from '../../keys/notices.ts';
-import type { Page, Paged } from '../../keys/ports.ts';
+import type { Page, Paged } from '../../keys/ports/page.ts';
 import { pagedBy } from '../paging.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';

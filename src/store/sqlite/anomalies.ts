@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Anomaly, AnomalyFilter, AnomalyLog, ThresholdExceeded } from '../../keys/notices.ts';
-import type { AuditEntry, Page, Paged } from '../../keys/ports.ts';
+import type { AuditEntry } from '../../keys/ports/audit.ts';
+import type { Page, Paged } from '../../keys/ports/page.ts';
 import { pagedBy } from '../paging.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';

@@ -6,10 +6,9 @@ import type {
   AuditRecord,
   ChainHead,
   ChainPrefix,
-  Clock,
-  Page,
-  Paged,
-} from '../../keys/ports.ts';
+} from '../../keys/ports/audit.ts';
+import type { Clock } from '../../keys/ports/clock.ts';
+import type { Page, Paged } from '../../keys/ports/page.ts';
 import { pagedBy } from '../paging.ts';
 import { RECORD_COLUMNS, toRecord } from './audit-rows.ts';
 import type { Committer } from './committer.ts';

@@ -1,5 +1,5 @@
 import { parseEvent } from '../../audit/chain.ts';
-import type { AuditRecord } from '../../keys/ports.ts';
+import type { AuditRecord } from '../../keys/ports/audit.ts';
 import type { Value } from './thread-messages.ts';
 
 /** What a record is made of. */

@@ -1,6 +1,7 @@
 import { eventText } from '../../audit/chain.ts';
 import { GroupCommit } from '../../audit/group-commit.ts';
-import type { AuditEntry, Clock } from '../../keys/ports.ts';
+import type { AuditEntry } from '../../keys/ports/audit.ts';
+import type { Clock } from '../../keys/ports/clock.ts';
 import type { SqliteDatabase } from './database.ts';
 import type { DeferredRows } from './deferred-rows.ts';
 import { unavailable } from './errors.ts';

@@ -1,8 +1,8 @@
 import type { Key } from '../../keys/key.ts';
 import { KEY_STATUSES, KEY_TYPES } from '../../keys/key.ts';
 import type { MaybePromise } from '../../keys/maybe-promise.ts';
+import type { AuditEntry } from '../../keys/ports/audit.ts';
 import type {
-  AuditEntry,
   DueTime,
   Found,
   Inserted,
@@ -10,10 +10,9 @@ import type {
   KeyCounts,
   KeyFilter,
   KeyStore,
-  Page,
-  Paged,
   SecretOwner,
-} from '../../keys/ports.ts';
+} from '../../keys/ports/key-store.ts';
+import type { Page, Paged } from '../../keys/ports/page.ts';
 import type { RotationEffects } from '../../keys/rotation.ts';
 import { revisionNotReached } from '../errors.ts';
 import { pagedBy } from '../paging.ts';

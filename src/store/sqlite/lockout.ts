@@ -1,6 +1,8 @@
 import { RateLimiterRes } from 'rate-limiter-flexible';
 import RateLimiterStoreAbstract from 'rate-limiter-flexible/lib/RateLimiterStoreAbstract.js';
-import type { Clock, FailureCounted, LockedAddress, Lockout, Page, Paged } from '../../keys/ports.ts';
+import type { Clock } from '../../keys/ports/clock.ts';
+import type { FailureCounted, LockedAddress, Lockout } from '../../keys/ports/limits.ts';
+import type { Page, Paged } from '../../keys/ports/page.ts';
 import { LockedAddresses } from '../locked-addresses.ts';
 import { countFailure, limiterOptions } from '../lockout-limiter.ts';
 import { pagedBy } from '../paging.ts';

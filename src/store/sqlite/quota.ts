@@ -1,4 +1,5 @@
-import type { Clock, QuotaLimiter, QuotaTaken } from '../../keys/ports.ts';
+import type { Clock } from '../../keys/ports/clock.ts';
+import type { QuotaLimiter, QuotaTaken } from '../../keys/ports/limits.ts';
 import type { Counters, QuotaRequest } from '../../keys/quota.ts';
 import { take } from '../../keys/quota.ts';
 import type { DeferredTable } from './deferred-rows.ts';

@@ -1,4 +1,4 @@
-import type { AuditEntry } from '../../keys/ports.ts';
+import type { AuditEntry } from '../../keys/ports/audit.ts';
 import type { RemoteKeyChange, RemoteKeyLog, RemoteKeyRecord } from '../../keys/remote-keys.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';

@@ -1,4 +1,5 @@
-import type { OldUses, Page, Paged, RotationLog, RotationRecord } from '../../keys/ports.ts';
+import type { Page, Paged } from '../../keys/ports/page.ts';
+import type { OldUses, RotationLog, RotationRecord } from '../../keys/ports/rotations.ts';
 import { pagedBy } from '../paging.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';

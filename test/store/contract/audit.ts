@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { CHECKPOINT, Retention } from '../../../src/audit/retention.ts';
-import type { AuditEntry } from '../../../src/keys/ports.ts';
+import type { AuditEntry } from '../../../src/keys/ports/audit.ts';
 import type { Store } from '../../../src/store/store.ts';
 import { TestClock } from '../../support/clock.ts';
 import { allPages, entryWith, keyWith } from '../../support/keys.ts';

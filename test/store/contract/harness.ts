@@ -1,4 +1,5 @@
-import type { AuditRecord, Clock } from '../../../src/keys/ports.ts';
+import type { AuditRecord } from '../../../src/keys/ports/audit.ts';
+import type { Clock } from '../../../src/keys/ports/clock.ts';
 import type { Store } from '../../../src/store/store.ts';
 
 /** swapped: with the next row. truncated: it and what comes after it. headless: also the note of where the chain ends. */

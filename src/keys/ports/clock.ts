@@ -1,0 +1,7 @@
+/** Time. Injected everywhere, so that tests own it. */
+export interface Clock {
+  /** Milliseconds since 1970. */
+  now(): number;
+  /** Milliseconds that never go back, from an arbitrary start. */
+  monotonic(): number;
+}

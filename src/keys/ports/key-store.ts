@@ -1,0 +1,105 @@
+import type { Key, KeyStatus, KeyType } from '../key.ts';
+import type { MaybePromise } from '../maybe-promise.ts';
+import type { RotationEffects } from '../rotation.ts';
+import type { AuditEntry } from './audit.ts';
+import type { Page, Paged } from './page.ts';
+
+/** A read of one record. */
+export interface Found {
+  readonly key: Key | undefined;
+  /** The store's revision that the read is known to reflect. */
+  readonly revision: number;
+  /** How long ago the store was read, 0 for a read of its own. */
+  readonly ageMs: number;
+  /** The hash is that of a retired secret of this key. */
+  readonly retired?: true;
+  /** From memory. */
+  readonly fromCache?: true;
+}
+
+export interface KeyFilter {
+  readonly ownerId?: string;
+  readonly type?: KeyType;
+  /** Only keys whose status is ACTIVE at this time. */
+  readonly activeAt?: number;
+}
+
+/** What a revision says about a key. */
+export type KeyChange = 'CREATED' | 'UPDATED' | 'REVOKED' | 'EXPIRED' | 'ROTATED';
+
+/** A change that a revision stands for. */
+export interface PublishedChange {
+  readonly revision: number;
+  readonly keyId: string;
+  readonly change: KeyChange;
+}
+
+/** ROTATION_GRACE: the grace of a rotation ends. ROTATION: its rotate_every has come. EXPIRY: its expire_time. */
+export type DueTime = 'ROTATION_GRACE' | 'ROTATION' | 'EXPIRY';
+
+export type Inserted =
+  | { readonly outcome: 'INSERTED'; readonly key: Key }
+  /** Another key has this id or secret: mint again. */
+  | { readonly outcome: 'COLLISION' }
+  /** This key was created with the same request_id. */
+  | { readonly outcome: 'REQUEST_ID_USED'; readonly key: Key };
+
+export interface SecretOwner {
+  readonly keyId: string;
+  /** It was the key's once. */
+  readonly retired: boolean;
+}
+
+export interface KeyStore {
+  /** By the hash of a secret. With minRevision, on facts at least that new, else REVISION_NOT_REACHED. */
+  findByHash(secretHash: string, minRevision?: number): MaybePromise<Found>;
+  /** The same, only where it takes no read; undefined otherwise. */
+  peekCached(secretHash: string): Found | undefined;
+  /** Whether what was found may still be acted on, some time later. */
+  isCurrent(found: Found): boolean;
+  get(id: string): Promise<Key | undefined>;
+  /** By create_time and id, oldest first. */
+  list(filter: KeyFilter, page: Page): Promise<Paged<Key>>;
+  /** Stores a new key and its event, both or neither. Sets the key's revision. */
+  insert(key: Key, entry: AuditEntry): Promise<Inserted>;
+  /** The same of many, each by itself: what collides does not hold up the others. */
+  insertMany(
+    items: readonly { readonly key: Key; readonly entry: AuditEntry }[],
+  ): Promise<readonly Inserted[]>;
+  /** The keys that these secrets are or were of; those of nobody are left out. */
+  holdersOf(secretHashes: readonly string[]): Promise<ReadonlyMap<string, SecretOwner>>;
+  /**
+   * Replaces the version that has this etag, with its event and effects, all or none. Undefined when it was another
+   * one.
+   */
+  replace(
+    key: Key,
+    expectedEtag: string,
+    change: KeyChange,
+    entry: AuditEntry,
+    effects?: RotationEffects,
+  ): Promise<Key | undefined>;
+  /** Keys that are not revoked and whose time of this kind has come by `until`, earliest first. */
+  due(kind: DueTime, until: number, page: Page): Promise<Paged<Key>>;
+  /** Lets the request_id of a key be used again. Not a change: no revision, no etag. */
+  forgetRequestId(keyId: string, requestId: string): Promise<void>;
+  /** Raises last_use_time. Not a change. */
+  writeLastUses(uses: ReadonlyMap<string, number>): Promise<void>;
+  count(now: number): Promise<KeyCounts>;
+  /** The newest revision, read from the store. */
+  revision(): Promise<number>;
+  /** What was published after a revision, in order; undefined when that is not remembered. */
+  changesSince(
+    revision: number,
+  ): Promise<{ readonly revision: number; readonly changes: readonly PublishedChange[] | undefined }>;
+}
+
+export interface KeyCounts {
+  readonly byStatus: Readonly<Record<KeyStatus, number>>;
+  readonly byType: Readonly<Record<KeyType, number>>;
+}
+
+/** Takes note of VALID uses, off the path of the call. */
+export interface LastUses {
+  note(keyId: string, time: number): void;
+}
