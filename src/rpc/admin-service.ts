@@ -1,17 +1,17 @@
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
-import type { ApiKeyAdmin, ListAuditEventsRequest } from '../../gen/apikey/v1/admin_pb.ts';
+import type { ApiKeyAdmin, ListAuditEventsRequest, ListKeysRequest } from '../../gen/apikey/v1/admin_pb.ts';
 import type { AuditChainHead } from '../../gen/apikey/v1/audit_pb.ts';
 import type { Key as KeyMessage } from '../../gen/apikey/v1/key_pb.ts';
 import type { AuditVerifier } from '../audit/verify.ts';
 import { ApiError, type Violations } from '../keys/errors.ts';
 import type { ImportKeys } from '../keys/import-keys.ts';
 import { IpAllowlist } from '../keys/ip.ts';
-import type { Key } from '../keys/key.ts';
+import type { Key, KeyStatus } from '../keys/key.ts';
 import * as fields from '../keys/key-fields.ts';
 import type { KeyPatch } from '../keys/manage-keys.ts';
 import type { AuditFilter, AuditLog, ChainHead } from '../keys/ports/audit.ts';
 import type { KeyFilter, KeyStore } from '../keys/ports/key-store.ts';
-import type { Lockout } from '../keys/ports/limits.ts';
+import type { Lockout, QuotaLimiter } from '../keys/ports/limits.ts';
 import { isHash } from '../keys/secret.ts';
 import {
   rateLimitsOf,
@@ -20,8 +20,9 @@ import {
   toDefectMessage,
   toEventMessage,
   toKeyMessage,
+  toRateLimitState,
 } from './convert.ts';
-import { keyTypeOf, revokeReasonOf, secretSlotOf } from './enums.ts';
+import { keyStatusOf, keyTypeOf, revokeReasonOf, secretSlotOf } from './enums.ts';
 import { importMethods } from './import-methods.ts';
 import type { ServiceImplementation } from './method.ts';
 import { newKeyOf } from './new-key.ts';
@@ -34,6 +35,7 @@ export interface AdminServiceParts extends RotationMethodsParts, NoticeMethodsPa
   readonly keys: KeyStore;
   readonly audit: AuditLog;
   readonly lockout: Lockout;
+  readonly quota: QuotaLimiter;
   readonly verifier: AuditVerifier;
   readonly importKeys: ImportKeys;
 }
@@ -51,7 +53,7 @@ export function adminService(parts: AdminServiceParts): ServiceImplementation<ty
   };
 }
 
-function keyMethods({ manageKeys, rotations, clock }: AdminServiceParts) {
+function keyMethods({ manageKeys, rotations, quota, clock }: AdminServiceParts) {
   const message = (key: Key) => toKeyMessage(key, clock.now());
   /** With the uses of old secrets, which are kept beside the keys. */
   const withUses = async (keys: readonly Key[]) => {
@@ -70,8 +72,9 @@ function keyMethods({ manageKeys, rotations, clock }: AdminServiceParts) {
       access: READ,
       async handle({ id }) {
         const key = await manageKeys.get(checked((found) => fields.keyId(found, 'id', id)));
-        const [found] = await withUses([key]);
-        return { message: { key: found }, event: { keyId: key.id } };
+        const limits = { bucket: key.rateLimitBucket, limits: key.rateLimits, cost: 0 };
+        const [[found], { states }] = await Promise.all([withUses([key]), quota.peek(limits)]);
+        return { message: { key: found, limits: states.map(toRateLimitState) }, event: { keyId: key.id } };
       },
     },
     listKeys: {
@@ -80,11 +83,14 @@ function keyMethods({ manageKeys, rotations, clock }: AdminServiceParts) {
         const { filter, page, mark } = checked((found) => {
           const ownerId = fields.optionalText(found, 'owner_id', request.ownerId);
           const type = keyTypeOf(found, 'key_type', request.keyType);
-          const mark = { ownerId, type, activeOnly: request.activeOnly };
+          const status = statusFilterOf(found, request);
+          const prefix = fields.optionalText(found, 'query', request.query);
+          const mark = { ownerId, type, status, prefix };
           const filter: KeyFilter = {
             ...(ownerId === '' ? {} : { ownerId }),
             ...(type === undefined ? {} : { type }),
-            ...(request.activeOnly ? { activeAt: clock.now() } : {}),
+            ...(status === undefined ? {} : { status: { is: status, at: clock.now() } }),
+            ...(prefix === '' ? {} : { prefix }),
           };
           return { filter, mark, page: pageOf(found, request, 'keys', mark) };
         });
@@ -252,6 +258,13 @@ function patchOf(found: Violations, key: KeyMessage, paths: readonly string[]): 
     return reader === undefined || key.id === undefined ? {} : reader();
   });
   return Object.assign({}, ...patches);
+}
+
+function statusFilterOf(found: Violations, { status, activeOnly }: ListKeysRequest): KeyStatus | undefined {
+  const asked = keyStatusOf(found, 'status', status);
+  if (!activeOnly) return asked;
+  if (asked !== undefined && asked !== 'ACTIVE') found.add('status', 'active_only allows only ACTIVE');
+  return 'ACTIVE';
 }
 
 function auditFilterOf(found: Violations, request: ListAuditEventsRequest): AuditFilter {

@@ -1,3 +1,4 @@
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
 import { ApiError, Violations } from '../keys/errors.ts';
 import { BOUNDS } from '../keys/key-fields.ts';
@@ -52,6 +53,21 @@ export function authService(parts: AuthServiceParts): ServiceImplementation<type
         found.throwIfAny();
         const verdicts = await validateKey.runAll(inputs, origin);
         return { message: { responses: verdicts.map(toValidateResponse) } };
+      },
+    },
+    whoAmI: {
+      access: { anyOf: 'ANY_SCOPE' },
+      async handle(_request, { callerKeyId }) {
+        const { id, name, scopes, expireTime } = await manageKeys.get(callerKeyId);
+        return {
+          message: {
+            keyId: id,
+            name,
+            scopes: [...scopes],
+            ...(expireTime === undefined ? {} : { expireTime: timestampFromMs(expireTime) }),
+          },
+          event: { keyId: id },
+        };
       },
     },
     watchKeys: {

@@ -12,6 +12,7 @@ import { retryAfterMs } from '../keys/quota.ts';
 import { matchingGrant } from '../keys/scope.ts';
 import { hashSecret } from '../keys/secret.ts';
 import type { Call } from './call.ts';
+import type { RequiredScope } from './method.ts';
 
 const BEARER = /^Bearer +(\S+)$/i;
 const UNKNOWN_LOOKUPS_PER_MINUTE = 10;
@@ -69,12 +70,12 @@ export class Authenticator {
   }
 
   /** The same of a caller that was let in before, without counting another call. */
-  async recheck(call: Call, anyOf: readonly string[]): Promise<void> {
+  async recheck(call: Call, anyOf: RequiredScope): Promise<void> {
     requireScope(await this.identify(call), anyOf);
   }
 
   /** PERMISSION_DENIED unless the key holds one of the scopes; then its own limits. */
-  authorize(key: Key, anyOf: readonly string[]): MaybePromise<void> {
+  authorize(key: Key, anyOf: RequiredScope): MaybePromise<void> {
     requireScope(key, anyOf);
     const used = () => this.#parts.lastUses.note(key.id, this.#parts.clock.now());
     if (key.rateLimits.length === 0) return used();
@@ -125,7 +126,8 @@ export class Authenticator {
   }
 }
 
-function requireScope(key: Key, anyOf: readonly string[]): void {
+function requireScope(key: Key, anyOf: RequiredScope): void {
+  if (anyOf === 'ANY_SCOPE') return;
   if (anyOf.some((scope) => matchingGrant(key.scopes, scope) !== undefined)) return;
   const wanted = anyOf.join(' or ');
   throw new ApiError('SCOPE_MISSING', `the calling key lacks the scope ${wanted}`, {

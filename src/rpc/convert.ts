@@ -130,7 +130,7 @@ export function toValidateResponse(verdict: Verdict): MessageInitShape<typeof Va
   return response;
 }
 
-function toRateLimitState(state: RateLimitState) {
+export function toRateLimitState(state: RateLimitState) {
   return {
     name: state.name,
     bucket: state.bucket,

@@ -131,6 +131,10 @@ export function keyTypeOf(found: Violations, field: string, value: KeyType): Typ
   return wordOf(TYPES, found, field, value);
 }
 
+export function keyStatusOf(found: Violations, field: string, value: KeyStatus): StatusName | undefined {
+  return wordOf(STATUSES, found, field, value);
+}
+
 export function secretSlotOf(found: Violations, field: string, value: SecretSlot): SlotName | undefined {
   return wordOf(SLOTS, found, field, value);
 }

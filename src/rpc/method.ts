@@ -11,8 +11,12 @@ import type { MaybePromise } from '../keys/maybe-promise.ts';
 import type { CallOrigin } from '../keys/ports/audit.ts';
 import type { Call } from './call.ts';
 
-/** Which key may call: one with any of these scopes, or anybody. */
-export type Access = { readonly anyOf: readonly string[]; readonly anonymous?: boolean } | 'OPEN';
+/** Which key may call: one with any of these scopes, one that works whatever its scopes, or anybody. */
+export type Access =
+  | { readonly anyOf: readonly string[]; readonly anonymous?: boolean }
+  | { readonly anyOf: 'ANY_SCOPE'; readonly anonymous?: false }
+  | 'OPEN';
+export type RequiredScope = readonly string[] | 'ANY_SCOPE';
 
 /** An answer. `event` is recorded before it leaves; without one the use case has recorded its own. */
 export interface Answer<T> {

@@ -95,6 +95,7 @@ export function compose({ config, logger, clock, tls }: Surroundings, store: Sto
     audit,
     verifier,
     lockout,
+    quota,
     rotations,
     anomalies,
     alertFeed,

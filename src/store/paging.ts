@@ -12,6 +12,9 @@ export function pagedBy<T>(
   return { items, next: rows.length > size && last !== undefined ? cursorOf(last) : undefined };
 }
 
+/** After every text that begins with a prefix, in the order of both stores: the last character of Unicode. */
+export const LAST_CHARACTER = '\u{10ffff}';
+
 /** The error of a page that another answer's token asked for. */
 export function wrongToken(): ApiError {
   const description = 'not a token of this list';

@@ -1,5 +1,6 @@
 // If this fails, keys cannot be administered as the documents promise, or by those who may not, on one of the stores or mounts.
 import { expect, it } from 'vitest';
+import { KeyStatus, RevokeReason } from '../../gen/apikey/v1/key_pb.ts';
 import { at, decide, decisionOf, failureOf, forEveryMount, limit, makeKey } from './cases.ts';
 
 forEveryMount((mount) => {
@@ -63,6 +64,61 @@ forEveryMount((mount) => {
     }
     expect(await failureOf(clients.admin.listKeys({ pageSize: 1001 }))).toMatchObject({
       fields: ['page_size'],
+    });
+  });
+
+  it('lists keys by status and by how their name or id begins', async () => {
+    const { clients } = mount;
+    const ownerId = `status-${transport}`;
+    const good = await makeKey(clients, { ownerId, name: `b-${transport}` });
+    const ended = await makeKey(clients, { ownerId, name: `a-${transport}` });
+    await clients.admin.revokeKey({ id: ended.id, reason: RevokeReason.SUPERSEDED });
+    const ids = async (request: object) =>
+      (await clients.admin.listKeys({ ownerId, ...request })).keys.map(({ id }) => id);
+    expect(await ids({ status: KeyStatus.REVOKED })).toEqual([ended.id]);
+    expect(await ids({ status: KeyStatus.ACTIVE })).toEqual([good.id]);
+    expect(await ids({ activeOnly: true, status: KeyStatus.ACTIVE })).toEqual([good.id]);
+    expect(await ids({ query: 'a-' })).toEqual([ended.id]);
+    expect(await ids({ query: good.id.slice(0, -1) })).toEqual([good.id]);
+    const refused = [{ activeOnly: true, status: KeyStatus.EXPIRED }, { status: 99 as KeyStatus }];
+    for (const request of refused)
+      expect(await failureOf(clients.admin.listKeys(request))).toMatchObject({ fields: ['status'] });
+    expect(await failureOf(clients.admin.listKeys({ query: 'x'.repeat(1025) }))).toMatchObject({
+      fields: ['query'],
+    });
+  });
+
+  it('GetKey shows how the limits of a key stand, and takes nothing from them', async () => {
+    const { clients } = mount;
+    const { id, secret } = await makeKey(clients, { rateLimits: [limit('few', 2)] });
+    const left = async () => (await clients.admin.getKey({ id })).limits.map(({ remaining }) => remaining);
+    expect(await left()).toEqual([2n]);
+    await decisionOf(clients, secret);
+    expect(await left()).toEqual([1n]);
+    expect(await left()).toEqual([1n]);
+    expect(await decisionOf(clients, secret)).toBe('VALID');
+    expect(await left()).toEqual([0n]);
+    const unlimited = await makeKey(clients, {});
+    expect((await clients.admin.getKey({ id: unlimited.id })).limits).toEqual([]);
+  });
+
+  it('WhoAmI tells any key that works about itself, and leaves an event', async () => {
+    const { clients } = mount;
+    const { id, secret } = await makeKey(clients, { name: 'myself', scopes: ['some:thing'] });
+    expect(await clientsFor(secret).auth.whoAmI({})).toMatchObject({
+      keyId: id,
+      name: 'myself',
+      scopes: ['some:thing'],
+    });
+    const { events } = await clients.admin.listAuditEvents({
+      keyId: id,
+      method: 'apikey.v1.ApiKeyAuth/WhoAmI',
+    });
+    expect(events).toMatchObject([{ outcome: 'OK', callerKeyId: id }]);
+    expect(await failureOf(clientsFor('').auth.whoAmI({}))).toMatchObject({ reason: 'CREDENTIAL_MISSING' });
+    await clients.admin.revokeKey({ id, reason: RevokeReason.SUPERSEDED });
+    expect(await failureOf(clientsFor(secret).auth.whoAmI({}))).toMatchObject({
+      reason: 'CREDENTIAL_INVALID',
     });
   });
 

@@ -20,8 +20,10 @@ export interface Found {
 export interface KeyFilter {
   readonly ownerId?: string;
   readonly type?: KeyType;
-  /** Only keys whose status is ACTIVE at this time. */
-  readonly activeAt?: number;
+  /** Only keys that have this status at this time. */
+  readonly status?: { readonly is: KeyStatus; readonly at: number };
+  /** Only keys whose name or id begins so. */
+  readonly prefix?: string;
 }
 
 /** What a revision says about a key. */

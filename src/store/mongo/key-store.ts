@@ -17,7 +17,7 @@ import type {
 import type { Page, Paged } from '../../keys/ports/page.ts';
 import type { RotationEffects } from '../../keys/rotation.ts';
 import { revisionNotReached } from '../errors.ts';
-import { pagedBy } from '../paging.ts';
+import { LAST_CHARACTER, pagedBy } from '../paging.ts';
 import type { MongoAuditLog } from './audit-log.ts';
 import type { MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, toApiError } from './errors.ts';
@@ -99,7 +99,11 @@ export class MongoKeyStore implements KeyStore {
     const where: Filter<KeyDoc>[] = [];
     if (filter.ownerId !== undefined) where.push({ owner_id: filter.ownerId });
     if (filter.type !== undefined) where.push({ key_type: filter.type });
-    if (filter.activeAt !== undefined) where.push(activeAt(filter.activeAt));
+    if (filter.status !== undefined) where.push(withStatus(filter.status));
+    if (filter.prefix !== undefined) {
+      const range = { $gte: filter.prefix, $lt: filter.prefix + LAST_CHARACTER };
+      where.push({ $or: [{ _id: range }, { name: range }] });
+    }
     if (page.after !== undefined) where.push(afterTime('create_time', page.after));
     return guarded(async (limits) => {
       const found = this.#database.keys.find(where.length === 0 ? {} : { $and: where }, limits);
@@ -336,4 +340,13 @@ function activeAt(now: number): Filter<KeyDoc> {
     expired: false,
     $or: [{ expire_time: { $exists: false } }, { expire_time: { $gt: new Date(now) } }],
   };
+}
+
+function withStatus({ is, at }: NonNullable<KeyFilter['status']>): Filter<KeyDoc> {
+  if (is === 'ACTIVE') return activeAt(at);
+  if (is === 'REVOKED') return { revoke_time: { $exists: true } };
+  const disabled = { revoke_time: { $exists: false }, disabled: is === 'DISABLED' };
+  return is === 'DISABLED'
+    ? disabled
+    : { ...disabled, $or: [{ expired: true }, { expire_time: { $lte: new Date(at) } }] };
 }

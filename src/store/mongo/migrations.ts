@@ -15,6 +15,7 @@ export const INDEXES = {
     { key: { 'secrets.hash': 1 }, name: 'secret_hash', unique: true },
     { key: { create_time: 1, _id: 1 }, name: 'by_create' },
     { key: { owner_id: 1, create_time: 1, _id: 1 }, name: 'by_owner' },
+    { key: { name: 1 }, name: 'by_name' },
     { key: { request_id: 1 }, name: 'request_id', unique: true, sparse: true },
     { key: { 'outbox.id': 1 }, name: 'outbox' },
     { key: { 'rotation.expire_time': 1, _id: 1 }, name: 'by_rotation_expire', sparse: true },
@@ -66,6 +67,9 @@ const MIGRATIONS: readonly ((db: MongoDatabase) => Promise<unknown>)[] = [
   },
   async ({ giteaTokens, n8nApiKeys }) => {
     for (const collection of [giteaTokens, n8nApiKeys]) await collection.createIndexes([...REMOTE_KEYS]);
+  },
+  async ({ keys }) => {
+    await keys.createIndexes([...INDEXES.keys]);
   },
 ];
 

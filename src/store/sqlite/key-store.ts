@@ -15,7 +15,7 @@ import type {
 import type { Page, Paged } from '../../keys/ports/page.ts';
 import type { RotationEffects } from '../../keys/rotation.ts';
 import { revisionNotReached } from '../errors.ts';
-import { pagedBy } from '../paging.ts';
+import { LAST_CHARACTER, pagedBy } from '../paging.ts';
 import type { Committer } from './committer.ts';
 import type { PointRead, SqliteDatabase } from './database.ts';
 import type { DeferredTable } from './deferred-rows.ts';
@@ -38,6 +38,9 @@ const WITH_LAST_USE = `SELECT k.*, u.value AS last_use_time
   FROM api_keys k LEFT JOIN api_key_last_uses u ON u.key = k.id`;
 const LIVE =
   'revoke_time IS NULL AND disabled = 0 AND expired = 0 AND (expire_time IS NULL OR expire_time > ?)';
+
+const EXPIRED =
+  'revoke_time IS NULL AND disabled = 0 AND (expired = 1 OR expire_time IS NOT NULL AND expire_time <= ?)';
 
 const DUE_COLUMNS: Readonly<Record<DueTime, string>> = {
   ROTATION_GRACE: 'rotation_expire_time',
@@ -122,7 +125,11 @@ export class SqliteKeyStore implements KeyStore {
     };
     if (filter.ownerId !== undefined) add('owner_id = ?', filter.ownerId);
     if (filter.type !== undefined) add('key_type = ?', filter.type);
-    if (filter.activeAt !== undefined) add(LIVE, filter.activeAt);
+    if (filter.status !== undefined) addStatus(filter.status, add);
+    if (filter.prefix !== undefined) {
+      const range = [filter.prefix, filter.prefix + LAST_CHARACTER];
+      add('(id >= ? AND id < ? OR name >= ? AND name < ?)', ...range, ...range);
+    }
     if (page.after !== undefined) add('(create_time, id) > (?, ?)', ...page.after);
     const rows = await this.#database.query(
       `${WITH_LAST_USE} ${where.length > 0 ? `WHERE ${where.join(' AND ')}` : ''}
@@ -271,6 +278,16 @@ export class SqliteKeyStore implements KeyStore {
       return this.#reader.read(columns, this.#lastUses.recall(String(row.id)) ?? written);
     });
   }
+}
+
+function addStatus(
+  { is, at }: NonNullable<KeyFilter['status']>,
+  add: (sql: string, ...values: Value[]) => void,
+) {
+  if (is === 'ACTIVE') add(LIVE, at);
+  else if (is === 'EXPIRED') add(EXPIRED, at);
+  else if (is === 'REVOKED') add('revoke_time IS NOT NULL');
+  else add('revoke_time IS NULL AND disabled = 1');
 }
 
 function secretRows(key: Key): Statement[] {

@@ -216,4 +216,7 @@ export const MIGRATIONS: readonly string[] = [
   DROP INDEX api_key_limits_by_expire;
   CREATE INDEX api_key_limits_by_expire ON api_key_limits (expire_time) WHERE key < 'quota:';
   `,
+  `
+  CREATE INDEX api_keys_by_name ON api_keys (name);
+  `,
 ];

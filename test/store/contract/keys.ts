@@ -1,5 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { IpAllowlist } from '../../../src/keys/ip.ts';
+import type { KeyStatus } from '../../../src/keys/key.ts';
+import type { KeyFilter } from '../../../src/keys/ports/key-store.ts';
 import { hashSecret } from '../../../src/keys/secret.ts';
 import type { Store } from '../../../src/store/store.ts';
 import { TestClock } from '../../support/clock.ts';
@@ -185,7 +187,7 @@ export function keyStoreContract(adapter: Adapter): void {
       );
     });
 
-    it('filters by type and by being active now, and counts the same way', async () => {
+    it('filters by type and status at a time, and counts the same way', async () => {
       const now = 50_000;
       const made = [
         keyWith({ type: 'USER' }),
@@ -196,15 +198,32 @@ export function keyStoreContract(adapter: Adapter): void {
         keyWith({ type: 'SYSTEM', expired: true }),
       ].map(({ key }) => key);
       for (const key of made) await store.keys.insert(key, entryWith());
-      const active = await allPages((page) => store.keys.list({ activeAt: now }, page));
-      expect(active.map(({ id }) => id).sort()).toEqual([made[0]?.id, made[4]?.id].sort());
-      expect(await allPages((page) => store.keys.list({ type: 'USER', activeAt: now }, page))).toHaveLength(
-        1,
-      );
+      const listed = async (filter: KeyFilter) =>
+        (await allPages((page) => store.keys.list(filter, page))).map(({ id }) => id).sort();
+      const ids = (...places: number[]) => places.map((place) => made[place]?.id).sort();
+      const status = (is: KeyStatus) => ({ status: { is, at: now } });
+      expect(await listed(status('ACTIVE'))).toEqual(ids(0, 4));
+      expect(await listed(status('EXPIRED'))).toEqual(ids(3, 5));
+      expect(await listed(status('DISABLED'))).toEqual(ids(2));
+      expect(await listed(status('REVOKED'))).toEqual(ids(1));
+      expect(await listed({ type: 'USER', ...status('ACTIVE') })).toEqual(ids(0));
       expect(await store.keys.count(now)).toEqual({
         byStatus: { ACTIVE: 2, DISABLED: 1, EXPIRED: 2, REVOKED: 1 },
         byType: { SYSTEM: 4, USER: 2, SERVICE: 0, INTEGRATION: 0, EMERGENCY: 0 },
       });
+    });
+
+    it('finds keys by how their name or id begins, and takes nothing in the text for a pattern', async () => {
+      const names = ['ci', 'ci-2', 'CI', 'c', 'xci', 'c%', 'c_', 'ci\u{1f600}', 'ci\uffff'];
+      const made = names.map((name) => keyWith({ name }).key);
+      for (const key of made) await store.keys.insert(key, entryWith());
+      const found = async (prefix: string) =>
+        (await allPages((page) => store.keys.list({ prefix }, page))).map(({ name }) => name).sort();
+      expect(await found('ci')).toEqual(['ci', 'ci-2', 'ci\u{1f600}', 'ci\uffff'].sort());
+      expect(await found('c%')).toEqual(['c%']);
+      expect(await found('.*')).toEqual([]);
+      expect(await found(made[3]?.id.slice(0, -1) ?? '')).toEqual(['c']);
+      expect(await found('uid-apikey-')).toEqual([...names].sort());
     });
 
     it('raises last_use_time without making a new version', async () => {
