@@ -2,7 +2,7 @@
 import { writeSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import packageJson from '../package.json' with { type: 'json' };
-import { apiKeyCommand } from './cli/api-key.ts';
+import { apiKeyCommand } from './cli/api-key/group.ts';
 import { auditCommand } from './cli/audit.ts';
 import { CliError, EXIT } from './cli/client.ts';
 import { completionCommand } from './cli/completion.ts';

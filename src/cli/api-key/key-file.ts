@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { fromJson, type JsonObject, type JsonValue } from '@bufbuild/protobuf';
 import { type CsvError, parse } from 'csv-parse/sync';
-import { type ImportedKey, ImportedKeySchema } from '../../gen/apikey/v1/admin_pb.ts';
-import { KeyTypeSchema } from '../../gen/apikey/v1/key_pb.ts';
-import { CliError, EXIT } from './client.ts';
-import { isoTime, pair, rateLimit, seconds, word } from './values.ts';
+import { type ImportedKey, ImportedKeySchema } from '../../../gen/apikey/v1/admin_pb.ts';
+import { KeyTypeSchema } from '../../../gen/apikey/v1/key_pb.ts';
+import { CliError, EXIT } from '../client.ts';
+import { isoTime, pair, rateLimit, seconds, word } from '../values.ts';
 
 /** A key of a file, with the line that it begins in. */
 export interface FileKey {

@@ -1,45 +1,44 @@
-import type { Command } from 'commander';
-import { CompleteRotationResponseSchema, RotateKeyResponseSchema } from '../../gen/apikey/v1/admin_pb.ts';
-import { RotationMode } from '../../gen/apikey/v1/key_pb.ts';
-import { CliError, type Clients, type ConnectionOptions, EXIT } from './client.ts';
-import { json, type Print, time } from './output.ts';
-import { seconds } from './values.ts';
+import { CompleteRotationResponseSchema, RotateKeyResponseSchema } from '../../../gen/apikey/v1/admin_pb.ts';
+import { RotationMode } from '../../../gen/apikey/v1/key_pb.ts';
+import { CliError, type Clients, type ConnectionOptions, EXIT } from '../client.ts';
+import { json, type Print, time } from '../output.ts';
+import { seconds } from '../values.ts';
+import { addVerb, type VerbContext } from './verb.ts';
 
-/** What the runbooks use. A secret that is known to be in wrong hands asks for `--force --grace 0s`. */
+/** The rotations of the runbooks. A secret known to be in wrong hands calls for `--force --grace 0s` instead. */
 const PRESETS: Readonly<Record<string, { force: boolean; graceSeconds: number }>> = {
   planned: { force: false, graceSeconds: 24 * 3_600 },
   emergency: { force: true, graceSeconds: 3_600 },
   gradual: { force: false, graceSeconds: 7 * 86_400 },
 };
 
-export interface RotateOptions extends ConnectionOptions {
+interface RotateOptions extends ConnectionOptions {
   readonly grace?: number;
   readonly force?: boolean;
   readonly preset?: string;
   readonly complete?: boolean;
 }
 
-export function describeRotate(command: Command): Command {
-  return command
-    .description('replace its secret; the old one works on for the grace, the new one is printed once')
+/** `api-key rotate` */
+export function addRotate(context: VerbContext): void {
+  addVerb(context, 'rotate <id>')
+    .description('replace the secret; the old one still works during the grace, the new one is printed once')
     .option(
       '--grace <length>',
-      'how long the old secret works on, e.g. 24h; by default as its type says',
+      'how long the old secret still works, e.g. 24h; the default depends on the type',
       seconds,
     )
-    .option('--force', 'also during a rotation: ends every secret but the present one at once')
+    .option('--force', 'also during a rotation: every secret but the current one ends at once')
     .option('--preset <name>', 'planned (24h), emergency (forced, 1h) or gradual (7d)')
-    .option('--complete', 'end the rotation it is in: the old secret ends at once')
+    .option('--complete', 'complete the rotation under way: the old secret ends at once')
     .option('--quiet', 'print the new secret only')
-    .addHelpText('after', '\nExample: apikeyd api-key rotate uid-apikey-0123456789abcdef --preset planned');
+    .addHelpText('after', '\nExample: apikeyd api-key rotate uid-apikey-0123456789abcdef --preset planned')
+    .action(
+      context.run((clients, options: RotateOptions, id) => rotate(clients, options, id, context.print)),
+    );
 }
 
-export async function rotate(
-  { admin }: Clients,
-  options: RotateOptions,
-  id: string,
-  print: Print,
-): Promise<number> {
+async function rotate({ admin }: Clients, options: RotateOptions, id: string, print: Print): Promise<number> {
   if (options.complete === true) {
     const answer = await admin.completeRotation({ id });
     print(

@@ -1,0 +1,94 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { timestampMs } from '@bufbuild/protobuf/wkt';
+import { ConnectError } from '@connectrpc/connect';
+import type { ImportedKey } from '../../../gen/apikey/v1/admin_pb.ts';
+import { ErrorInfoSchema, ResourceInfoSchema } from '../../../gen/google/rpc/error_details_pb.ts';
+import { type Clients, EXIT } from '../client.ts';
+import { type Print, Progress } from '../output.ts';
+import { type KeyFile, readKeyFile } from './key-file.ts';
+import {
+  checkAll,
+  chunksOf,
+  each,
+  type FileOptions,
+  interrupted,
+  withOwner,
+  withRetries,
+} from './many-keys.ts';
+
+const CREATES_AT_ONCE = 32;
+
+/** `api-key create --from`: one key a line. A repetition of the same file makes none twice. */
+export async function createFromFile(
+  clients: Clients,
+  options: FileOptions,
+  path: string,
+  print: Print,
+): Promise<number> {
+  const file = forNewKeys(withOwner(readKeyFile(path), options.owner));
+  // What CreateKey would refuse, ImportKeys names without making anything; a hash of nothing stands for the secret.
+  const standIns = file.keys.map(({ line, key }) => ({
+    line,
+    key: { ...key, keyHash: randomBytes(32).toString('hex') },
+  }));
+  await checkAll(clients, file, chunksOf(standIns), 'nothing was created');
+  const mark = createHash('sha256').update(JSON.stringify(file.keys, plain)).digest('hex');
+  const progress = new Progress('creating', file.keys.length);
+  const made: string[] = [];
+  let printed = 0;
+  let done = 0;
+  if (!options.json && !options.quiet) print('line,name,id,secret');
+  try {
+    await each(file.keys, CREATES_AT_ONCE, async ({ line, key }, i) => {
+      const { id, secret } = await createOne(clients, key, `bulk:${mark}:${line}`);
+      const row = { line, name: key.name, id, secret };
+      if (options.json) made[i] = JSON.stringify(row);
+      else made[i] = options.quiet ? secret : [line, cell(key.name), id, secret].join(',');
+      // In the order of the file, and each as soon as can be: a secret that is lost on the way cannot be had again.
+      for (let next = made[printed]; next !== undefined; next = made[++printed]) print(next);
+      progress.at(++done);
+    });
+  } catch (error) {
+    progress.end();
+    for (const row of made.slice(printed).filter(Boolean)) print(row);
+    throw interrupted(error, `${done} of ${file.keys.length} keys are made`);
+  }
+  progress.end();
+  return EXIT.ok;
+}
+
+async function createOne({ admin }: Clients, key: ImportedKey, requestId: string) {
+  const { $typeName: _name, $unknown: _unknown, keyHash: _hash, expireTime, ...fields } = key;
+  const expiry =
+    expireTime === undefined ? {} : { expiry: { case: 'expireTime', value: expireTime } as const };
+  try {
+    const answer = await withRetries(() => admin.createKey({ ...fields, ...expiry, requestId }));
+    return { id: answer.key?.id ?? '', secret: answer.secret };
+  } catch (error) {
+    const failure = ConnectError.from(error);
+    if (failure.findDetails(ErrorInfoSchema)[0]?.reason !== 'REQUEST_ID_USED') throw error;
+    // Made by an earlier run of this file: its secret was shown then.
+    return { id: failure.findDetails(ResourceInfoSchema)[0]?.resourceName ?? '', secret: '' };
+  }
+}
+
+/** Adds the problems of lines that are right for a key to import and wrong for a new one. */
+function forNewKeys({ keys, problems }: KeyFile): KeyFile {
+  const found = keys.flatMap(({ line, key: { keyHash, expireTime } }) => [
+    ...(keyHash === '' ? [] : [`${line}: hash: a new key has none; "api-key import" takes keys over by it`]),
+    ...(expireTime === undefined || timestampMs(expireTime) > Date.now()
+      ? []
+      : [`${line}: expires: in the past`]),
+  ]);
+  return { keys, problems: [...problems, ...found] };
+}
+
+/** A cell of CSV. */
+function cell(text: string): string {
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/** 64-bit numbers are no JSON. */
+function plain(_name: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? String(value) : value;
+}

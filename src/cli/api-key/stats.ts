@@ -1,0 +1,29 @@
+import { GetStatsResponseSchema } from '../../../gen/apikey/v1/admin_pb.ts';
+import { type Clients, type ConnectionOptions, EXIT } from '../client.ts';
+import { json, type Print, table } from '../output.ts';
+import { addVerb, type VerbContext } from './verb.ts';
+
+/** `api-key stats` */
+export function addStats(context: VerbContext): void {
+  addVerb(context, 'stats')
+    .description('count keys, events and lockouts')
+    .action(context.run((clients, options: ConnectionOptions) => stats(clients, options, context.print)));
+}
+
+async function stats({ admin }: Clients, options: ConnectionOptions, print: Print): Promise<number> {
+  const answer = await admin.getStats({});
+  if (options.json) {
+    print(json(GetStatsResponseSchema, answer));
+    return EXIT.ok;
+  }
+  const rows = [
+    ...Object.entries(answer.keysByStatus).map(([name, n]) => [`keys ${name}`, String(n)]),
+    ...Object.entries(answer.keysByType).map(([name, n]) => [`keys of type ${name}`, String(n)]),
+    ...Object.entries(answer.eventsByOutcome).map(([name, n]) => [`events ${name}, 24 h`, String(n)]),
+    ['events in the log', String(answer.auditEvents)],
+    ['addresses locked out', String(answer.lockouts)],
+    ['revision', String(answer.revision)],
+  ];
+  print(table(['WHAT', 'COUNT'], rows));
+  return EXIT.ok;
+}
