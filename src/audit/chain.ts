@@ -1,74 +1,9 @@
 import { createHmac, hash } from 'node:crypto';
-import type { AuditEntry, AuditRecord } from '../keys/ports/audit.ts';
+import type { AuditRecord } from '../keys/ports/audit.ts';
+import { eventText } from './fields.ts';
 
 /** What the first event of a chain follows. */
 export const GENESIS = '0'.repeat(64);
-
-/**
- * The canonical form of an event: its values but the time, in a fixed order, as a JSON array. It is what is hashed, and
- * what the embedded store keeps.
- */
-export function eventText(e: AuditEntry): string {
-  return JSON.stringify([
-    e.method,
-    e.outcome,
-    e.reason,
-    e.keyId,
-    e.callerKeyId,
-    e.keyFingerprint,
-    e.requiredScope,
-    e.clientIp,
-    e.clientIpIsPeer ? 1 : 0,
-    e.userAgent,
-    e.secretSlot,
-    e.cost,
-    e.dryRun ? 1 : 0,
-    e.latencyMicros,
-    e.requestId,
-    e.refusedCalls,
-  ]);
-}
-
-/** What an event says of itself besides: the time is milliseconds since 1970. */
-export function parseEvent(time: number, text: string): AuditEntry {
-  const [
-    method,
-    outcome,
-    reason,
-    keyId,
-    callerKeyId,
-    keyFingerprint,
-    requiredScope,
-    clientIp,
-    clientIpIsPeer,
-    userAgent,
-    secretSlot,
-    cost,
-    dryRun,
-    latencyMicros,
-    requestId,
-    refusedCalls,
-  ] = JSON.parse(text);
-  return {
-    time,
-    method,
-    outcome,
-    reason,
-    keyId,
-    callerKeyId,
-    keyFingerprint,
-    requiredScope,
-    clientIp,
-    clientIpIsPeer: clientIpIsPeer === 1,
-    userAgent,
-    secretSlot,
-    cost,
-    dryRun: dryRun === 1,
-    latencyMicros,
-    requestId,
-    refusedCalls,
-  };
-}
 
 /** Where an event stands. */
 export interface Link {

@@ -1,4 +1,5 @@
 import type { AuditEntry } from '../keys/ports/audit.ts';
+import { entryFrom } from './fields.ts';
 
 /** An entry with the id under which the log keeps it, whoever writes it and however often. */
 export interface AuditEvent {
@@ -26,22 +27,6 @@ export class EventFactory {
 type OwnFacts = Pick<AuditEntry, 'time' | 'outcome' | 'reason'> & Partial<AuditEntry>;
 
 /** An event of the server itself, about no call. */
-export function ownEntry(facts: OwnFacts): AuditEntry {
-  return {
-    method: '',
-    keyId: '',
-    callerKeyId: '',
-    keyFingerprint: '',
-    requiredScope: '',
-    clientIp: '',
-    clientIpIsPeer: false,
-    userAgent: '',
-    secretSlot: '',
-    cost: 0,
-    dryRun: false,
-    latencyMicros: 0,
-    requestId: '',
-    refusedCalls: 0,
-    ...facts,
-  };
+export function ownEntry({ time, ...facts }: OwnFacts): AuditEntry {
+  return entryFrom(time, ({ name }) => facts[name]);
 }

@@ -2,6 +2,7 @@ import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { ApiKeyAdmin, ListAuditEventsRequest, ListKeysRequest } from '../../gen/apikey/v1/admin_pb.ts';
 import type { AuditChainHead } from '../../gen/apikey/v1/audit_pb.ts';
 import type { Key as KeyMessage } from '../../gen/apikey/v1/key_pb.ts';
+import { AUDIT_FIELDS, columnOf } from '../audit/fields.ts';
 import type { AuditVerifier } from '../audit/verify.ts';
 import { ApiError, type Violations } from '../keys/errors.ts';
 import type { ImportKeys } from '../keys/import-keys.ts';
@@ -268,22 +269,18 @@ function statusFilterOf(found: Violations, { status, activeOnly }: ListKeysReque
 }
 
 function auditFilterOf(found: Violations, request: ListAuditEventsRequest): AuditFilter {
-  const secretSlot = secretSlotOf(found, 'secret_slot', request.secretSlot);
+  const readers: Partial<Record<keyof AuditFilter, () => string | undefined>> = {
+    clientIp: () => fields.clientIp(found, 'client_ip', request.clientIp),
+    secretSlot: () => secretSlotOf(found, 'secret_slot', request.secretSlot),
+  };
+  const asked = AUDIT_FIELDS.filter((field) => 'filter' in field).map(({ name }) => {
+    const read = readers[name] ?? (() => fields.optionalText(found, columnOf(name), String(request[name])));
+    return [name, read() || undefined];
+  });
   const startTime = timeOf(found, 'start_time', request.startTime);
   const endTime = timeOf(found, 'end_time', request.endTime);
-  const clientIp = fields.clientIp(found, 'client_ip', request.clientIp);
-  const text = (name: string, field: string, value: string) =>
-    fields.optionalText(found, field, value) === '' ? {} : { [name]: value };
-  return {
-    ...text('keyId', 'key_id', request.keyId),
-    ...text('callerKeyId', 'caller_key_id', request.callerKeyId),
-    ...text('method', 'method', request.method),
-    ...text('outcome', 'outcome', request.outcome),
-    ...(clientIp === undefined ? {} : { clientIp }),
-    ...(secretSlot === undefined ? {} : { secretSlot }),
-    ...(startTime === undefined ? {} : { startTime }),
-    ...(endTime === undefined ? {} : { endTime }),
-  };
+  const all = [...asked, ['startTime', startTime], ['endTime', endTime]];
+  return Object.fromEntries(all.filter(([, value]) => value !== undefined));
 }
 
 const MAX_EXPECTED_HEADS = 1_000;

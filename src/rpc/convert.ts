@@ -6,9 +6,10 @@ import type { AuditEventSchema } from '../../gen/apikey/v1/audit_pb.ts';
 import type { ValidateKeyRequest, ValidateKeyResponseSchema } from '../../gen/apikey/v1/auth_pb.ts';
 import { type KeySchema, RevokeReason, SecretSlot } from '../../gen/apikey/v1/key_pb.ts';
 import type { AlertSchema, AnomalySchema } from '../../gen/apikey/v1/watch_pb.ts';
+import { AUDIT_FIELDS, type FieldKind } from '../audit/fields.ts';
 import type { Defect } from '../audit/verify.ts';
 import type { Violations } from '../keys/errors.ts';
-import type { Key, RateLimit } from '../keys/key.ts';
+import type { Key, RateLimit, SecretSlot as SlotName } from '../keys/key.ts';
 import { statusOf } from '../keys/key.ts';
 import * as fields from '../keys/key-fields.ts';
 import type { Alert, Anomaly } from '../keys/notices.ts';
@@ -237,32 +238,28 @@ export function toDefectMessage({ kind, processId, sequence, eventId }: Defect) 
   return { kind: DEFECTS[kind], processId, sequence: BigInt(sequence), eventId };
 }
 
+/** How each kind of field stands in a message, under a name of its own where it has one. */
+const TO_MESSAGE: Record<FieldKind, (name: string, value: never) => readonly [string, unknown]> = {
+  text: (name, value) => [name, value],
+  flag: (name, value) => [name, value],
+  number: (name, value: number) => [name, BigInt(value)],
+  slot: (name, value: SlotName | '') => [name, value === '' ? SecretSlot.UNSPECIFIED : SLOTS[value]],
+  micros: (name, value: number) => [
+    name.replace('Micros', ''),
+    { seconds: BigInt(Math.floor(value / 1e6)), nanos: (value % 1e6) * 1000 },
+  ],
+};
+
 export function toEventMessage(event: AuditRecord): MessageInitShape<typeof AuditEventSchema> {
+  const fields = AUDIT_FIELDS.map(({ name, kind }) => TO_MESSAGE[kind](name, event[name] as never));
+  const { id, processId, servedBy, hash } = event;
   return {
-    id: event.id,
+    ...Object.fromEntries(fields),
+    id,
     time: timestampFromMs(event.time),
-    method: event.method,
-    outcome: event.outcome,
-    reason: event.reason,
-    keyId: event.keyId,
-    callerKeyId: event.callerKeyId,
-    keyFingerprint: event.keyFingerprint,
-    requiredScope: event.requiredScope,
-    clientIp: event.clientIp,
-    clientIpIsPeer: event.clientIpIsPeer,
-    userAgent: event.userAgent,
-    secretSlot: event.secretSlot === '' ? SecretSlot.UNSPECIFIED : SLOTS[event.secretSlot],
-    cost: BigInt(event.cost),
-    dryRun: event.dryRun,
-    latency: {
-      seconds: BigInt(Math.floor(event.latencyMicros / 1e6)),
-      nanos: (event.latencyMicros % 1e6) * 1000,
-    },
-    requestId: event.requestId,
-    processId: event.processId,
+    processId,
     sequence: BigInt(event.sequence),
-    servedBy: event.servedBy,
-    refusedCalls: BigInt(event.refusedCalls),
-    hash: event.hash,
+    servedBy,
+    hash,
   };
 }

@@ -2,8 +2,9 @@
 import { randomBytes } from 'node:crypto';
 import { MongoClient } from 'mongodb';
 import { afterAll, describe, expect, inject, it, vi } from 'vitest';
-import { Chain, eventText } from '../../src/audit/chain.ts';
+import { Chain } from '../../src/audit/chain.ts';
 import { EventFactory } from '../../src/audit/event.ts';
+import { eventText } from '../../src/audit/fields.ts';
 import { Lease } from '../../src/store/lease.ts';
 import { MongoAuditLog } from '../../src/store/mongo/audit-log.ts';
 import { MongoDatabase } from '../../src/store/mongo/database.ts';

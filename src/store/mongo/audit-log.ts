@@ -1,6 +1,7 @@
 import { type Filter, MongoBulkWriteError } from 'mongodb';
-import { type Chain, eventText, GENESIS } from '../../audit/chain.ts';
+import { type Chain, GENESIS } from '../../audit/chain.ts';
 import type { AuditEvent, EventFactory } from '../../audit/event.ts';
+import { columnOf, equalities, eventText } from '../../audit/fields.ts';
 import { GapReporter } from '../../audit/gap-reporter.ts';
 import { GroupCommit } from '../../audit/group-commit.ts';
 import type {
@@ -72,13 +73,9 @@ export class MongoAuditLog implements AuditLog {
   }
 
   async list(filter: AuditFilter, page: Page): Promise<Paged<AuditRecord>> {
-    const where: Filter<AuditDoc>[] = [];
-    if (filter.keyId !== undefined) where.push({ key_id: filter.keyId });
-    if (filter.callerKeyId !== undefined) where.push({ caller_key_id: filter.callerKeyId });
-    if (filter.method !== undefined) where.push({ method: filter.method });
-    if (filter.outcome !== undefined) where.push({ outcome: filter.outcome });
-    if (filter.clientIp !== undefined) where.push({ client_ip: filter.clientIp });
-    if (filter.secretSlot !== undefined) where.push({ secret_slot: filter.secretSlot });
+    const where: Filter<AuditDoc>[] = equalities(filter).map(({ name, value }) => ({
+      [columnOf(name)]: value,
+    }));
     if (filter.startTime !== undefined) where.push({ time: { $gte: new Date(filter.startTime) } });
     if (filter.endTime !== undefined) where.push({ time: { $lt: new Date(filter.endTime) } });
     if (page.after !== undefined) where.push(before(page.after));

@@ -1,31 +1,29 @@
 import type { AuditEvent } from '../../audit/event.ts';
+import {
+  AUDIT_FIELDS,
+  type AuditField,
+  type Column,
+  columnOf,
+  defaultOf,
+  entryFrom,
+} from '../../audit/fields.ts';
 import { IpAllowlist } from '../../keys/ip.ts';
 import type { Key, RateLimit } from '../../keys/key.ts';
 import type { AuditEntry, AuditRecord } from '../../keys/ports/audit.ts';
 import { type RotationEffects, rotationDueTime } from '../../keys/rotation.ts';
 import { wrongToken } from '../paging.ts';
 
-export interface EventDoc {
-  id: string;
-  served_by: string;
-  time: Date;
-  method: string;
-  outcome: string;
-  reason?: string;
-  key_id?: string;
-  caller_key_id?: string;
-  key_fingerprint?: string;
-  required_scope?: string;
-  client_ip?: string;
-  client_ip_is_peer?: boolean;
-  user_agent?: string;
-  secret_slot?: string;
-  cost: number;
-  dry_run?: boolean;
-  latency_micros: number;
-  request_id?: string;
-  refused_calls?: number;
-}
+const DOC_FIELDS = AUDIT_FIELDS.map((field: AuditField) => ({
+  name: field.name,
+  column: columnOf(field.name),
+  always: field.always === true,
+  byDefault: defaultOf(field),
+}));
+
+/** Fields of AUDIT_FIELDS; those with their default are left out but for a few. */
+type FieldDoc = { -readonly [F in Exclude<keyof AuditEntry, 'time'> as Column<F>]?: AuditEntry[F] };
+
+export type EventDoc = FieldDoc & { id: string; served_by: string; time: Date };
 
 export type AuditDoc = Omit<EventDoc, 'id'> & {
   _id: string;
@@ -261,28 +259,12 @@ export function afterTime(field: string, [time, id]: readonly (string | number)[
 
 /** An event as it lies in a key document or in the log; empty values are left out. */
 export function toEventDoc({ id, entry, servedBy }: AuditEvent): EventDoc {
-  const doc: EventDoc = {
-    id,
-    served_by: servedBy,
-    time: new Date(entry.time),
-    method: entry.method,
-    outcome: entry.outcome,
-    cost: entry.cost,
-    latency_micros: entry.latencyMicros,
-  };
-  if (entry.reason !== '') doc.reason = entry.reason;
-  if (entry.keyId !== '') doc.key_id = entry.keyId;
-  if (entry.callerKeyId !== '') doc.caller_key_id = entry.callerKeyId;
-  if (entry.keyFingerprint !== '') doc.key_fingerprint = entry.keyFingerprint;
-  if (entry.requiredScope !== '') doc.required_scope = entry.requiredScope;
-  if (entry.clientIp !== '') doc.client_ip = entry.clientIp;
-  if (entry.clientIpIsPeer) doc.client_ip_is_peer = true;
-  if (entry.userAgent !== '') doc.user_agent = entry.userAgent;
-  if (entry.secretSlot !== '') doc.secret_slot = entry.secretSlot;
-  if (entry.dryRun) doc.dry_run = true;
-  if (entry.requestId !== '') doc.request_id = entry.requestId;
-  if (entry.refusedCalls > 0) doc.refused_calls = entry.refusedCalls;
-  return doc;
+  const doc: Record<string, unknown> = { id, served_by: servedBy, time: new Date(entry.time) };
+  for (const { name, column, always, byDefault } of DOC_FIELDS) {
+    const value = entry[name];
+    if (always || value !== byDefault) doc[column] = value;
+  }
+  return doc as EventDoc;
 }
 
 /** An event on its way, with what else its change must leave. */
@@ -311,25 +293,7 @@ export function toEvent(doc: EventDoc): AuditEvent {
 }
 
 function toEntry(doc: Omit<EventDoc, 'id'>): AuditEntry {
-  return {
-    time: doc.time.getTime(),
-    method: doc.method,
-    outcome: doc.outcome,
-    reason: doc.reason ?? '',
-    keyId: doc.key_id ?? '',
-    callerKeyId: doc.caller_key_id ?? '',
-    keyFingerprint: doc.key_fingerprint ?? '',
-    requiredScope: doc.required_scope ?? '',
-    clientIp: doc.client_ip ?? '',
-    clientIpIsPeer: doc.client_ip_is_peer ?? false,
-    userAgent: doc.user_agent ?? '',
-    secretSlot: (doc.secret_slot ?? '') as AuditEntry['secretSlot'],
-    cost: doc.cost,
-    dryRun: doc.dry_run ?? false,
-    latencyMicros: doc.latency_micros,
-    requestId: doc.request_id ?? '',
-    refusedCalls: doc.refused_calls ?? 0,
-  };
+  return entryFrom(doc.time.getTime(), ({ name }) => doc[columnOf(name)]);
 }
 
 export function toRecord(doc: AuditDoc): AuditRecord {

@@ -1,5 +1,5 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
-import { parseEvent } from '../../audit/chain.ts';
+import { placeOf, valuesOf } from '../../audit/fields.ts';
 
 /** Events that are gathered before they are written to the look-up tables. */
 const CHUNK = 16_384;
@@ -7,6 +7,8 @@ const CHUNK = 16_384;
 const SLICE = 512;
 const GROUP = 32;
 const SORTED_AT_ONCE = 256;
+const KEY_ID = placeOf('keyId');
+const CLIENT_IP = placeOf('clientIp');
 
 /** time and row in turn, by what is looked up. */
 type Rows = Map<string, number[]>;
@@ -37,8 +39,8 @@ export class AuditIndexWriter {
 
   /** Of an event that was written just now. */
   add(row: number, time: number, event: string): void {
-    const { keyId, clientIp } = parseEvent(time, event);
-    this.#gather(row, time, keyId, clientIp);
+    const values = valuesOf(event);
+    this.#gather(row, time, String(values[KEY_ID]), String(values[CLIENT_IP]));
     this.#added++;
   }
 

@@ -1,3 +1,4 @@
+import { columnOf, equalities } from '../../audit/fields.ts';
 import { GapReporter } from '../../audit/gap-reporter.ts';
 import type {
   AuditEntry,
@@ -141,12 +142,7 @@ function newest(from: string, by: string, first: string, filter: AuditFilter, { 
     where.push(sql);
     params.push(value);
   };
-  add('log.key_id = ?', filter.keyId);
-  add('log.caller_key_id = ?', filter.callerKeyId);
-  add('log.method = ?', filter.method);
-  add('log.outcome = ?', filter.outcome);
-  add('log.client_ip = ?', filter.clientIp);
-  add('log.secret_slot = ?', filter.secretSlot);
+  for (const { name, value } of equalities(filter)) add(`log.${columnOf(name)} = ?`, value);
   add(`${by}.time >= ?`, filter.startTime);
   add(`${by}.time < ?`, filter.endTime);
   if (after !== undefined) {

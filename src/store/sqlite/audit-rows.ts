@@ -1,4 +1,5 @@
-import { parseEvent } from '../../audit/chain.ts';
+import type { DatabaseSync } from 'node:sqlite';
+import { AUDIT_FIELDS, columnOf, parseEvent, placeOf } from '../../audit/fields.ts';
 import type { AuditRecord } from '../../keys/ports/audit.ts';
 import type { Value } from './thread-messages.ts';
 
@@ -21,4 +22,17 @@ export function toRecord({ process_id, sequence, hash, time, event }: Record<str
     hash: String(hash),
     ...parseEvent(Number(time), String(event)),
   };
+}
+
+/** A column for each field that can be asked for: those that came after the schema are added here. */
+export function addFilterColumns(db: DatabaseSync): void {
+  const columns = db.prepare("SELECT name FROM pragma_table_xinfo('api_key_audit_log')").all();
+  const there = new Set(columns.map(({ name }) => name));
+  for (const field of AUDIT_FIELDS) {
+    const column = columnOf(field.name);
+    if (!('filter' in field) || there.has(column)) continue;
+    db.exec(
+      `ALTER TABLE api_key_audit_log ADD COLUMN ${column} TEXT AS (event ->> ${placeOf(field.name)}) VIRTUAL`,
+    );
+  }
 }

@@ -1,4 +1,4 @@
-import { eventText } from '../../audit/chain.ts';
+import { eventText } from '../../audit/fields.ts';
 import { GroupCommit } from '../../audit/group-commit.ts';
 import type { AuditEntry } from '../../keys/ports/audit.ts';
 import type { Clock } from '../../keys/ports/clock.ts';

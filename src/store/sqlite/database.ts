@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { Worker } from 'node:worker_threads';
 import { StartError } from '../store.ts';
+import { addFilterColumns } from './audit-rows.ts';
 import { unavailable } from './errors.ts';
 import { MIGRATIONS } from './migrations.ts';
 import { rowIdFromHash } from './row-id.ts';
@@ -240,6 +241,7 @@ function migrate(path: string): void {
     for (const [i, sql] of MIGRATIONS.entries()) {
       if (i >= version) db.exec(`BEGIN IMMEDIATE; ${sql}; PRAGMA user_version = ${i + 1}; COMMIT`);
     }
+    addFilterColumns(db);
   } finally {
     db.close();
   }
