@@ -1,4 +1,4 @@
-/** THE table of settings: everything that can be set from outside, with its bounds. README's table is made from it. */
+/** THE table of settings: everything that can be set from outside, with its bounds. docs/reference/settings.md is made from it. */
 
 interface Row {
   readonly name: string;

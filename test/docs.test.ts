@@ -70,8 +70,11 @@ trap 'kill $(jobs -p) 2> /dev/null' EXIT
 `;
 
 const redisHere = async () => (await run('sh', ['-c', 'command -v redis-server'])).code === 0;
-const PAGES = ['README.md', ...readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`)].filter(
-  (page) => page.endsWith('.md') && stepsOf(readFileSync(join(ROOT, page), 'utf8')).length > 0,
+const DOCS = readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
+  .filter((name) => name.endsWith('.md'))
+  .map((name) => `docs/${name}`);
+const PAGES = ['README.md', ...DOCS].filter(
+  (page) => stepsOf(readFileSync(join(ROOT, page), 'utf8')).length > 0,
 );
 
 describe('the pages', () => {
@@ -159,11 +162,7 @@ describe('the pages', () => {
   });
 
   it('link to what is there', () => {
-    const missing = [
-      'README.md',
-      'examples/README.md',
-      ...readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`),
-    ].flatMap((page) =>
+    const missing = ['README.md', 'examples/README.md', ...DOCS].flatMap((page) =>
       [...readFileSync(join(ROOT, page), 'utf8').matchAll(/\]\((?!https?:)([^)#]+)/g)]
         .map(([, link = '']) => new URL(link, `file://${ROOT}${page}`).pathname)
         .filter((path) => !existsSync(path))

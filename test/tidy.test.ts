@@ -178,6 +178,35 @@ describe('the house', () => {
     expect(silent).toEqual([]);
   });
 
+  it('is described by the table in docs/design/house.md', () => {
+    const page = readFileSync(join(ROOT, 'docs/design/house.md'), 'utf8');
+    const described = [...page.matchAll(/^\| `([\w/]+)` \|.*\| ([^|]+) \|$/gm)].map(
+      ([, room, imports = '']) => [
+        room,
+        imports === 'every room'
+          ? imports
+          : [...imports.matchAll(/`([\w/]+)`/g)].map(([, name]) => name).sort(),
+      ],
+    );
+    const enforced = Object.entries(MAY_IMPORT).map(([room, { rooms }]) => [
+      room,
+      room === 'server' ? 'every room' : [...rooms].sort(),
+    ]);
+    expect(Object.fromEntries(described)).toEqual(Object.fromEntries(enforced));
+  });
+
+  it('lists in docs/design/extending.md every file that a new denial reason changes', () => {
+    const page = readFileSync(join(ROOT, 'docs/design/extending.md'), 'utf8');
+    const list = page.split('\n## A denial reason\n')[1]?.split('\n## ')[0] ?? '';
+    const listed = [...list.matchAll(/^\d+\. `([^`]+)`/gm)].map(([, path]) => path);
+    // A reason of its own word: what names it must name a new one, too.
+    const naming = [...sources, ...filesBelow('proto'), ...filesBelow('docs/reference')].filter(
+      (path) =>
+        !path.endsWith('.binpb') && readFileSync(join(ROOT, path), 'utf8').includes('INSUFFICIENT_SCOPE'),
+    );
+    expect(listed.sort()).toEqual(naming.sort());
+  });
+
   it('names no host but the public registry in the lock file', () => {
     const lock = readFileSync(join(ROOT, 'package-lock.json'), 'utf8');
     const hosts = new Set([...lock.matchAll(/"resolved": "https?:\/\/([^/]+)/g)].map(([, host]) => host));
