@@ -1,4 +1,4 @@
-/** Bounds of the transports, the same on both mounts. */
+/** Bounds of the transports, the same on both mounts and of HTTP/1.1 and HTTP/2. docs/design/limits.md says why. */
 export const LIMITS = {
   /** Larger messages are refused and audited. */
   messageBytes: 1 << 20,
@@ -10,8 +10,24 @@ export const LIMITS = {
   /** Calls that may be under way in all: more are refused at once, while the answers still come quickly. */
   callsUnderWay: 4096,
   connections: 10_000,
-  /** A connection that says nothing, not even a request line. */
+  /** Of one address, or one /64 of IPv6: five addresses at least are needed to fill the server. */
+  connectionsPerAddress: 2_000,
+  /** Requests of HTTP/1.1 that wait for the answer before them; hardly any client sends even two. */
+  pipelinedRequests: 32,
+  /** How often what is unfinished is looked at. */
+  tickMs: 1_000,
+  /** From the connection to the end of TLS's handshake. */
+  handshakeMs: 10_000,
+  /** To the first byte, and to the preface and settings of HTTP/2. */
   silentConnectionMs: 10_000,
+  /** From the first byte of a request's headers to their end. */
+  headersMs: 10_000,
+  /** From the end of the headers to the end of the message. */
+  messageMs: 20_000,
+  /** A peer that reads nothing of what waits for it. */
+  unreadAnswerMs: 30_000,
+  /** A connection of HTTP/1.1 between two requests. */
+  http1IdleMs: 60_000,
   keepaliveMs: 60_000,
   keepaliveTimeoutMs: 20_000,
 } as const;

@@ -1,14 +1,12 @@
-import {
-  createServer as createHttpServer,
-  type Server as Http1Server,
-  type RequestListener,
-} from 'node:http';
+import type { RequestListener } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import { LIMITS } from '../rpc/limits.ts';
+import { Http1 } from './http1.ts';
 import { Http2Connection } from './http2/connection.ts';
 import type { Receiver, ServerStream } from './http2/stream.ts';
 import { peerIpOf } from './peer.ts';
+import { Sockets } from './sockets.ts';
 import type { StreamThrottle } from './stream-throttle.ts';
 
 export interface TlsFiles {
@@ -29,27 +27,22 @@ const H2_PREFACE = Buffer.from('PRI ');
 /** HTTP/1.1 and HTTP/2 on one port, with or without TLS. */
 export class HttpServer {
   readonly #server: Server;
-  readonly #http1: Http1Server;
+  readonly #http1: Http1;
   readonly #handlers: HttpHandlers;
   readonly #throttle: StreamThrottle;
   readonly #connections = new Set<Http2Connection>();
-  readonly #sockets = new Set<Socket>();
-  #underWay = 0;
-  #idle: (() => void) | undefined;
+  readonly #sockets = new Sockets();
+  readonly #ticking: NodeJS.Timeout;
+  /** Milliseconds by its own ticks: an event loop that stands still makes nobody late. */
+  #now = 0;
 
   constructor(handlers: HttpHandlers, throttle: StreamThrottle, tls: TlsFiles | undefined) {
     this.#handlers = handlers;
     this.#throttle = throttle;
-    this.#http1 = createHttpServer({ maxHeaderSize: LIMITS.headerBytes }, (request, response) => {
-      this.#underWay++;
-      response.once('close', () => {
-        this.#underWay--;
-        if (this.#underWay === 0) this.#idle?.();
-      });
-      handlers.request(request, response);
-    });
+    this.#http1 = new Http1(handlers.request);
     this.#server = tls === undefined ? this.#cleartext() : this.#encrypted(tls);
     this.#server.maxConnections = LIMITS.connections;
+    this.#ticking = setInterval(() => this.#tick(), LIMITS.tickMs).unref();
   }
 
   listen(host: string, port: number): Promise<number> {
@@ -66,23 +59,33 @@ export class HttpServer {
   async drain(): Promise<void> {
     this.#server.close();
     for (const connection of this.#connections) connection.shutDownGracefully();
-    if (this.#underWay > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
+    await this.#http1.drained();
   }
 
   close(): void {
+    clearInterval(this.#ticking);
     this.#server.close();
+    this.#http1.close();
     for (const connection of this.#connections) connection.destroy();
-    for (const socket of this.#sockets) socket.destroy();
+    this.#sockets.close();
   }
 
-  /** Without TLS nothing is negotiated: the first bytes tell which protocol a client speaks. */
+  #tick(): void {
+    this.#now += LIMITS.tickMs;
+    this.#sockets.tick(this.#now);
+    for (const connection of this.#connections) connection.tick(this.#now);
+  }
+
   #cleartext(): Server {
     return createTcpServer({ noDelay: true }, (socket) => {
-      this.#track(socket);
+      this.#sockets.accept(socket);
+      const silent = setTimeout(() => socket.destroy(), LIMITS.silentConnectionMs);
+      socket.once('close', () => clearTimeout(silent));
       const decide = () => {
-        // Four bytes tell `PRI ` of HTTP/2 from every HTTP/1 method.
+        // The first four bytes tell: 'PRI ' begins no HTTP/1 method.
         const head: Buffer | null = socket.read(H2_PREFACE.length);
         if (head === null) return;
+        clearTimeout(silent);
         socket.off('readable', decide);
         socket.unshift(head);
         if (head.equals(H2_PREFACE)) this.#speakHttp2(socket);
@@ -95,42 +98,30 @@ export class HttpServer {
   #encrypted({ cert, key, clientCa }: TlsFiles): Server {
     const mutual =
       clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true };
-    const options = { cert, key, ...mutual, ALPNProtocols: ['h2', 'http/1.1'], noDelay: true };
+    const options = {
+      ...{ cert, key, ...mutual, ALPNProtocols: ['h2', 'http/1.1'] },
+      ...{ noDelay: true, handshakeTimeout: LIMITS.handshakeMs },
+    };
     const server = createTlsServer(options, (socket: TLSSocket) => {
       if (socket.alpnProtocol === 'h2') this.#speakHttp2(socket);
       else this.#speakHttp1(socket);
     });
-    server.on('connection', (socket: Socket) => this.#track(socket));
+    server.on('connection', (socket: Socket) => this.#sockets.accept(socket));
     return server;
   }
 
-  /** A socket that says nothing is let go of; one that breaks harms nobody. */
-  #track(socket: Socket): void {
-    this.#sockets.add(socket);
-    socket.once('close', () => this.#sockets.delete(socket));
-    socket.on('error', () => socket.destroy());
-    socket.setTimeout(LIMITS.silentConnectionMs, () => socket.destroy());
-  }
-
   #speakHttp1(socket: Socket): void {
-    socket.setTimeout(0);
-    socket.removeAllListeners('timeout');
-    this.#http1.emit('connection', socket);
+    this.#sockets.speaks(socket, this.#now);
+    this.#http1.speak(socket);
   }
 
   #speakHttp2(socket: Socket): void {
+    this.#sockets.speaks(socket, this.#now);
     const peerIp = peerIpOf(socket.remoteAddress);
-    const connection = new Http2Connection(socket, peerIp, LIMITS, this.#handlers.stream);
+    const connection = new Http2Connection(socket, peerIp, LIMITS, this.#handlers.stream, this.#now);
     this.#connections.add(connection);
     this.#throttle.add(connection);
-    socket.setTimeout(0);
-    const keepalive = setInterval(() => connection.keepAlive(LIMITS.keepaliveTimeoutMs), LIMITS.keepaliveMs);
-    const settle = setTimeout(() => {
-      if (!connection.receivedSettings) connection.destroy();
-    }, LIMITS.silentConnectionMs);
     socket.once('close', () => {
-      clearTimeout(settle);
-      clearInterval(keepalive);
       this.#connections.delete(connection);
       this.#throttle.delete(connection);
     });

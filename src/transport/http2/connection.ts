@@ -22,6 +22,15 @@ import { type Answer, type Receiver, ServerStream, type StreamConnection } from 
 export interface ConnectionLimits {
   readonly streamsPerConnection: number;
   readonly headerBytes: number;
+  /** To the preface and the settings. */
+  readonly silentConnectionMs: number;
+  /** From the first frame of a header block to its end. */
+  readonly headersMs: number;
+  /** From the first byte of any other frame to its last. */
+  readonly messageMs: number;
+  /** How often a peer is asked whether it is still there, and how long it may take to say so. */
+  readonly keepaliveMs: number;
+  readonly keepaliveTimeoutMs: number;
 }
 
 /** Bytes that may be on their way in, over all streams. */
@@ -34,6 +43,9 @@ const MAX_RESET = 200;
 const MAX_ABANDONED = 1_000;
 /** Frames that cost work and bring nothing: empty DATA, CONTINUATION, PRIORITY, unknown ones; forgiven by each request. */
 const MAX_IDLE_FRAMES = 1_000;
+
+/** Of the two counts above, each second: who cancels watches all day is no attacker. */
+const FORGIVEN_PER_TICK = 20;
 
 /** One connection of HTTP/2, the server's side, as RFC 9113 has it: no push, no upgrade, no priorities. */
 export class Http2Connection implements StreamConnection {
@@ -58,13 +70,22 @@ export class Http2Connection implements StreamConnection {
   #shuttingDown = false;
   #ended = false;
   readonly #pongs: (() => void)[] = [];
+  /** When the last PING left. */
+  #pinged: number;
+  #awaitsPong = false;
+  /** What is not whole, and the first tick that saw it. */
+  #begun: string | undefined = 'settings';
+  #begunSince: number;
 
   constructor(
     socket: Socket,
     peerIp: string,
     limits: ConnectionLimits,
     begin: (stream: ServerStream) => Receiver,
+    now: number,
   ) {
+    this.#pinged = now;
+    this.#begunSince = now;
     this.#socket = socket;
     this.#peerIp = peerIp;
     this.#limits = limits;
@@ -106,11 +127,40 @@ export class Http2Connection implements StreamConnection {
     });
   }
 
-  /** Ends a connection whose peer does not answer in time. */
-  keepAlive(timeoutMs: number) {
-    this.#idleFrames = 0;
-    const silent = setTimeout(() => this.destroy(), timeoutMs);
-    this.#ping(() => clearTimeout(silent));
+  /** Time has passed: ends a connection whose peer is late with anything that it has begun, or does not answer. */
+  tick(now: number) {
+    if (this.#ended) return;
+    this.#idleFrames = Math.max(0, this.#idleFrames - FORGIVEN_PER_TICK);
+    this.#abandoned = Math.max(0, this.#abandoned - FORGIVEN_PER_TICK);
+    if (now - this.#begunAt(now) > this.#patience) return this.#fail(ERROR.ENHANCE_YOUR_CALM);
+    const { keepaliveMs, keepaliveTimeoutMs } = this.#limits;
+    const sincePing = now - this.#pinged;
+    if (this.#awaitsPong && sincePing > keepaliveTimeoutMs) return this.destroy();
+    if (this.#awaitsPong || sincePing < keepaliveMs) return;
+    this.#pinged = now;
+    this.#awaitsPong = true;
+    this.#ping(() => (this.#awaitsPong = false));
+  }
+
+  /** Since when the peer owes the rest of what it has begun: the settings, a header block, a frame. */
+  #begunAt(now: number) {
+    const { streamId } = this.#headers;
+    const begun = !this.#receivedSettings
+      ? 'settings'
+      : streamId > 0
+        ? `block ${streamId}`
+        : this.#frames.begun;
+    if (begun === undefined || begun !== this.#begun) {
+      this.#begun = begun;
+      this.#begunSince = now;
+    }
+    return this.#begunSince;
+  }
+
+  get #patience() {
+    const { silentConnectionMs, headersMs, messageMs } = this.#limits;
+    if (!this.#receivedSettings) return silentConnectionMs;
+    return this.#headers.streamId > 0 || this.#frames.beginsHeaders ? headersMs : messageMs;
   }
 
   #ping(answered: () => void) {

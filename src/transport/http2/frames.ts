@@ -90,9 +90,22 @@ export class FrameReader {
   readonly #onFrame: OnFrame;
   #rest: Buffer | undefined;
   #prefaced = false;
+  /** Frames that were whole. */
+  #whole = 0;
 
   constructor(onFrame: OnFrame) {
     this.#onFrame = onFrame;
+  }
+
+  /** Names the frame that has begun and is not whole. */
+  get begun(): string | undefined {
+    return this.#rest === undefined ? undefined : `frame ${this.#whole}`;
+  }
+
+  /** That frame is one of headers. */
+  get beginsHeaders(): boolean {
+    const type = this.#rest?.[3];
+    return type === FRAME.HEADERS || type === FRAME.CONTINUATION;
   }
 
   /** @throws ConnectionError, what onFrame throws */
@@ -105,11 +118,13 @@ export class FrameReader {
       if (length > MAX_FRAME) throw new ConnectionError(ERROR.FRAME_SIZE_ERROR, 'a frame too long');
       const end = at + FRAME_HEAD + length;
       if (bytes.length < end) break;
+      this.#whole++;
       const id = bytes.readUInt32BE(at + 5) & 0x7fff_ffff;
       this.#onFrame(bytes[at + 3] ?? 0, bytes[at + 4] ?? 0, id, bytes.subarray(at + FRAME_HEAD, end));
       at = end;
     }
-    if (at < bytes.length) this.#rest = bytes.subarray(at);
+    // A copy: what the socket gave may be much larger than this rest.
+    if (at < bytes.length) this.#rest = Buffer.from(bytes.subarray(at));
   }
 
   #preface(bytes: Buffer): number {

@@ -26,6 +26,11 @@ export class HeaderReader {
     this.#most = most;
   }
 
+  /** Of the block that has begun and is not whole; 0 when there is none. */
+  get streamId(): number {
+    return this.#begun?.id ?? 0;
+  }
+
   /** A block that has begun goes on before anything else. @throws ConnectionError */
   expects(type: number, id: number): void {
     if (this.#begun !== undefined && (type !== FRAME.CONTINUATION || id !== this.#begun.id))
@@ -38,7 +43,7 @@ export class HeaderReader {
     const block = blockOf(flags, id, payload);
     const endStream = (flags & FLAG.END_STREAM) !== 0;
     if ((flags & FLAG.END_HEADERS) !== 0) return { id, endStream, headers: this.#read(block) };
-    this.#begun = { id, endStream, parts: [block], bytes: block.length };
+    this.#begun = { id, endStream, parts: [Buffer.from(block)], bytes: block.length };
     return undefined;
   }
 
@@ -46,7 +51,7 @@ export class HeaderReader {
   continuation(flags: number, payload: Buffer): HeaderBlock | undefined {
     const begun = this.#begun;
     if (begun === undefined) throw protocolError('CONTINUATION of nothing');
-    begun.parts.push(payload);
+    begun.parts.push(Buffer.from(payload));
     begun.bytes += payload.length;
     if (begun.bytes > this.#most) throw excessiveLoad('headers without end');
     if ((flags & FLAG.END_HEADERS) === 0) return undefined;

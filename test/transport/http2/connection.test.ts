@@ -4,13 +4,14 @@ import { type ClientHttp2Session, connect as connectHttp2, constants } from 'nod
 import { type AddressInfo, connect as connectTcp, createServer, type Server, type Socket } from 'node:net';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { LIMITS as SERVER_LIMITS } from '../../../src/rpc/limits.ts';
 import { Http2Connection } from '../../../src/transport/http2/connection.ts';
 import { HeaderField } from '../../../src/transport/http2/header-field.ts';
 import { encodeHeaders } from '../../../src/transport/http2/hpack.ts';
 import { RequestHeaders } from '../../../src/transport/http2/request-headers.ts';
 import type { ServerStream } from '../../../src/transport/http2/stream.ts';
 
-const LIMITS = { streamsPerConnection: 10, headerBytes: 16_384 };
+const LIMITS = { ...SERVER_LIMITS, streamsPerConnection: 10 };
 const OK = encodeHeaders([[':status', '200']]);
 const REQUEST = { ':method': 'POST', ':path': '/echo' };
 const FRAME = { data: 0, headers: 1, reset: 3, settings: 4, ping: 6, goAway: 7, window: 8, continuation: 9 };
@@ -36,6 +37,7 @@ describe('a connection', () => {
   let server: Server;
   let port: number;
   let connections: Http2Connection[];
+  let accepted: Socket[];
   /** Streams that are not answered by themselves. */
   let held: ServerStream[];
   let lost: number;
@@ -62,10 +64,12 @@ describe('a connection', () => {
 
   beforeEach(async () => {
     connections = [];
+    accepted = [];
     held = [];
     lost = 0;
     server = createServer((socket) => {
-      connections.push(new Http2Connection(socket, '192.0.2.1', LIMITS, begin));
+      accepted.push(socket);
+      connections.push(new Http2Connection(socket, '192.0.2.1', LIMITS, begin, 0));
     }).listen(0, '127.0.0.1');
     await once(server, 'listening');
     port = (server.address() as AddressInfo).port;
@@ -191,10 +195,45 @@ describe('a connection', () => {
   });
 
   it('lets go of a peer that does not answer a ping', async () => {
-    const { ended } = await raw(PREFACE);
-    while (connections[0]?.receivedSettings !== true) await new Promise((resolve) => setImmediate(resolve));
-    connections[0].keepAlive(20);
+    const { ended, got } = await raw(PREFACE);
+    await got(frame(FRAME.settings, 1, 0));
+    const [connection] = connections;
+    connection?.tick(LIMITS.keepaliveMs);
+    await got(frame(FRAME.ping, 0, 0, Buffer.alloc(8)));
+    connection?.tick(LIMITS.keepaliveMs + LIMITS.keepaliveTimeoutMs + 1);
     expect(await ended).toBeUndefined();
+  });
+
+  it.each([
+    ['its preface and settings', LIMITS.silentConnectionMs, PREFACE.subarray(0, 20)],
+    [
+      'the headers of a request',
+      LIMITS.headersMs,
+      Buffer.concat([PREFACE, frame(FRAME.headers, 0, 1, block)]),
+    ],
+    [
+      'the frame of its headers',
+      LIMITS.headersMs,
+      Buffer.concat([PREFACE, frame(FRAME.headers, 4, 1, block).subarray(0, 12)]),
+    ],
+    [
+      'a frame of a message',
+      LIMITS.messageMs,
+      Buffer.concat([
+        PREFACE,
+        frame(FRAME.headers, 4, 1, block),
+        frame(FRAME.data, 0, 1, block).subarray(0, 12),
+      ]),
+    ],
+  ])('a peer that never finishes %s does not stay', async (_what, patience, bytes) => {
+    const { ended } = await raw(bytes);
+    while (accepted[0]?.bytesRead !== bytes.length) await new Promise((resolve) => setImmediate(resolve));
+    const [connection] = connections;
+    connection?.tick(0);
+    connection?.tick(patience);
+    expect(accepted[0].destroyed).toBe(false);
+    connection?.tick(patience + 1);
+    expect(await ended).toBe(constants.NGHTTP2_ENHANCE_YOUR_CALM);
   });
 
   it.each([

@@ -5,12 +5,12 @@ import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { LIMITS } from '../../../src/rpc/limits.ts';
 import { Http2Connection } from '../../../src/transport/http2/connection.ts';
 import { encodeHeaders } from '../../../src/transport/http2/hpack.ts';
 import type { ServerStream } from '../../../src/transport/http2/stream.ts';
 import { run, tool } from '../../support/process.ts';
 
-const LIMITS = { streamsPerConnection: 100, headerBytes: 16_384 };
 const OK = encodeHeaders([[':status', '200']]);
 const h2spec = tool('h2spec');
 
@@ -29,7 +29,7 @@ if (existsSync(h2spec) || process.env.CI === 'true')
     it('finds nothing', async () => {
       const connections: Http2Connection[] = [];
       const server = createServer((socket) => {
-        connections.push(new Http2Connection(socket, '', LIMITS, begin));
+        connections.push(new Http2Connection(socket, '', LIMITS, begin, 0));
       }).listen(0, '127.0.0.1');
       await once(server, 'listening');
       const folder = mkdtempSync(join(tmpdir(), 'h2spec-'));
