@@ -1,9 +1,9 @@
 import type { Socket } from 'node:net';
+import { Conduct } from './conduct.ts';
 import {
   ConnectionError,
   DEFAULT_WINDOW,
   ERROR,
-  excessiveLoad,
   FLAG,
   FRAME,
   FrameReader,
@@ -13,24 +13,16 @@ import {
 } from './frames.ts';
 import { type HeaderBlock, HeaderReader } from './header-reader.ts';
 import { HpackError } from './hpack.ts';
+import { type Begun, Lateness, type Patience } from './lateness.ts';
 import { Output } from './output.ts';
 import { checkPriority, incrementOf, settingsOf, settingsPayload, uint32, unpadded } from './payloads.ts';
 import { ReceiveWindow } from './receive-window.ts';
 import type { RequestHeaders } from './request-headers.ts';
 import { type Answer, type Receiver, ServerStream, type StreamConnection } from './stream.ts';
 
-export interface ConnectionLimits {
+export interface ConnectionLimits extends Patience {
   readonly streamsPerConnection: number;
   readonly headerBytes: number;
-  /** To the preface and the settings. */
-  readonly silentConnectionMs: number;
-  /** From the first frame of a header block to its end. */
-  readonly headersMs: number;
-  /** From the first byte of any other frame to its last. */
-  readonly messageMs: number;
-  /** How often a peer is asked whether it is still there, and how long it may take to say so. */
-  readonly keepaliveMs: number;
-  readonly keepaliveTimeoutMs: number;
 }
 
 /** Bytes that may be on their way in, over all streams. */
@@ -39,14 +31,6 @@ const RECEIVE_WINDOW = 1 << 20;
 const MAX_UNSENT = 1 << 20;
 /** Streams reset by this side whose frames may still be on their way. */
 const MAX_RESET = 200;
-/** Streams that a peer may reset beyond those it lets finish: more is an attack. */
-const MAX_ABANDONED = 1_000;
-/** Frames that cost work and bring nothing: empty DATA, CONTINUATION, PRIORITY, unknown ones; forgiven by each request. */
-const MAX_IDLE_FRAMES = 1_000;
-
-/** Of the two counts above, each second: who cancels watches all day is no attacker. */
-const FORGIVEN_PER_TICK = 20;
-
 /** One connection of HTTP/2, the server's side, as RFC 9113 has it: no push, no upgrade, no priorities. */
 export class Http2Connection implements StreamConnection {
   readonly #socket: Socket;
@@ -65,17 +49,11 @@ export class Http2Connection implements StreamConnection {
   sendWindow = DEFAULT_WINDOW;
   readonly #receiveWindow = new ReceiveWindow(RECEIVE_WINDOW);
   #streamSendWindow = DEFAULT_WINDOW;
-  #abandoned = 0;
-  #idleFrames = 0;
+  readonly #conduct = new Conduct();
+  readonly #lateness: Lateness;
   #shuttingDown = false;
   #ended = false;
   readonly #pongs: (() => void)[] = [];
-  /** When the last PING left. */
-  #pinged: number;
-  #awaitsPong = false;
-  /** What is not whole, and the first tick that saw it. */
-  #begun: string | undefined = 'settings';
-  #begunSince: number;
 
   constructor(
     socket: Socket,
@@ -84,8 +62,7 @@ export class Http2Connection implements StreamConnection {
     begin: (stream: ServerStream) => Receiver,
     now: number,
   ) {
-    this.#pinged = now;
-    this.#begunSince = now;
+    this.#lateness = new Lateness(limits, now);
     this.#socket = socket;
     this.#peerIp = peerIp;
     this.#limits = limits;
@@ -130,37 +107,16 @@ export class Http2Connection implements StreamConnection {
   /** Time has passed: ends a connection whose peer is late with anything that it has begun, or does not answer. */
   tick(now: number) {
     if (this.#ended) return;
-    this.#idleFrames = Math.max(0, this.#idleFrames - FORGIVEN_PER_TICK);
-    this.#abandoned = Math.max(0, this.#abandoned - FORGIVEN_PER_TICK);
-    if (now - this.#begunAt(now) > this.#patience) return this.#fail(ERROR.ENHANCE_YOUR_CALM);
-    const { keepaliveMs, keepaliveTimeoutMs } = this.#limits;
-    const sincePing = now - this.#pinged;
-    if (this.#awaitsPong && sincePing > keepaliveTimeoutMs) return this.destroy();
-    if (this.#awaitsPong || sincePing < keepaliveMs) return;
-    this.#pinged = now;
-    this.#awaitsPong = true;
-    this.#ping(() => (this.#awaitsPong = false));
+    this.#conduct.tick();
+    const lateness = this.#lateness;
+    if (lateness.isOverdue(this.#begun, now)) this.#fail(ERROR.ENHANCE_YOUR_CALM);
+    else if (lateness.isGone(now)) this.destroy();
+    else if (lateness.asks(now)) this.#ping(() => lateness.pong());
   }
 
-  /** Since when the peer owes the rest of what it has begun: the settings, a header block, a frame. */
-  #begunAt(now: number) {
-    const { streamId } = this.#headers;
-    const begun = !this.#receivedSettings
-      ? 'settings'
-      : streamId > 0
-        ? `block ${streamId}`
-        : this.#frames.begun;
-    if (begun === undefined || begun !== this.#begun) {
-      this.#begun = begun;
-      this.#begunSince = now;
-    }
-    return this.#begunSince;
-  }
-
-  get #patience() {
-    const { silentConnectionMs, headersMs, messageMs } = this.#limits;
-    if (!this.#receivedSettings) return silentConnectionMs;
-    return this.#headers.streamId > 0 || this.#frames.beginsHeaders ? headersMs : messageMs;
+  get #begun(): Begun | undefined {
+    if (!this.#receivedSettings) return { kind: 'settings', name: 0 };
+    return this.#headers.begun ?? this.#frames.begun;
   }
 
   #ping(answered: () => void) {
@@ -191,7 +147,7 @@ export class Http2Connection implements StreamConnection {
   }
 
   finished(stream: ServerStream) {
-    if (this.#abandoned > 0) this.#abandoned--;
+    this.#conduct.finished();
     // What the client has not sent yet is not wanted any more.
     if (stream.remoteOpen) this.reset(stream, ERROR.NO_ERROR);
     else this.#remove(stream);
@@ -228,7 +184,7 @@ export class Http2Connection implements StreamConnection {
       case FRAME.HEADERS:
         return this.#onHeaders(this.#headers.headers(flags, id, payload));
       case FRAME.CONTINUATION:
-        this.#countIdle();
+        this.#conduct.countIdle();
         return this.#onHeaders(this.#headers.continuation(flags, payload));
       case FRAME.SETTINGS:
         return this.#onSettings(flags, id, payload);
@@ -240,14 +196,14 @@ export class Http2Connection implements StreamConnection {
         return this.#onWindowUpdate(id, payload);
       case FRAME.PRIORITY:
         checkPriority(id, payload);
-        return this.#countIdle();
+        return this.#conduct.countIdle();
       case FRAME.GOAWAY:
         if (id !== 0) throw protocolError('GOAWAY on a stream');
         return;
       case FRAME.PUSH_PROMISE:
         throw protocolError('a client cannot push');
       default:
-        this.#countIdle();
+        this.#conduct.countIdle();
     }
   }
 
@@ -263,7 +219,7 @@ export class Http2Connection implements StreamConnection {
     }
     if (this.#shuttingDown) return;
     this.#lastId = id;
-    this.#idleFrames = 0;
+    this.#conduct.requested();
     if (this.#streams.size >= this.#limits.streamsPerConnection) this.#refuse(id, ERROR.REFUSED_STREAM);
     else if (headers.tooLarge) this.#refuse(id, ERROR.ENHANCE_YOUR_CALM);
     else if (!headers.wellFormed) this.#refuse(id, ERROR.PROTOCOL_ERROR);
@@ -292,7 +248,7 @@ export class Http2Connection implements StreamConnection {
     if (stream === undefined) return this.#onLateData(id);
     if (!stream.remoteOpen) throw new ConnectionError(ERROR.STREAM_CLOSED, 'data after the end');
     if (!stream.receiveWindow.take(payload.length)) return this.reset(stream, ERROR.FLOW_CONTROL_ERROR);
-    if (part.length === 0) this.#countIdle();
+    if (part.length === 0) this.#conduct.countIdle();
     stream.received += part.length;
     stream.receiver?.data(part);
     if ((flags & FLAG.END_STREAM) !== 0) this.#endOfBody(stream);
@@ -322,7 +278,7 @@ export class Http2Connection implements StreamConnection {
     const settings = settingsOf(flags, id, payload);
     if (settings === undefined) return;
     this.#receivedSettings = true;
-    this.#countIdle();
+    this.#conduct.countIdle();
     // Before anything that they let go.
     this.write(FRAME.SETTINGS, FLAG.ACK, 0, Buffer.alloc(0));
     for (const [setting, value] of settings)
@@ -344,7 +300,7 @@ export class Http2Connection implements StreamConnection {
     if (id !== 0) throw protocolError('PING of a stream');
     if (payload.length !== 8) throw new ConnectionError(ERROR.FRAME_SIZE_ERROR, 'PING of 8 bytes');
     if ((flags & FLAG.ACK) === 0) {
-      this.#countIdle();
+      this.#conduct.countIdle();
       this.write(FRAME.PING, FLAG.ACK, 0, payload);
     } else this.#pongs.shift()?.();
   }
@@ -353,8 +309,8 @@ export class Http2Connection implements StreamConnection {
     if (payload.length !== 4) throw new ConnectionError(ERROR.FRAME_SIZE_ERROR, 'RST_STREAM of 4 bytes');
     if (id === 0 || this.#isIdle(id)) throw protocolError('RST_STREAM of no stream');
     const stream = this.#streams.get(id);
-    if (stream === undefined) return this.#countIdle();
-    if (++this.#abandoned > MAX_ABANDONED) throw excessiveLoad('requests made to be reset');
+    if (stream === undefined) return this.#conduct.countIdle();
+    this.#conduct.countAbandoned();
     this.#notifyClosed(stream);
     this.#remove(stream);
   }
@@ -370,7 +326,7 @@ export class Http2Connection implements StreamConnection {
     }
     if (this.#isIdle(id)) throw protocolError('a window of no stream');
     const stream = this.#streams.get(id);
-    if (stream === undefined) return this.#countIdle();
+    if (stream === undefined) return this.#conduct.countIdle();
     if (more === 0) return this.reset(stream, ERROR.PROTOCOL_ERROR);
     stream.sendWindow += more;
     if (stream.sendWindow > MAX_WINDOW) return this.reset(stream, ERROR.FLOW_CONTROL_ERROR);
@@ -413,10 +369,6 @@ export class Http2Connection implements StreamConnection {
     if (!this.#shuttingDown || this.#streams.size > 0 || this.#ended) return;
     this.#output.flush();
     this.#socket.end();
-  }
-
-  #countIdle() {
-    if (++this.#idleFrames > MAX_IDLE_FRAMES) throw excessiveLoad('frames that bring nothing');
   }
 
   /** The peer is told why; what it was sent before still leaves. */

@@ -1,3 +1,5 @@
+import type { Begun } from './lateness.ts';
+
 /** Frame types, flags, settings and error codes of HTTP/2 (RFC 9113). */
 export const FRAME = {
   DATA: 0,
@@ -97,15 +99,12 @@ export class FrameReader {
     this.#onFrame = onFrame;
   }
 
-  /** Names the frame that has begun and is not whole. */
-  get begun(): string | undefined {
-    return this.#rest === undefined ? undefined : `frame ${this.#whole}`;
-  }
-
-  /** That frame is one of headers. */
-  get beginsHeaders(): boolean {
-    const type = this.#rest?.[3];
-    return type === FRAME.HEADERS || type === FRAME.CONTINUATION;
+  /** The frame that has begun and is not whole. */
+  get begun(): Begun | undefined {
+    if (this.#rest === undefined) return undefined;
+    const type = this.#rest[3];
+    const ofHeaders = type === FRAME.HEADERS || type === FRAME.CONTINUATION;
+    return { kind: ofHeaders ? 'headers' : 'frame', name: -this.#whole };
   }
 
   /** @throws ConnectionError, what onFrame throws */

@@ -1,5 +1,6 @@
 import { excessiveLoad, FLAG, FRAME, protocolError } from './frames.ts';
 import { HpackDecoder } from './hpack.ts';
+import type { Begun } from './lateness.ts';
 import { blockOf } from './payloads.ts';
 import { RequestHeaders } from './request-headers.ts';
 
@@ -26,9 +27,9 @@ export class HeaderReader {
     this.#most = most;
   }
 
-  /** Of the block that has begun and is not whole; 0 when there is none. */
-  get streamId(): number {
-    return this.#begun?.id ?? 0;
+  /** The block that has begun and is not whole. */
+  get begun(): Begun | undefined {
+    return this.#begun === undefined ? undefined : { kind: 'headers', name: this.#begun.id };
   }
 
   /** A block that has begun goes on before anything else. @throws ConnectionError */
