@@ -161,6 +161,39 @@ describe('the pages', () => {
     expect(ended.stdout + ended.stderr).not.toContain(PASSWORD);
   });
 
+  it('and comments name only files that exist', () => {
+    const files = ['bin', 'deploy', 'docs', 'examples', 'gen', 'proto', 'src', 'test', '.ci']
+      .filter((folder) => existsSync(join(ROOT, folder)))
+      .flatMap((folder) =>
+        readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' }).map(
+          (name) => `/${folder}/${name}`,
+        ),
+      )
+      .concat(readdirSync(ROOT).map((name) => `/${name}`));
+    const exists = (name: string) => files.some((path) => path.endsWith(`/${name}`));
+    // A path or a bare file name, but no part of an address.
+    const named = (text: string) =>
+      [...text.matchAll(/(?<![\w/.:-])[\w.][\w./-]*\.(?:md|ts|proto|json|sh)\b(?!\.)/g)].map(([name]) =>
+        name.replace(/^(\.\.?\/)+/, ''),
+      );
+    const commentsOf = (text: string) =>
+      [...text.matchAll(/\/\*\*?[\s\S]*?\*\/|^\s*\/\/.*$/gm)].map(([comment]) => comment).join('\n');
+    const code = files.filter((path) => /^\/(src|test)\/.*\.ts$/.test(path));
+    const wrong = [
+      ...code.flatMap((path) =>
+        named(commentsOf(readFileSync(ROOT + path, 'utf8'))).map((name) => [path, name]),
+      ),
+      ...['/README.md', ...DOCS.map((name) => `/${name}`)].flatMap((path) =>
+        // Commands name files of their reader.
+        named(readFileSync(ROOT + path, 'utf8').replaceAll(/^```[\s\S]*?^```$/gm, '')).map((name) => [
+          path,
+          name,
+        ]),
+      ),
+    ].filter(([, name = '']) => !exists(name));
+    expect(wrong.map((pair) => pair.join(': '))).toEqual([]);
+  });
+
   it('link to what is there', () => {
     const missing = ['README.md', 'examples/README.md', ...DOCS].flatMap((page) =>
       [...readFileSync(join(ROOT, page), 'utf8').matchAll(/\]\((?!https?:)([^)#]+)/g)]

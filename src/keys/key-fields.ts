@@ -3,7 +3,7 @@ import { normalizeCidr, normalizeIp } from './ip.ts';
 import type { RateLimit } from './key.ts';
 import { isGrant, isRequirableScope } from './scope.ts';
 
-/** Bounds of what a request may carry (behaviour.md 11); strings in characters. */
+/** Bounds of what a request may carry (docs/design/rules.md 10); strings in characters. */
 export const BOUNDS = {
   textCharacters: 1024,
   metadataValueCharacters: 4096,

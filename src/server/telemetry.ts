@@ -53,7 +53,7 @@ function prettyStream(to: DestinationStream): DestinationStream {
   };
 }
 
-/** What the watch says, at the levels that behaviour.md 4 gives. */
+/** What the watch says, at the levels of docs/design/rules.md 4. */
 export function watchLogger(logger: Logger, metrics: Metrics): WatchLogger {
   return {
     alert: ({ id, type, keyId, clientIp, text, detail }) => {

@@ -118,7 +118,7 @@ export class CachedKeyStore implements KeyStore {
     for (const { hash } of key.secrets) this.#idOfHash.set(hash, key.id);
   }
 
-  /** What other processes changed. A read that was sent before this is neither kept nor shared (protocols.md D). */
+  /** What other processes changed. A read that was sent before this is neither kept nor shared (docs/design/lease.md D). */
   apply({ revision, keyIds }: Changes): void {
     this.#generation++;
     if (keyIds === undefined) this.#records.clear();

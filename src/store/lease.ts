@@ -9,7 +9,7 @@ export interface Instant {
 /**
  * The right to use what was read without asking again: for so long after the start of the last poll that succeeded.
  * Elapsed time is the larger of what the two clocks say, so that a machine that was suspended does not keep its lease,
- * and one that was set back has none (protocols.md E).
+ * and one that was set back has none (docs/design/lease.md E).
  */
 export class Lease {
   readonly ms: number;

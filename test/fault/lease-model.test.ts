@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 
 /**
- * A model of protocols.md A to E for one revoker and one process that caches, explored over every interleaving. Time
+ * A model of docs/design/lease.md A to E for one revoker and one process that caches, explored over every interleaving. Time
  * is what the rules say of it and no more: a lease of `LEASE` ticks from the start of the last poll, a wait of more than
  * that. The process may stall between any two of its steps, which is what interleaving them with ticks means.
  */

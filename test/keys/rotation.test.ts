@@ -42,7 +42,7 @@ const steps = fc.array(
   { maxLength: 30 },
 );
 
-/** What the table of behaviour.md 4 says, kept apart from the code: until when each secret works. */
+/** What the table of docs/design/rules.md 4 says, kept apart from the code: until when each secret works. */
 class Table {
   readonly until = new Map<number, number>([[0, Number.POSITIVE_INFINITY]]);
   current = 0;

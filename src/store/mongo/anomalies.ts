@@ -69,7 +69,7 @@ export class MongoAnomalyLog implements AnomalyLog {
     });
   }
 
-  /** The event rides in the document, as with keys (protocols.md A). */
+  /** The event rides in the document, as with keys (docs/design/outbox.md). */
   async resolve(id: string, time: number, entry: AuditEntry): Promise<Anomaly | undefined> {
     const event = this.#outbox.event(entry);
     const resolved = await guarded((limits) =>

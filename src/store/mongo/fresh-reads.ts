@@ -9,7 +9,7 @@ type ReadOptions = Limits &
   Pick<FindOptions, 'readConcern' | 'maxTimeMS'> & { readonly session?: ClientSession };
 
 /**
- * Reads that a deposed primary cannot answer (protocols.md F). Under a lease, a majority read in a causal session that has
+ * Reads that a deposed primary cannot answer (docs/design/lease.md F). Under a lease, a majority read in a causal session that has
  * seen the last poll: a primary that was cut off never reaches that time. Without a lease, and for the poll itself, a
  * linearizable read of one document. A server alone, or one that offers none of this, has no other primary to fear.
  */

@@ -7,7 +7,7 @@ import { ABANDONED_MS, toEvent, toKey, type WaitingDoc } from './rows.ts';
 
 const SWEEP_KEYS = 100;
 
-/** What follows the write of a key document: its number, its event, its rotations (protocols.md A, H, I). */
+/** What follows the write of a key document: its number, its event, its rotations (docs/design/outbox.md). */
 export class KeyChanges {
   readonly #database: MongoDatabase;
   readonly #audit: MongoAuditLog;

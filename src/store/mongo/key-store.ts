@@ -47,7 +47,7 @@ export interface MongoKeyStoreParts {
 
 /**
  * Keys on MongoDB. A change is one guarded single-document write that carries its event in `outbox`; then the
- * revision is published, the event moved to the log, and only then is the change answered (protocols.md A, H, I).
+ * revision is published, the event moved to the log, and only then is the change answered (docs/design/outbox.md).
  */
 export class MongoKeyStore implements KeyStore {
   readonly #database: MongoDatabase;

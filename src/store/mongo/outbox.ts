@@ -11,7 +11,7 @@ interface Carrier {
   outbox?: EventDoc[];
 }
 
-/** Events that ride in the documents they are about until they are in the log (protocols.md A). */
+/** Events that ride in the documents they are about until they are in the log (docs/design/outbox.md). */
 export class Outbox<T extends Carrier> {
   /** Asked each time: a new connection brings new ones. */
   readonly #collection: () => Collection<T>;

@@ -27,7 +27,7 @@ interface Waiting {
 /**
  * Quotas on MongoDB. All counters of a bucket live in one document; one pipeline update drops windows that are over
  * by the server's clock, compares and takes, so it is exact without a transaction. rate-limiter-flexible cannot
- * serve here: it increments first, so a refused cost would be consumed (protocols.md J).
+ * serve here: it increments first, so a refused cost would be consumed (docs/design/quotas.md).
  *
  * Takes on one bucket that arrive while an update is under way share the next one and are admitted in order.
  */

@@ -5,7 +5,7 @@ import { guarded } from './errors.ts';
 
 const KEPT_CHANGES = 1_000;
 
-/** The one counter of changes, with the last of them (protocols.md H). */
+/** The one counter of changes, with the last of them (docs/design/lease.md A). */
 export class Revisions {
   readonly #database: MongoDatabase;
   /** The newest revision this process has seen. */

@@ -32,7 +32,7 @@ export interface SharingParts {
   readonly warn: Warn;
 }
 
-/** The poll by which processes on one database know of each other's changes (protocols.md B, C, G). */
+/** The poll by which processes on one database know of each other's changes (docs/design/lease.md B, C, G). */
 export class MongoSharing implements Sharing {
   readonly lease: Lease;
   readonly #parts: SharingParts;
