@@ -1,5 +1,9 @@
 /** THE table of settings: everything that can be set from outside, with its bounds. docs/reference/settings.md is made from it. */
 
+import { ConfigError, checkWebAddress, parseKeyHeaders, parseQuietHours } from './config-values.ts';
+
+export { ConfigError, parseAddress, parseKeyHeaders, parseQuietHours } from './config-values.ts';
+
 interface Row {
   readonly name: string;
   readonly kind: 'text' | 'integer' | 'number' | 'boolean';
@@ -67,6 +71,19 @@ export const SETTINGS = [
     default: 'false',
     about:
       'Looks up secrets of any shape up to 1 024 characters, so that imported keys of other systems work; unknown ones stay MALFORMED.',
+  },
+  {
+    name: 'GATEWAY_KEY_HEADERS',
+    kind: 'text',
+    default: 'authorization,x-api-key',
+    about:
+      "Proxies that ask: the end client's key is in the first of these headers that is there; `authorization` counts only as Bearer.",
+  },
+  {
+    name: 'GATEWAY_REASONS',
+    kind: 'boolean',
+    default: 'false',
+    about: 'Proxies that ask: tells the end client which decision denied it.',
   },
   {
     name: 'CACHE_TTL_SECONDS',
@@ -276,11 +293,6 @@ type ValueOf<K> = K extends 'integer' | 'number' ? number : K extends 'boolean' 
 /** The settings of this process, by name. */
 export type Config = { readonly [N in SettingName]: ValueOf<Kinds[N]> };
 
-/** A setting that cannot be used: exit 78 with this one line. */
-export class ConfigError extends Error {
-  override readonly name = 'ConfigError';
-}
-
 // A typo in one of ours must not be silently ignored; other programs' variables are none of our business.
 const OUR_PREFIXES = ['ANOMALY_', 'ROTATION_', 'RATE_LIMIT_', 'CACHE_', 'REVISION_', 'AUDIT_', 'APIKEYD_'];
 
@@ -309,16 +321,8 @@ function checkTogether(config: Config): void {
   if (config.REDIS_URL !== '' && !/^rediss?:\/\/./.test(config.REDIS_URL)) {
     throw new ConfigError('REDIS_URL: must be redis://… or rediss://…');
   }
+  parseKeyHeaders(config.GATEWAY_KEY_HEADERS);
   for (const name of ['GITEA_URL', 'N8N_URL'] as const) checkWebAddress(name, config[name]);
-}
-
-/** Nothing secret and nothing to be cut off: the same text is logged, and paths are put behind it. */
-function checkWebAddress(name: string, value: string): void {
-  if (value === '') return;
-  const url = URL.canParse(value) ? new URL(value) : undefined;
-  const web = url?.protocol === 'http:' || url?.protocol === 'https:';
-  if (url === undefined || !web || url.username !== '' || url.password !== '' || /[?#]/.test(value))
-    throw new ConfigError(`${name}: must be http://… or https://…, without a user, a query or a fragment`);
 }
 
 export interface SettingInUse {
@@ -338,24 +342,6 @@ export function settingsInUse(env: Readonly<Record<string, string | undefined>>)
     const shown = row.secret === true && !isDefault ? '(set)' : value;
     return { name: row.name, value: shown, origin: isDefault ? 'default' : 'environment' };
   });
-}
-
-/** `22-04` as hours of the day, `undefined` for ''. @throws ConfigError */
-export function parseQuietHours(value: string): { from: number; to: number } | undefined {
-  if (value === '') return undefined;
-  const [, from, to] = /^(\d{1,2})-(\d{1,2})$/.exec(value) ?? [];
-  if (from === undefined || Number(from) > 23 || Number(to) > 24 || Number(from) === Number(to)) {
-    throw new ConfigError('ANOMALY_QUIET_HOURS: must be two hours such as 22-04');
-  }
-  return { from: Number(from), to: Number(to) };
-}
-
-/** `host:port` or `[v6]:port`. @throws ConfigError */
-export function parseAddress(name: string, value: string): { host: string; port: number } {
-  const [, v6, host, port] = /^(?:\[([0-9A-Fa-f:]+)\]|([^:\s]+)):(\d{1,5})$/.exec(value) ?? [];
-  if (port === undefined || Number(port) > 65_535)
-    throw new ConfigError(`${name}: must be host:port, got "${value}"`);
-  return { host: v6 ?? host ?? '', port: Number(port) };
 }
 
 function readValue(row: Row, text: string): string | number | boolean {

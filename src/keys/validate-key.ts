@@ -27,6 +27,8 @@ export interface ValidateInput {
   readonly cost: number;
   readonly dryRun: boolean;
   readonly minRevision: number;
+  /** The client sent no key at all: MALFORMED, but no failure of its address. */
+  readonly keyAbsent?: true;
 }
 
 /** The answer in the domain's words. */
@@ -170,8 +172,9 @@ export class ValidateKey {
 
   /** A failure that proves no possession: counts for the address, unless that is locked by now. */
   #failed(input: ValidateInput, verdict: Verdict): MaybePromise<Verdict> {
-    const { clientIp } = input;
-    return clientIp === undefined || input.dryRun ? verdict : this.#countFailure(clientIp, verdict);
+    const { clientIp, dryRun, keyAbsent } = input;
+    if (clientIp === undefined || dryRun || keyAbsent) return verdict;
+    return this.#countFailure(clientIp, verdict);
   }
 
   async #countFailure(clientIp: string, verdict: Verdict): Promise<Verdict> {

@@ -1,11 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type {
-  DescMessage,
-  DescMethodServerStreaming,
-  DescMethodUnary,
-  Message,
-  MessageInitShape,
-} from '@bufbuild/protobuf';
+import type { DescMessage, DescMethodServerStreaming, Message } from '@bufbuild/protobuf';
 import { create } from '@bufbuild/protobuf';
 import type { ConnectError } from '@connectrpc/connect';
 import { auditEntry } from '../keys/audit-entry.ts';
@@ -15,9 +9,9 @@ import type { AuditLog, CallOrigin } from '../keys/ports/audit.ts';
 import type { Clock } from '../keys/ports/clock.ts';
 import type { Authenticator } from './authenticate.ts';
 import { type Call, type Caller, NOBODY, originOf } from './call.ts';
-import { asApiError, codeName, rowOf, toConnectError } from './errors.ts';
+import { asApiError, codeName, rowOf, toConnectError, wordedError } from './errors.ts';
 import { LIMITS } from './limits.ts';
-import type { Access, BoundMethod, Implementation, OpenStream } from './method.ts';
+import type { Access, BoundMethod, OpenStream, Work } from './method.ts';
 
 /** An answer that is made leaves within this. */
 const LEAVE_MS = 200;
@@ -139,13 +133,10 @@ export class CallSession {
   }
 
   /** All of a unary call: the caller, the message, the work, its event. Waits only where it must. */
-  async answer<M extends DescMethodUnary>(
-    implementation: Implementation<M>,
-    read: () => Message,
-  ): Promise<MessageInitShape<M['output']>> {
-    const entered = this.#enter(implementation.access);
+  async answer<Q, A>(work: Work<Q, A>, read: () => Q): Promise<A> {
+    const entered = this.#enter(work.access);
     if (entered !== undefined) await entered;
-    return this.serve(implementation, read);
+    return this.serve(work, read);
   }
 
   /** Refuses before any work is done: what costs nothing keeps the throughput up. */
@@ -157,22 +148,22 @@ export class CallSession {
   }
 
   /** Reads the message, has it handled, and resolves when the event is durable. */
-  async serve<M extends DescMethodUnary>(
-    implementation: Implementation<M>,
-    read: () => Message,
-  ): Promise<MessageInitShape<M['output']>> {
+  async serve<Q, A>(work: Work<Q, A>, read: () => Q): Promise<A> {
     const { audit, clock } = this.#parts;
     try {
-      const request = read();
-      this.#requestId = requestIdOf(request);
+      const question = read();
+      this.#requestId = requestIdOf(question);
       const origin = this.#origin();
-      const answer = implementation.handle(request as never, origin, this.#call);
+      const answer = work.handle(question, origin, this.#call);
       const { message, event } = answer instanceof Promise ? await answer : answer;
       if (event !== undefined) await audit.record(auditEntry(origin, clock, { outcome: 'OK', ...event }));
       this.#finished('OK');
       return message;
     } catch (error) {
-      return this.#refused(error);
+      const refusal = await this.refuse(asApiError(error));
+      const worded = work.wordError?.(wordedError(refusal));
+      if (worded === undefined) throw refusal;
+      return worded;
     }
   }
 
@@ -272,7 +263,7 @@ export class CallSession {
   }
 }
 
-function requestIdOf(request: Message): string {
-  const { requestId } = request as Message & { requestId?: unknown };
+function requestIdOf(question: unknown): string {
+  const { requestId } = question as { requestId?: unknown };
   return typeof requestId === 'string' ? requestId.slice(0, 1024) : '';
 }

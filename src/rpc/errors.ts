@@ -85,11 +85,16 @@ export function rowOf(error: ApiError): ErrorRow {
   return ERRORS[error.code];
 }
 
+/** The error that toConnectError was given. */
+export function wordedError(error: unknown): ApiError {
+  return asApiError(error instanceof ConnectError ? error.cause : error);
+}
+
 /** The error with all details that say something, ready for either mount. */
 export function toConnectError(error: ApiError, requestId: string): ConnectError {
   const { facts, code, message } = error;
   const row = rowOf(error);
-  const connectError = new ConnectError(message, row.status);
+  const connectError = new ConnectError(message, row.status, undefined, undefined, error);
   const details = connectError.details as { desc: unknown; value: unknown }[];
   const info = { reason: code, domain: ERROR_DOMAIN, metadata: { ...facts.metadata } };
   details.push({ desc: ErrorInfoSchema, value: create(ErrorInfoSchema, info) });

@@ -30,14 +30,19 @@ export interface Codec<I, O> {
   encode(message: O): Uint8Array | undefined;
 }
 
-export interface Implementation<M extends DescMethodUnary> {
+/** The work of one call with one answer, whatever protocol it came by. */
+export interface Work<Q, A> {
   readonly access: Access;
+  handle(question: Q, origin: CallOrigin, call: Call): MaybePromise<Answer<A>>;
+  /** An answer that says this error, where the protocol has one; the error's event is recorded. */
+  wordError?(error: ApiError): A | undefined;
+}
+
+export interface Implementation<M extends DescMethodUnary>
+  extends Work<MessageShape<M['input']>, MessageInitShape<M['output']>> {
   readonly codec?: Codec<MessageShape<M['input']>, MessageInitShape<M['output']>>;
-  handle(
-    request: MessageShape<M['input']>,
-    origin: CallOrigin,
-    call: Call,
-  ): MaybePromise<Answer<MessageInitShape<M['output']>>>;
+  /** Fields that are not known here are no conditions: they are skipped. */
+  readonly skipsUnknownFields?: true;
 }
 
 /** A stream that is open. Its event is recorded before the first message leaves. */

@@ -4,7 +4,7 @@ import { ApiError } from '../keys/errors.ts';
 import { LIMITS } from './limits.ts';
 
 /** Reads a binary message. What this server does not know is refused: it may be a condition on the answer. */
-export function readMessage(schema: DescMessage, bytes: Uint8Array): Message {
+export function readMessage(schema: DescMessage, bytes: Uint8Array, skipsUnknownFields = false): Message {
   if (bytes.length > LIMITS.messageBytes) throw tooLarge();
   let message: Message;
   try {
@@ -12,7 +12,7 @@ export function readMessage(schema: DescMessage, bytes: Uint8Array): Message {
   } catch (error) {
     throw unreadable(error);
   }
-  refuseUnknownFields(schema, message);
+  if (!skipsUnknownFields) refuseUnknownFields(schema, message);
   return message;
 }
 

@@ -5,6 +5,7 @@ import { ApiKeyIntegrations } from '../../gen/apikey/v1/integrations_pb.ts';
 import { Health as HealthService } from '../../gen/grpc/health/v1/health_pb.ts';
 import { AuditVerifier } from '../audit/verify.ts';
 import { type Config, parseQuietHours } from '../config.ts';
+import type { Door } from '../gateways/door.ts';
 import { Gitea } from '../integrations/gitea.ts';
 import { N8n } from '../integrations/n8n.ts';
 import { Remote } from '../integrations/remote.ts';
@@ -25,6 +26,7 @@ import { BufferedLastUses } from '../store/last-uses.ts';
 import type { Changes, Store } from '../store/store.ts';
 import { ConnectMount } from '../transport/connect-mount.ts';
 import { type Exchange, RequestExchange, StreamExchange } from '../transport/exchange.ts';
+import { GatewayMount } from '../transport/gateway-mount.ts';
 import { GrpcMount } from '../transport/grpc-mount.ts';
 import { Health } from '../transport/health.ts';
 import type { ServerStream } from '../transport/http2/stream.ts';
@@ -35,6 +37,7 @@ import { StreamThrottle } from '../transport/stream-throttle.ts';
 import { RedisAlerts } from '../watch/redis-alerts.ts';
 import { Watch } from '../watch/watch.ts';
 import { localOrigin } from './bootstrap.ts';
+import { composeGateways } from './compose-gateways.ts';
 import { caches } from './configured-store.ts';
 import { type Logger, Metrics, watchLogger } from './telemetry.ts';
 
@@ -101,10 +104,12 @@ export function compose({ config, logger, clock, tls }: Surroundings, store: Sto
     alertFeed,
     clock,
   };
+  const gateways = composeGateways(config, logger, validateKey, callServer);
   const services = [
     bindService(ApiKeyAuth, authService({ validateKey, manageKeys, authenticator, keyFeed, allowAnonymous })),
     bindService(ApiKeyAdmin, adminService(admin)),
     bindService(ApiKeyIntegrations, integrationsService(remoteKeys(config, store, clock))),
+    gateways.service,
   ];
   const names = services.map(({ service }) => service.typeName);
   const health = new Health(
@@ -115,7 +120,7 @@ export function compose({ config, logger, clock, tls }: Surroundings, store: Sto
       logger[serving ? 'info' : 'warn'](serving ? 'serving' : 'not serving: the store does not answer');
     },
   );
-  const [grpc, http] = createListeners(callServer, services, health, throttle, tls);
+  const [grpc, http] = createListeners(callServer, services, gateways.doors, health, throttle, tls);
   const metrics = createServer((_request, response) => {
     telemetry.shared(store.sharing?.skewMs ?? 0, store.sharing?.lease.holds ?? true);
     void telemetry.registry.metrics().then((text) => {
@@ -129,6 +134,7 @@ export function compose({ config, logger, clock, tls }: Surroundings, store: Sto
 function createListeners(
   callServer: CallServer,
   services: readonly BoundService[],
+  doors: readonly Door[],
   health: Health,
   throttle: StreamThrottle,
   tls: TlsFiles | undefined,
@@ -138,9 +144,11 @@ function createListeners(
     health.addTo(router);
     addReflection(router, [...services.map(({ service }) => service), HealthService]);
   });
+  const gateways = new GatewayMount(doors);
   const pages = new PlainPages(health);
   const answerWeb = async (exchange: Exchange) => {
-    if (!(await connect.handle(exchange))) await pages.answer(exchange);
+    if ((await connect.handle(exchange)) || (await gateways.handle(exchange))) return;
+    await pages.answer(exchange);
   };
   const handlers = {
     stream: (stream: ServerStream) => {

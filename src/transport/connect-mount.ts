@@ -139,7 +139,8 @@ function unaryHandler({ method, implementation }: Extract<BoundMethod, { kind: '
   return (request: Message, context: HandlerContext) => {
     const state = stateOf(context.values);
     state.recorded = true;
-    return state.session.serve(implementation, () => known(method, request));
+    const { skipsUnknownFields } = implementation;
+    return state.session.serve(implementation, () => (skipsUnknownFields ? request : known(method, request)));
   };
 }
 

@@ -10,8 +10,11 @@ import { peerIpOf } from './peer.ts';
 
 /** A request and the way to answer it, of HTTP/1.1 or HTTP/2. */
 export interface Exchange {
+  readonly method: string;
   /** Without a query. */
   readonly path: string;
+  /** What follows the path's `?`. */
+  readonly query: string;
   readonly peerIp: string;
   header(name: string): string | undefined;
   request(values: ContextValues): UniversalServerRequest;
@@ -23,20 +26,25 @@ export interface Exchange {
 /** A request of HTTP/1.1 as Connect's handlers take it. */
 export class RequestExchange implements Exchange {
   readonly path: string;
+  readonly query: string;
   readonly peerIp: string;
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
 
   constructor(request: IncomingMessage, response: ServerResponse) {
-    this.path = (request.url ?? '').split('?', 1)[0] ?? '';
+    [this.path, this.query] = pathAndQuery(request.url);
     this.peerIp = peerIpOf(request.socket.remoteAddress);
     this.#request = request;
     this.#response = response;
   }
 
+  get method(): string {
+    return this.#request.method ?? '';
+  }
+
+  /** As with HTTP/2, all of a name: Node itself drops the second of some headers, which others behind it may read. */
   header(name: string): string | undefined {
-    const value = this.#request.headers[name];
-    return Array.isArray(value) ? value.join(',') : value;
+    return this.#request.headersDistinct[name]?.join(',');
   }
 
   request(values: ContextValues): UniversalServerRequest {
@@ -65,8 +73,16 @@ export class StreamExchange implements Exchange, Receiver {
     this.#stream = stream;
   }
 
+  get method(): string {
+    return this.header(':method') ?? '';
+  }
+
   get path(): string {
-    return (this.header(':path') ?? '').split('?', 1)[0] ?? '';
+    return pathAndQuery(this.header(':path'))[0];
+  }
+
+  get query(): string {
+    return pathAndQuery(this.header(':path'))[1];
   }
 
   get peerIp(): string {
@@ -137,4 +153,9 @@ export class StreamExchange implements Exchange, Receiver {
       else await new Promise<void>((resolve) => (this.#wake = resolve));
     }
   }
+}
+
+function pathAndQuery(target = ''): [path: string, query: string] {
+  const at = target.indexOf('?');
+  return at < 0 ? [target, ''] : [target.slice(0, at), target.slice(at + 1)];
 }

@@ -57,13 +57,13 @@ function routeOf(
   method: DescMethodUnary,
   implementation: Implementation<DescMethodUnary>,
 ): UnaryRoute {
-  const { codec } = implementation;
+  const { codec, skipsUnknownFields } = implementation;
   const begin = (headers: RequestHeaders, peerIp: string) =>
     callServer.begin(newCall(callServer.clock, name, peerIp, headers.get('authorization')));
   return {
     refusal: () => (callServer.sheds(name) ? OVERLOADED_BLOCK : undefined),
     async serve(headers, peerIp, bytes) {
-      const read = () => codec?.decode(bytes) ?? readMessage(method.input, bytes);
+      const read = () => codec?.decode(bytes) ?? readMessage(method.input, bytes, skipsUnknownFields);
       const message = await begin(headers, peerIp).answer(implementation, read);
       return codec?.encode(message) ?? toBinary(method.output, create(method.output, message));
     },

@@ -1,0 +1,57 @@
+const LENGTH = 2;
+const SCRATCH = Buffer.allocUnsafeSlow(65_536);
+
+/**
+ * Writes a protobuf message from its end to its beginning, so that a length is known when it is written. Fields are
+ * written in the opposite order. One message at a time; nothing may be awaited in between.
+ */
+export class BackwardWriter {
+  #at = SCRATCH.length;
+
+  /** A place to remember: what is written from here on is the content of a field. */
+  get mark(): number {
+    return this.#at;
+  }
+
+  /** Begins a new message. */
+  clear(): void {
+    this.#at = SCRATCH.length;
+  }
+
+  /** The message; undefined when it did not fit. */
+  bytes(): Buffer | undefined {
+    return this.#at < 0 ? undefined : Buffer.from(SCRATCH.subarray(this.#at));
+  }
+
+  text(field: number, value: string): void {
+    const length = Buffer.byteLength(value);
+    const before = this.#at;
+    this.#at -= length;
+    if (this.#at >= 0) SCRATCH.write(value, this.#at, length);
+    this.enclose(field, before);
+  }
+
+  number(field: number, value: number): void {
+    if (value === 0) return;
+    this.#varint(value);
+    this.#varint(field * 8);
+  }
+
+  /** Makes what was written since `mark` the content of a field. */
+  enclose(field: number, mark: number): void {
+    this.#varint(mark - this.#at);
+    this.#varint(field * 8 + LENGTH);
+  }
+
+  #varint(value: number): void {
+    const bytes = value < 0x80 ? 1 : value < 0x4000 ? 2 : value < 0x20_0000 ? 3 : 5;
+    this.#at -= bytes;
+    if (this.#at < 0) return;
+    let rest = value;
+    for (let i = 0; i < bytes - 1; i++) {
+      SCRATCH[this.#at + i] = (rest & 0x7f) | 0x80;
+      rest = Math.floor(rest / 0x80);
+    }
+    SCRATCH[this.#at + bytes - 1] = rest;
+  }
+}

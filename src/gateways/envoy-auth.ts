@@ -1,0 +1,115 @@
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import {
+  type Authorization,
+  type CheckRequest,
+  type CheckResponseSchema,
+  HeaderAppendAction,
+} from '../../gen/envoy/service/auth/v3/external_auth_pb.ts';
+import { ApiError, Violations } from '../keys/errors.ts';
+import type { ServiceImplementation } from '../rpc/method.ts';
+import { failureOf, type GatewayAnswer, isMisconfigured, UPSTREAM_HEADERS } from './answer.ts';
+import { checkCodec } from './check-codec.ts';
+import type { HeaderOf } from './client-key.ts';
+import type { Gateway } from './gateway.ts';
+import type { Header } from './ratelimit-headers.ts';
+import { type Route, readRoute, refuseUnknown } from './route.ts';
+
+/** The name under which calls are audited and counted. */
+const METHOD = 'envoy.service.auth.v3.Authorization/Check';
+const EXTENSIONS = new Set(['required_scope', 'cost', 'trusted_hops', 'dry_run']);
+/** gRPC's PERMISSION_DENIED: every code but OK denies. */
+const DENIED = 7;
+/** Headers that are read besides the key's. */
+const READ = ['x-forwarded-for', 'user-agent', 'x-request-id'];
+
+type CheckResponse = MessageInitShape<typeof CheckResponseSchema>;
+
+/** Envoy's ext_authz over gRPC. */
+export function envoyAuthorization(gateway: Gateway): ServiceImplementation<typeof Authorization> {
+  const { clientKey } = gateway;
+  return {
+    check: {
+      access: gateway.access,
+      codec: checkCodec([...clientKey.names, ...READ]),
+      // Envoy's messages grow.
+      skipsUnknownFields: true,
+      async handle(request, origin) {
+        const header = headersOf(request);
+        const address = request.attributes?.source?.address?.socketAddress?.address || undefined;
+        const answer = await gateway.decide(routeOf(request), header, address, origin);
+        return { message: toCheckResponse(answer, clientKey.carriers(header)) };
+      },
+      /** Denied in words of its own, so that a proxy which lets requests through on errors does not do so on these. */
+      wordError(error) {
+        gateway.note(METHOD, error);
+        return isMisconfigured(error) ? toCheckResponse(failureOf(error), []) : undefined;
+      },
+    },
+  };
+}
+
+function routeOf({ attributes }: CheckRequest): Route {
+  const extensions = attributes?.contextExtensions ?? {};
+  const found = new Violations();
+  refuseUnknown(found, Object.keys(extensions), EXTENSIONS);
+  const of = (name: string) => (Object.hasOwn(extensions, name) ? extensions[name] : undefined);
+  const route = readRoute(found, ['required_scope', of('required_scope')], {
+    cost: of('cost'),
+    trusted_hops: of('trusted_hops'),
+    dry_run: of('dry_run'),
+  });
+  found.throwIfAny();
+  return route;
+}
+
+/** Envoy sends a map, or with encode_raw_headers a list. */
+function headersOf({ attributes }: CheckRequest): HeaderOf {
+  const http = attributes?.request?.http;
+  if (http === undefined) {
+    const description = 'only HTTP requests can be checked';
+    throw new ApiError('INVALID_REQUEST', description, {
+      violations: [{ field: 'attributes.request.http', description }],
+    });
+  }
+  const { headers, headerMap } = http;
+  if (headerMap === undefined) return (name) => (Object.hasOwn(headers, name) ? headers[name] : undefined);
+  return (name) => {
+    const values = headerMap.headers.filter(({ key }) => key === name);
+    return values.length === 0 ? undefined : values.map(textOf).join(',');
+  };
+}
+
+function textOf({ value, rawValue }: { value: string; rawValue: Uint8Array }): string {
+  return rawValue.length === 0 ? value : Buffer.from(rawValue).toString();
+}
+
+function toCheckResponse(answer: GatewayAnswer, keyCarriers: readonly string[]): CheckResponse {
+  const { status, upstream, client, body } = answer;
+  if (status !== 200) {
+    const headers = [...client, ['content-type', 'application/json'] as const].map(overwriting);
+    return {
+      status: { code: DENIED },
+      httpResponse: { case: 'deniedResponse', value: { status: { code: status }, headers, body } },
+    };
+  }
+  // What the client made up under these names goes, also where this key has nothing to say there.
+  const unset = UPSTREAM_HEADERS.filter((name) => !upstream.some(([set]) => set === name));
+  return {
+    status: {},
+    httpResponse: {
+      case: 'okResponse',
+      value: {
+        headers: upstream.map(overwriting),
+        headersToRemove: [...keyCarriers, ...unset],
+        responseHeadersToAdd: client.map(overwriting),
+      },
+    },
+  };
+}
+
+function overwriting([key, value]: Header) {
+  return {
+    header: { key, value },
+    appendAction: HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+  };
+}

@@ -1,0 +1,94 @@
+import { ApiError } from '../keys/errors.ts';
+import { BOUNDS } from '../keys/key-fields.ts';
+import type { CallOrigin } from '../keys/ports/audit.ts';
+import type { Clock } from '../keys/ports/clock.ts';
+import type { ValidateInput, ValidateKey } from '../keys/validate-key.ts';
+import type { Access } from '../rpc/method.ts';
+import { answerOf, type GatewayAnswer, isMisconfigured } from './answer.ts';
+import { addressIn, entryFromRight } from './client-address.ts';
+import type { ClientKey, HeaderOf } from './client-key.ts';
+import type { Route } from './route.ts';
+
+const REQUEST_ID = /^[\x21-\x7e]{1,1024}$/;
+/** Faults of configuration are few; whoever makes more than this up is not told of each. */
+const MAX_FAULTS = 100;
+
+export interface GatewayParts {
+  readonly validateKey: ValidateKey;
+  readonly clock: Clock;
+  readonly clientKey: ClientKey;
+  /** ALLOW_ANONYMOUS_VALIDATE. */
+  readonly allowAnonymous: boolean;
+  /** GATEWAY_REASONS. */
+  readonly reasons: boolean;
+  /** Told once of each fault in how a proxy asks. The text holds nothing of the client's. */
+  readonly misconfigured: (method: string, text: string) => void;
+}
+
+/** Decides about requests that a proxy holds back: the use case of ValidateKey, in a proxy's words. */
+export class Gateway {
+  readonly #parts: GatewayParts;
+  readonly #faults = new Set<string>();
+  readonly access: Access;
+
+  constructor(parts: GatewayParts) {
+    this.#parts = parts;
+    this.access = { anyOf: ['apikeys:validate'], anonymous: parts.allowAnonymous };
+  }
+
+  get clientKey(): ClientKey {
+    return this.#parts.clientKey;
+  }
+
+  /** @param peer the address that the proxy names as its peer, as it was sent; undefined when it names none. */
+  async decide(
+    route: Route,
+    header: HeaderOf,
+    peer: string | undefined,
+    origin: CallOrigin,
+  ): Promise<GatewayAnswer> {
+    const { clientKey, validateKey, clock, reasons } = this.#parts;
+    const anonymous = origin.callerKeyId === '';
+    if (anonymous && route.dryRun) throw new ApiError('CREDENTIAL_MISSING', 'dry_run needs a calling key');
+    const secret = clientKey.in(header);
+    const requestId = header('x-request-id') ?? '';
+    const input: ValidateInput = {
+      secret: secret ?? '',
+      requiredScope: route.requiredScope,
+      clientIp: anonymous ? undefined : clientIpOf(route, header, peer),
+      userAgent: (header('user-agent') ?? '').slice(0, BOUNDS.userAgentCharacters),
+      requestId: REQUEST_ID.test(requestId) ? requestId : '',
+      cost: route.cost,
+      dryRun: route.dryRun,
+      minRevision: 0,
+      ...(secret === undefined ? { keyAbsent: true as const } : {}),
+    };
+    return answerOf(await validateKey.run(input, origin), input, clock.now(), reasons);
+  }
+
+  /** Says once in the log how a proxy's configuration is wrong. */
+  note(method: string, error: ApiError): void {
+    const fault = `${method} ${error.message}`;
+    if (!isMisconfigured(error) || this.#faults.size >= MAX_FAULTS || this.#faults.has(fault)) return;
+    this.#faults.add(fault);
+    this.#parts.misconfigured(method, error.message);
+  }
+}
+
+/** The client's address, from where the operator says that the client cannot write it. */
+function clientIpOf({ trustedHops }: Route, header: HeaderOf, peer: string | undefined): string | undefined {
+  if (trustedHops === 0) {
+    if (peer === undefined) return undefined;
+    return addressIn(peer) ?? misconfigured('client_ip', 'the proxy names an address that is none');
+  }
+  const entry = entryFromRight(header('x-forwarded-for') ?? '', trustedHops);
+  const address = entry === undefined ? undefined : addressIn(entry);
+  return (
+    address ??
+    misconfigured('trusted_hops', `x-forwarded-for has no address at place ${trustedHops} from the right`)
+  );
+}
+
+function misconfigured(field: string, description: string): never {
+  throw new ApiError('INVALID_REQUEST', `${field}: ${description}`, { violations: [{ field, description }] });
+}

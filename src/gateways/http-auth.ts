@@ -1,0 +1,93 @@
+import { ApiError, Violations } from '../keys/errors.ts';
+import { newCall } from '../rpc/call.ts';
+import type { CallServer } from '../rpc/call-server.ts';
+import { wordedError } from '../rpc/errors.ts';
+import type { Work } from '../rpc/method.ts';
+import { failureOf, type GatewayAnswer } from './answer.ts';
+import { type Door, JSON_TYPE, NO_STORE, singleValues, type WebAnswer, type WebRequest } from './door.ts';
+import type { Gateway } from './gateway.ts';
+import { type Route, readRoute, refuseUnknown } from './route.ts';
+
+/** The name under which calls are audited and counted. */
+const METHOD = 'http/auth';
+const OPTIONS = new Set(['scope', 'cost', 'trusted_hops', 'dry_run', 'client_ip', 'deny']);
+/** Routes are few; whoever asks with ever new queries has them read each time. */
+const MAX_KNOWN = 256;
+
+interface AuthRoute extends Route {
+  /** The client's address stands in `x-client-ip`, which the proxy sets. */
+  readonly clientIpInHeader: boolean;
+}
+
+/** `/auth`: nginx's auth_request, Traefik's ForwardAuth, Caddy's forward_auth. */
+export class HttpAuth implements Door {
+  readonly path = '/auth';
+  readonly #gateway: Gateway;
+  readonly #callServer: CallServer;
+  readonly #work: Work<WebRequest, GatewayAnswer>;
+  readonly #routes = new Map<string, AuthRoute>();
+
+  constructor(gateway: Gateway, callServer: CallServer) {
+    this.#gateway = gateway;
+    this.#callServer = callServer;
+    this.#work = {
+      access: gateway.access,
+      handle: async (request, origin) => {
+        const route = this.#routeOf(request.query);
+        // A header that is missing is no address: the proxy was to set it.
+        const peer = route.clientIpInHeader ? (request.header('x-client-ip') ?? '') : undefined;
+        return { message: await gateway.decide(route, request.header, peer, origin) };
+      },
+    };
+  }
+
+  async answer(request: WebRequest): Promise<WebAnswer> {
+    const { header, peerIp } = request;
+    const call = newCall(this.#callServer.clock, METHOD, peerIp, header('x-apikeyd-authorization'));
+    const deny = new URLSearchParams(request.query).get('deny');
+    try {
+      return toWeb(await this.#callServer.begin(call).answer(this.#work, () => request), deny);
+    } catch (error) {
+      const apiError = wordedError(error);
+      this.#gateway.note(METHOD, apiError);
+      return toWeb(failureOf(apiError), deny);
+    }
+  }
+
+  #routeOf(query: string): AuthRoute {
+    const known = this.#routes.get(query);
+    if (known !== undefined) return known;
+    const route = readQuery(query);
+    if (this.#routes.size < MAX_KNOWN) this.#routes.set(query, route);
+    return route;
+  }
+}
+
+function readQuery(query: string): AuthRoute {
+  const found = new Violations();
+  const values = singleValues(query, () => new ApiError('INVALID_REQUEST', 'an option comes twice'));
+  refuseUnknown(found, values.keys(), OPTIONS);
+  const route = readRoute(found, ['scope', values.get('scope')], {
+    cost: values.get('cost'),
+    trusted_hops: values.get('trusted_hops'),
+    dry_run: values.get('dry_run'),
+  });
+  const clientIp = values.get('client_ip');
+  if (clientIp !== undefined && clientIp !== 'header') found.add('client_ip', 'header, or leave it out');
+  if (clientIp !== undefined && route.trustedHops > 0)
+    found.add('client_ip', 'not together with trusted_hops');
+  if ((values.get('deny') ?? '403') !== '403') found.add('deny', '403, or leave it out');
+  found.throwIfAny();
+  return { ...route, clientIpInHeader: clientIp !== undefined };
+}
+
+/** With deny=403 every denial is 403, since nginx takes what it does not know for a failure. */
+function toWeb({ status, upstream, client, body }: GatewayAnswer, deny: string | null): WebAnswer {
+  if (status === 200) return { status, headers: [...upstream, ...client, NO_STORE], body: '' };
+  const told = deny === '403' ? 403 : status;
+  return {
+    status: told,
+    headers: [...client, ['x-apikey-status', String(status)], JSON_TYPE, NO_STORE],
+    body,
+  };
+}

@@ -1,0 +1,160 @@
+import { ApiError, Violations } from '../keys/errors.ts';
+import * as fields from '../keys/key-fields.ts';
+import type { CallOrigin } from '../keys/ports/audit.ts';
+import type { ValidateInput, ValidateKey, Verdict } from '../keys/validate-key.ts';
+import { newCall } from '../rpc/call.ts';
+import type { CallServer } from '../rpc/call-server.ts';
+import { wordedError } from '../rpc/errors.ts';
+import type { Access, Work } from '../rpc/method.ts';
+import { failureOf, retryAfter } from './answer.ts';
+import { type Door, JSON_TYPE, NO_STORE, singleValues, type WebAnswer, type WebRequest } from './door.ts';
+import { type Header, rateLimitHeaders } from './ratelimit-headers.ts';
+import { refuseUnknown } from './route.ts';
+
+/** The name under which calls are audited and counted. */
+const METHOD = 'http/introspect';
+/** `token_type_hint` and `client_id` are what OAuth's clients may send; they say nothing here. */
+const PARAMETERS = new Set(['token', 'scope', 'client_ip', 'token_type_hint', 'client_id']);
+const FORM = /^application\/x-www-form-urlencoded *(;|$)/i;
+const BASIC = /^basic +([A-Za-z0-9+/]+=*)$/i;
+const MAX_BODY_BYTES = 16 << 10;
+
+export interface IntrospectionParts {
+  readonly validateKey: ValidateKey;
+  readonly callServer: CallServer;
+  readonly access: Access;
+}
+
+interface Question {
+  readonly form: string;
+  readonly userAgent: string;
+}
+
+/** `POST /introspect`: OAuth 2.0 token introspection (RFC 7662), with keys as tokens. */
+export class Introspection implements Door {
+  readonly path = '/introspect';
+  readonly #parts: IntrospectionParts;
+  readonly #work: Work<Question, WebAnswer>;
+
+  constructor(parts: IntrospectionParts) {
+    this.#parts = parts;
+    const { access, validateKey, callServer } = parts;
+    this.#work = {
+      access,
+      handle: async (question, origin) => {
+        const verdict = await validateKey.run(inputOf(question, origin), origin);
+        return { message: answerOf(verdict, callServer.clock.now()) };
+      },
+    };
+  }
+
+  async answer(request: WebRequest): Promise<WebAnswer> {
+    const { callServer, access } = this.#parts;
+    const { peerIp, header } = request;
+    const call = newCall(callServer.clock, METHOD, peerIp, bearerOf(header('authorization')));
+    const session = callServer.begin(call);
+    try {
+      await session.authenticate(access);
+      const form = await this.#form(request).catch(async (error) => {
+        throw await session.refuse(error);
+      });
+      return await session.serve(this.#work, () => ({ form, userAgent: header('user-agent') ?? '' }));
+    } catch (error) {
+      return refusal(request, wordedError(error));
+    }
+  }
+
+  /** The body of the request, if it is of the right kind. */
+  async #form(request: WebRequest): Promise<string> {
+    if (request.method !== 'POST' || !FORM.test(request.header('content-type') ?? ''))
+      throw new ApiError('INVALID_REQUEST', 'POST with application/x-www-form-urlencoded');
+    const form = await request.body(MAX_BODY_BYTES).catch(() => {
+      throw new ApiError('REQUEST_NOT_RECEIVED', 'the form did not arrive whole');
+    });
+    if (form === undefined)
+      throw new ApiError('MESSAGE_TOO_LARGE', `a form may have at most ${MAX_BODY_BYTES} bytes`);
+    return form;
+  }
+}
+
+/** The password of Basic is a key, as that of a client of OAuth; its user name says nothing. */
+function bearerOf(authorization: string | undefined): string | undefined {
+  const basic = BASIC.exec(authorization ?? '')?.[1];
+  if (basic === undefined) return authorization;
+  const pair = Buffer.from(basic, 'base64').toString();
+  return `Bearer ${pair.slice(pair.indexOf(':') + 1)}`;
+}
+
+function inputOf({ form, userAgent }: Question, origin: CallOrigin): ValidateInput {
+  const found = new Violations();
+  const values = singleValues(form, () => new ApiError('INVALID_REQUEST', 'a parameter comes twice'));
+  refuseUnknown(found, values.keys(), PARAMETERS);
+  const secret = values.get('token');
+  if (secret === undefined) found.add('token', 'required');
+  const clientIp = fields.clientIp(found, 'client_ip', values.get('client_ip') ?? '');
+  const requiredScope = fields.requiredScope(found, 'scope', values.get('scope'));
+  found.throwIfAny();
+  if (origin.callerKeyId === '' && clientIp !== undefined)
+    throw new ApiError('CREDENTIAL_MISSING', 'client_ip needs a calling key');
+  return {
+    secret: secret ?? '',
+    requiredScope,
+    clientIp,
+    userAgent: userAgent.slice(0, fields.BOUNDS.userAgentCharacters),
+    requestId: '',
+    cost: 1,
+    dryRun: false,
+    minRevision: 0,
+  };
+}
+
+/** All that makes a key of no use is inactive; but a caller that should come back later is told when. */
+function answerOf({ decision, key, quota, retryAfterMs }: Verdict, now: number): WebAnswer {
+  const limits = rateLimitHeaders(quota?.states ?? [], now);
+  if (decision === 'RATE_LIMITED' || decision === 'LOCKED_OUT') {
+    const wait = retryAfterMs === undefined ? [] : [retryAfter(retryAfterMs)];
+    const error = decision === 'RATE_LIMITED' ? 'rate_limited' : 'too_many_failures';
+    return answer(429, { error }, [...limits, ...wait]);
+  }
+  if (decision !== 'VALID' || key === undefined) return answer(200, { active: false });
+  const seconds = (ms: number) => Math.floor(ms / 1000);
+  const claims = {
+    active: true,
+    scope: key.scopes.join(' '),
+    client_id: key.id,
+    ...(key.ownerId === '' ? {} : { sub: key.ownerId }),
+    ...(key.expireTime === undefined ? {} : { exp: seconds(key.expireTime) }),
+    iat: seconds(key.createTime),
+    token_type: 'Bearer',
+  };
+  return answer(200, claims, limits);
+}
+
+/** Errors in the words of OAuth (RFC 6749 section 5.2). The caller is no stranger, so the text may tell why. */
+function refusal({ method }: WebRequest, error: ApiError): WebAnswer {
+  const told = (status: number, name: string, headers: readonly Header[] = []) =>
+    answer(status, { error: name, error_description: error.message }, headers);
+  switch (error.code) {
+    case 'CREDENTIAL_MISSING':
+    case 'CREDENTIAL_INVALID':
+      return told(401, 'invalid_client', [
+        ['www-authenticate', 'Basic realm="apikeyd", Bearer realm="apikeyd"'],
+      ]);
+    case 'SCOPE_MISSING':
+      return told(403, 'insufficient_scope');
+    case 'INVALID_REQUEST':
+      return method === 'POST'
+        ? told(400, 'invalid_request')
+        : told(405, 'invalid_request', [['allow', 'POST']]);
+    case 'MESSAGE_TOO_LARGE':
+      return told(413, 'invalid_request');
+    default: {
+      const { status, client, body } = failureOf(error);
+      return { status, headers: [...client, JSON_TYPE, NO_STORE], body };
+    }
+  }
+}
+
+function answer(status: number, body: object, headers: readonly Header[] = []): WebAnswer {
+  return { status, headers: [...headers, JSON_TYPE, NO_STORE], body: JSON.stringify(body) };
+}

@@ -1,0 +1,25 @@
+import type { RateLimitState } from '../keys/quota.ts';
+
+export type Header = readonly [name: string, value: string];
+
+/** The largest integer of a structured field (RFC 9651). */
+const MAX_INTEGER = 999_999_999_999_999;
+
+const seconds = (ms: number) => Math.min(MAX_INTEGER, Math.max(0, Math.ceil(ms / 1000)));
+
+/**
+ * The key's limits as draft-ietf-httpapi-ratelimit-headers writes them. A limit's name needs no escape: it is made of
+ * letters, digits, `_`, `.` and `-`.
+ */
+export function rateLimitHeaders(states: readonly RateLimitState[], now: number): Header[] {
+  if (states.length === 0) return [];
+  const policies = states.map(({ name, limit, windowMs }) => `"${name}";q=${limit};w=${seconds(windowMs)}`);
+  const limits = states.map(({ name, remaining, resetTime, windowMs }) => {
+    const reset = resetTime === undefined ? windowMs : resetTime - now;
+    return `"${name}";r=${remaining};t=${seconds(reset)}`;
+  });
+  return [
+    ['ratelimit-policy', policies.join(', ')],
+    ['ratelimit', limits.join(', ')],
+  ];
+}

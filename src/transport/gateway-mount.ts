@@ -1,0 +1,70 @@
+import { createContextValues } from '@connectrpc/connect';
+import type { Door, WebAnswer, WebRequest } from '../gateways/door.ts';
+import type { Exchange } from './exchange.ts';
+
+/** Plain HTTP for proxies: what is no RPC and no page. */
+export class GatewayMount {
+  readonly #doors: ReadonlyMap<string, Door>;
+
+  constructor(doors: readonly Door[]) {
+    this.#doors = new Map(doors.map((door) => [door.path, door]));
+  }
+
+  /** Answers a request for one of the doors; false when the path is none. */
+  async handle(exchange: Exchange): Promise<boolean> {
+    const door = this.#doors.get(exchange.path);
+    if (door === undefined) return false;
+    try {
+      await respond(exchange, await door.answer(new DoorRequest(exchange)));
+    } catch {
+      // The client has gone in the middle of its answer.
+      exchange.abort();
+    }
+    return true;
+  }
+}
+
+class DoorRequest implements WebRequest {
+  readonly #exchange: Exchange;
+
+  constructor(exchange: Exchange) {
+    this.#exchange = exchange;
+  }
+
+  get method(): string {
+    return this.#exchange.method;
+  }
+
+  get query(): string {
+    return this.#exchange.query;
+  }
+
+  get peerIp(): string {
+    return this.#exchange.peerIp;
+  }
+
+  readonly header = (name: string) => this.#exchange.header(name);
+
+  async body(mostBytes: number): Promise<string | undefined> {
+    const parts: Uint8Array[] = [];
+    let bytes = 0;
+    const { body } = this.#exchange.request(createContextValues());
+    for await (const part of body as AsyncIterable<Uint8Array>) {
+      bytes += part.length;
+      if (bytes > mostBytes) return undefined;
+      parts.push(part);
+    }
+    return Buffer.concat(parts).toString();
+  }
+}
+
+function respond(exchange: Exchange, { status, headers, body }: WebAnswer): Promise<void> {
+  const bytes = Buffer.from(body);
+  const header = new Headers({ 'content-length': String(bytes.length) });
+  for (const [name, value] of headers) header.append(name, value);
+  return exchange.respond(bytes.length === 0 ? { status, header } : { status, header, body: once(bytes) });
+}
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array, void> {
+  yield bytes;
+}
