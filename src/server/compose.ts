@@ -111,9 +111,8 @@ export function compose({ config, logger, clock, tls }: Surroundings, store: Sto
     bindService(ApiKeyIntegrations, integrationsService(remoteKeys(config, store, clock))),
     gateways.service,
   ];
-  const names = services.map(({ service }) => service.typeName);
   const health = new Health(
-    names,
+    services.map(({ service }) => service.typeName),
     () => store.ping(),
     (serving) => {
       telemetry.serving(serving);
