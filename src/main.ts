@@ -8,7 +8,7 @@ import { CliError, EXIT } from './cli/client.ts';
 import { completionCommand } from './cli/completion.ts';
 import { giteaCommand, n8nCommand } from './cli/integrations.ts';
 import { alertsCommand, anomaliesCommand } from './cli/notices.ts';
-import { table } from './cli/output.ts';
+import { printable, table } from './cli/output.ts';
 import { ConfigError, settingsInUse } from './config.ts';
 import { StartError } from './store/store.ts';
 
@@ -16,7 +16,7 @@ interface JsonOption {
   readonly json?: boolean;
 }
 
-const print = (text: string) => void process.stdout.write(`${text}\n`);
+const print = (text: string) => void process.stdout.write(`${printable(text)}\n`);
 
 /** Loaded only when it is wanted: a client command starts in half the time without it. */
 const server = () => import('./server/commands.ts');
@@ -33,10 +33,8 @@ function fail(error: unknown): never {
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? EXIT.ok : EXIT.usage);
   const known = error instanceof CliError || error instanceof StartError;
   const exitCode = known ? error.exitCode : error instanceof ConfigError ? EXIT.configuration : EXIT.software;
-  writeSync(
-    2,
-    `apikeyd: ${exitCode === EXIT.software ? (error as Error).stack : (error as Error).message}\n`,
-  );
+  const text = exitCode === EXIT.software ? (error as Error).stack : (error as Error).message;
+  writeSync(2, `apikeyd: ${printable(text ?? '')}\n`);
   process.exit(exitCode);
 }
 

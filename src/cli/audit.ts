@@ -19,7 +19,7 @@ import {
   runner,
   withConnection,
 } from './client.ts';
-import { json, type Print, Progress, state, table, time } from './output.ts';
+import { json, type Print, Progress, plain, state, table, time } from './output.ts';
 import { nameOf, wholeNumber } from './values.ts';
 
 /** A million events take seconds; a store of many millions may take this. */
@@ -126,7 +126,7 @@ async function tail(clients: Clients, options: TailOptions, print: Print): Promi
       print(
         options.json
           ? JSON.stringify(toJson(AuditEventSchema, event))
-          : cells(event).map(state).join('  ').trimEnd(),
+          : cells(event).map(plain).map(state).join('  ').trimEnd(),
       );
     }
     for (const [id, at] of shown) if (at < Date.now() - 2 * LATE_MS) shown.delete(id);
@@ -168,9 +168,9 @@ async function verify({ admin }: Clients, options: VerifyOptions, print: Print):
     print(`intact: ${answer.checkedEvents} events in ${answer.heads.length} chains`);
   else {
     const what = nameOf(AuditDefectKindSchema, defect.kind);
-    const event = defect.eventId === '' ? '' : `, event ${defect.eventId}`;
+    const event = defect.eventId === '' ? '' : `, event ${plain(defect.eventId)}`;
     print(
-      `${what}: chain ${defect.processId}, place ${defect.sequence}${event}, after ${answer.checkedEvents} good events`,
+      `${what}: chain ${plain(defect.processId)}, place ${defect.sequence}${event}, after ${answer.checkedEvents} good events`,
     );
   }
   return answer.intact ? EXIT.ok : EXIT.denied;

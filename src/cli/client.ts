@@ -7,6 +7,7 @@ import { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
 import { ApiKeyIntegrations } from '../../gen/apikey/v1/integrations_pb.ts';
 import { BadRequestSchema, ErrorInfoSchema } from '../../gen/google/rpc/error_details_pb.ts';
 import { nextStep } from './next-step.ts';
+import { plain } from './output.ts';
 
 const CALL_MS = 10_000;
 
@@ -110,7 +111,7 @@ export function explain(error: unknown, { address = '' }: ConnectionOptions): Cl
     ...(lines.length > 1 ? lines : []),
     ...(next === '' ? [] : [`next: ${next}`]),
   ];
-  return new CliError(EXIT.denied, told.join('\n'));
+  return new CliError(EXIT.denied, told.map(plain).join('\n'));
 }
 
 /** Makes an action of a command. */

@@ -18,7 +18,7 @@ import {
   runner,
   withConnection,
 } from './client.ts';
-import { json, type Print, table, time } from './output.ts';
+import { json, type Print, plain, table, time } from './output.ts';
 import { isoTime, nameOf, wholeNumber } from './values.ts';
 
 interface ListOptions extends ConnectionOptions {
@@ -108,5 +108,5 @@ async function watch({ admin }: Clients, options: WatchOptions, print: Print): P
 }
 
 function line(alert: Alert): string {
-  return `${time(alert.time)}  ${nameOf(AlertTypeSchema, alert.type).padEnd(22)}  ${alert.text}`;
+  return `${time(alert.time)}  ${nameOf(AlertTypeSchema, alert.type).padEnd(22)}  ${plain(alert.text)}`;
 }

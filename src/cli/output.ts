@@ -10,6 +10,25 @@ const GOOD = new Set(['ACTIVE', 'VALID', 'ALIVE', 'OK', 'ok', 'RESOLVED', 'DECIS
 const BAD = new Set(['REVOKED', 'EXPIRED', 'DEAD', 'WRONG', 'OPEN', 'LOCAL_ONLY', 'REMOTE_ONLY', 'ROTATED']);
 const MIN_COLUMN = 8;
 
+/** Control characters, marks that turn the direction of writing, other line ends, halves of surrogate pairs. */
+const UNPRINTABLE = /[\p{Cc}\p{Cs}\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu;
+/** What this program itself writes of them: colours and tabs. */
+const OWN = new RegExp(`(${String.fromCharCode(27)}\\[\\d{1,2}m|\t)`);
+
+/** A text of somebody else's as a terminal can show it without obeying it; the escapes are those of JSON. */
+export function plain(text: string): string {
+  return text.replace(UNPRINTABLE, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}
+
+/** A whole output of this program: its lines and colours stay, and everything else in it is plain. */
+export function printable(text: string): string {
+  const line = (part: string, i: number) => (i % 2 === 1 ? part : plain(part));
+  return text
+    .split('\n')
+    .map((each) => each.split(OWN).map(line).join(''))
+    .join('\n');
+}
+
 /** Coloured on a terminal whose user has not said NO_COLOR, and plain everywhere else. */
 function styled(format: 'green' | 'red' | 'dim', text: string): string {
   return styleText(format, text, { stream: process.stdout });
@@ -29,7 +48,7 @@ export function json<S extends DescMessage>(schema: S, message: MessageShape<S>)
 
 /** Columns side by side. On a terminal the widest are cut until a row fits a line. */
 export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
-  const all = [header, ...rows];
+  const all = [header, ...rows.map((row) => row.map(plain))];
   const widths = header.map((_, i) => Math.max(...all.map((row) => row[i]?.length ?? 0)));
   shrink(widths, process.stdout.columns ?? Number.POSITIVE_INFINITY);
   return all

@@ -38,9 +38,17 @@ export function toRateLimits(limits: readonly ReturnType<typeof rateLimit>[]) {
 
 /** A time with Z or an offset. */
 export function isoTime(text: string): Date {
-  const time = ISO.test(text) ? new Date(text) : new Date(Number.NaN);
+  const time = ISO.test(text) && isDay(text) ? new Date(text) : new Date(Number.NaN);
   if (Number.isNaN(time.getTime())) throw new InvalidArgumentError('a time like 2027-01-31T12:00:00Z');
   return time;
+}
+
+/** False for 30 February and the like, which Date takes for a day of March. */
+function isDay(text: string): boolean {
+  const [year = 0, month = 0, day = 0] = text.slice(0, 10).split('-').map(Number);
+  const date = new Date(0);
+  date.setUTCFullYear(year, month - 1, day);
+  return date.getUTCMonth() === month - 1 && date.getUTCDate() === day;
 }
 
 export function wholeNumber(text: string): number {

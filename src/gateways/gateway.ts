@@ -2,6 +2,7 @@ import { ApiError } from '../keys/errors.ts';
 import { BOUNDS } from '../keys/key-fields.ts';
 import type { CallOrigin } from '../keys/ports/audit.ts';
 import type { Clock } from '../keys/ports/clock.ts';
+import { forAudit } from '../keys/text.ts';
 import type { ValidateInput, ValidateKey } from '../keys/validate-key.ts';
 import type { Access } from '../rpc/method.ts';
 import { answerOf, type GatewayAnswer, isMisconfigured } from './answer.ts';
@@ -56,7 +57,7 @@ export class Gateway {
       secret: secret ?? '',
       requiredScope: route.requiredScope,
       clientIp: anonymous ? undefined : clientIpOf(route, header, peer),
-      userAgent: (header('user-agent') ?? '').slice(0, BOUNDS.userAgentCharacters),
+      userAgent: forAudit(header('user-agent') ?? '', BOUNDS.userAgentCharacters),
       requestId: REQUEST_ID.test(requestId) ? requestId : '',
       cost: route.cost,
       dryRun: route.dryRun,

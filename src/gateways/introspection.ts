@@ -1,6 +1,7 @@
 import { ApiError, Violations } from '../keys/errors.ts';
 import * as fields from '../keys/key-fields.ts';
 import type { CallOrigin } from '../keys/ports/audit.ts';
+import { forAudit } from '../keys/text.ts';
 import type { ValidateInput, ValidateKey, Verdict } from '../keys/validate-key.ts';
 import { newCall } from '../rpc/call.ts';
 import type { CallServer } from '../rpc/call-server.ts';
@@ -100,7 +101,7 @@ function inputOf({ form, userAgent }: Question, origin: CallOrigin): ValidateInp
     secret: secret ?? '',
     requiredScope,
     clientIp,
-    userAgent: userAgent.slice(0, fields.BOUNDS.userAgentCharacters),
+    userAgent: forAudit(userAgent, fields.BOUNDS.userAgentCharacters),
     requestId: '',
     cost: 1,
     dryRun: false,

@@ -1,5 +1,6 @@
 import type { AuditEntry, CallOrigin } from './ports/audit.ts';
 import type { Clock } from './ports/clock.ts';
+import { withoutSecrets } from './text.ts';
 
 /** What a call adds to the facts of its origin. */
 export type EventFacts = Partial<Omit<AuditEntry, 'method' | 'time' | 'callerKeyId' | 'latencyMicros'>> & {
@@ -12,11 +13,11 @@ export function auditEntry(origin: CallOrigin, clock: Clock, facts: EventFacts):
     method: origin.method,
     time: origin.arriveTime,
     outcome: facts.outcome,
-    reason: facts.reason ?? '',
+    reason: withoutSecrets(facts.reason ?? ''),
     keyId: facts.keyId ?? '',
     callerKeyId: origin.callerKeyId,
     keyFingerprint: facts.keyFingerprint ?? '',
-    requiredScope: facts.requiredScope ?? '',
+    requiredScope: withoutSecrets(facts.requiredScope ?? ''),
     // The peer is always the calling backend; without an address from it, its own is kept and marked so.
     clientIp: facts.clientIp || origin.peerIp,
     clientIpIsPeer: !facts.clientIp,
@@ -25,7 +26,7 @@ export function auditEntry(origin: CallOrigin, clock: Clock, facts: EventFacts):
     cost: facts.cost ?? 0,
     dryRun: facts.dryRun ?? false,
     latencyMicros: Math.round((clock.monotonic() - origin.arriveMonotonic) * 1000),
-    requestId: facts.requestId ?? origin.requestId,
+    requestId: withoutSecrets(facts.requestId ?? origin.requestId),
     refusedCalls: 0,
   };
 }

@@ -2,6 +2,7 @@ import type { Violations } from './errors.ts';
 import { normalizeCidr, normalizeIp } from './ip.ts';
 import type { RateLimit } from './key.ts';
 import { isGrant, isRequirableScope } from './scope.ts';
+import { forAudit, isFit, UNFIT_TEXT } from './text.ts';
 
 /** Bounds of what a request may carry (docs/design/rules.md 10); strings in characters. */
 export const BOUNDS = {
@@ -28,11 +29,11 @@ export const BOUNDS = {
 const KEY_ID = /^uid-apikey-[0-9a-f]{16}$/;
 const LIMIT_NAME = /^[A-Za-z0-9_.-]{1,64}$/;
 
-/** A text of up to 1 024 characters. */
+/** A text of up to 1 024 characters, none of them a control character. */
 export function optionalText(found: Violations, field: string, value: string): string {
   if (value.length > BOUNDS.textCharacters) {
     found.add(field, `at most ${BOUNDS.textCharacters} characters, got ${value.length}`);
-  }
+  } else if (!isFit(value)) found.add(field, UNFIT_TEXT);
   return value;
 }
 
@@ -116,10 +117,11 @@ export function metadata(found: Violations, field: string, entries: Readonly<Rec
   for (const [name, value] of pairs) {
     if (name === '' || name.length > BOUNDS.textCharacters) {
       found.add(field, `a key of 1 to ${BOUNDS.textCharacters} characters`);
-    }
+    } else if (!isFit(name)) found.add(field, `in its keys ${UNFIT_TEXT}`);
+    const at = `${field}[${forAudit(name, 64)}]`;
     if (value.length > BOUNDS.metadataValueCharacters) {
-      found.add(`${field}[${name.slice(0, 64)}]`, `at most ${BOUNDS.metadataValueCharacters} characters`);
-    }
+      found.add(at, `at most ${BOUNDS.metadataValueCharacters} characters`);
+    } else if (!isFit(value)) found.add(at, UNFIT_TEXT);
   }
   return { ...entries };
 }

@@ -1,6 +1,12 @@
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
-import type { ApiKeyAdmin, ListAuditEventsRequest, ListKeysRequest } from '../../gen/apikey/v1/admin_pb.ts';
+import {
+  ApiKeyAdmin,
+  type ListAuditEventsRequest,
+  type ListKeysRequest,
+} from '../../gen/apikey/v1/admin_pb.ts';
 import type { AuditChainHead } from '../../gen/apikey/v1/audit_pb.ts';
+import { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
+import { ApiKeyIntegrations } from '../../gen/apikey/v1/integrations_pb.ts';
 import type { Key as KeyMessage } from '../../gen/apikey/v1/key_pb.ts';
 import { AUDIT_FIELDS, columnOf } from '../audit/fields.ts';
 import type { AuditVerifier } from '../audit/verify.ts';
@@ -14,6 +20,7 @@ import type { AuditFilter, AuditLog, ChainHead } from '../keys/ports/audit.ts';
 import type { KeyFilter, KeyStore } from '../keys/ports/key-store.ts';
 import type { Lockout, QuotaLimiter } from '../keys/ports/limits.ts';
 import { isHash } from '../keys/secret.ts';
+import { forAudit } from '../keys/text.ts';
 import {
   rateLimitsOf,
   rotateEveryOf,
@@ -26,6 +33,7 @@ import {
 import { keyStatusOf, keyTypeOf, revokeReasonOf, secretSlotOf } from './enums.ts';
 import { importMethods } from './import-methods.ts';
 import type { ServiceImplementation } from './method.ts';
+import { MethodNames } from './method-names.ts';
 import { newKeyOf } from './new-key.ts';
 import { type NoticeMethodsParts, noticeMethods } from './notice-methods.ts';
 import { pageOf, tokenOf } from './page-token.ts';
@@ -42,6 +50,7 @@ export interface AdminServiceParts extends RotationMethodsParts, NoticeMethodsPa
 }
 
 const DAY_MS = 86_400_000;
+const METHODS = new MethodNames([ApiKeyAuth, ApiKeyAdmin, ApiKeyIntegrations]);
 
 /** ApiKeyAdmin: each method reads its request, calls one use case and writes its answer. */
 export function adminService(parts: AdminServiceParts): ServiceImplementation<typeof ApiKeyAdmin> {
@@ -110,6 +119,7 @@ function keyMethods({ manageKeys, rotations, quota, clock }: AdminServiceParts) 
           const paths = request.updateMask?.paths ?? [];
           if (paths.length === 0) found.add('update_mask', 'name at least one field');
           const key = request.key ?? ({} as KeyMessage);
+          fields.optionalText(found, 'key.etag', key.etag ?? '');
           return { id: fields.keyId(found, 'key.id', key.id ?? ''), patch: patchOf(found, key, paths) };
         });
         const key = await manageKeys.update(id, patch, request.key?.etag ?? '', origin);
@@ -252,10 +262,14 @@ function patchOf(found: Violations, key: KeyMessage, paths: readonly string[]): 
     disabled: () => ({ disabled: key.disabled }),
     rotate_every: () => ({ rotateEveryMs: rotateEveryOf(found, at('rotate_every'), key.rotateEvery) }),
   };
+  if (paths.length > MAX_PATHS) {
+    found.add('update_mask', `at most ${MAX_PATHS} paths, got ${paths.length}`);
+    return {};
+  }
   const patches = paths.map((path) => {
     const reader = Object.hasOwn(readers, path) ? readers[path] : undefined;
     if (reader === undefined)
-      found.add('update_mask', `${path.slice(0, 64)} is not a field that can be changed`);
+      found.add('update_mask', `${forAudit(path, 64)} is not a field that can be changed`);
     return reader === undefined || key.id === undefined ? {} : reader();
   });
   return Object.assign({}, ...patches);
@@ -269,7 +283,12 @@ function statusFilterOf(found: Violations, { status, activeOnly }: ListKeysReque
 }
 
 function auditFilterOf(found: Violations, request: ListAuditEventsRequest): AuditFilter {
+  const id = (field: string, value: string) => (value === '' ? undefined : fields.keyId(found, field, value));
+  const method = () => (request.method === '' ? undefined : METHODS.resolve(found, 'method', request.method));
   const readers: Partial<Record<keyof AuditFilter, () => string | undefined>> = {
+    keyId: () => id('key_id', request.keyId),
+    callerKeyId: () => id('caller_key_id', request.callerKeyId),
+    method,
     clientIp: () => fields.clientIp(found, 'client_ip', request.clientIp),
     secretSlot: () => secretSlotOf(found, 'secret_slot', request.secretSlot),
   };
@@ -283,11 +302,14 @@ function auditFilterOf(found: Violations, request: ListAuditEventsRequest): Audi
   return Object.fromEntries(all.filter(([, value]) => value !== undefined));
 }
 
+/** Each field twice over. */
+const MAX_PATHS = 32;
 const MAX_EXPECTED_HEADS = 1_000;
 
 function expectedHeadsOf(found: Violations, heads: readonly AuditChainHead[]): ChainHead[] {
   if (heads.length > MAX_EXPECTED_HEADS) found.add('expected_heads', `at most ${MAX_EXPECTED_HEADS}`);
   return heads.map(({ processId, sequence, hash }, i) => {
+    fields.optionalText(found, `expected_heads[${i}].process_id`, processId);
     if (sequence < 1n) found.add(`expected_heads[${i}].sequence`, '1 or more');
     if (!isHash(hash)) found.add(`expected_heads[${i}].hash`, '64 lower-case hex digits');
     return { processId, sequence: Number(sequence), hash, closed: false };

@@ -4,9 +4,11 @@ import { create } from '@bufbuild/protobuf';
 import type { ConnectError } from '@connectrpc/connect';
 import { auditEntry } from '../keys/audit-entry.ts';
 import { ApiError } from '../keys/errors.ts';
+import { BOUNDS } from '../keys/key-fields.ts';
 import { type MaybePromise, mapMaybe } from '../keys/maybe-promise.ts';
 import type { AuditLog, CallOrigin } from '../keys/ports/audit.ts';
 import type { Clock } from '../keys/ports/clock.ts';
+import { forAudit } from '../keys/text.ts';
 import type { Authenticator } from './authenticate.ts';
 import { type Call, type Caller, NOBODY, originOf } from './call.ts';
 import { asApiError, codeName, rowOf, toConnectError, wordedError } from './errors.ts';
@@ -63,6 +65,12 @@ export class CallServer {
     observer.finished(method, codeName(OVERLOADED.code), 0);
     shed();
     return true;
+  }
+
+  /** An answer that cannot be written, after its event: the cause is for the log only. */
+  unanswerable(method: string, error: unknown): ConnectError {
+    this.#parts.observer.failed(method, error);
+    return toConnectError(asApiError(error), '');
   }
 
   begin(call: Call): CallSession {
@@ -265,5 +273,5 @@ export class CallSession {
 
 function requestIdOf(question: unknown): string {
   const { requestId } = question as { requestId?: unknown };
-  return typeof requestId === 'string' ? requestId.slice(0, 1024) : '';
+  return typeof requestId === 'string' ? forAudit(requestId, BOUNDS.textCharacters) : '';
 }

@@ -17,6 +17,7 @@ import type { AuditRecord } from '../keys/ports/audit.ts';
 import type { RotationRecord } from '../keys/ports/rotations.ts';
 import type { RateLimitState } from '../keys/quota.ts';
 import { rotationDueTime, rotationStateOf } from '../keys/rotation.ts';
+import { forAudit } from '../keys/text.ts';
 import type { ValidateInput, Verdict } from '../keys/validate-key.ts';
 import {
   ALERT_TYPES,
@@ -97,7 +98,7 @@ export function toValidateInput(found: Violations, at: string, request: Validate
     secret: request.key,
     requiredScope: fields.requiredScope(found, `${at}required_scope`, request.requiredScope),
     clientIp: fields.clientIp(found, `${at}client_ip`, request.clientIp),
-    userAgent: request.userAgent.slice(0, fields.BOUNDS.userAgentCharacters),
+    userAgent: forAudit(request.userAgent, fields.BOUNDS.userAgentCharacters),
     requestId: fields.optionalText(found, `${at}request_id`, request.requestId),
     cost: fields.cost(found, `${at}cost`, request.cost),
     dryRun: request.dryRun,

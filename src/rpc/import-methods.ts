@@ -62,13 +62,16 @@ function readAll(keys: readonly ImportedKeyMessage[]) {
 
 function importedKeyOf(found: Violations, message: ImportedKeyMessage): ImportedKey {
   if (!isHash(message.keyHash)) found.add('key_hash', 'SHA-256 as 64 lower-case hex digits');
+  // It may be over: a file that is imported again must not have become wrong. Year 1 is another system's "never".
+  const expireTime = timeOf(found, 'expire_time', message.expireTime);
+  if (expireTime !== undefined && expireTime < 0)
+    found.add('expire_time', 'a time from 1970 to 9999; leave it out for a key that does not expire');
   return {
     secretHash: message.keyHash,
     key: {
       ...newKeyFieldsOf(found, message),
       requestId: '',
-      // It may be over: a file that is imported again must not have become wrong.
-      expireTime: timeOf(found, 'expire_time', message.expireTime),
+      expireTime,
     },
   };
 }

@@ -9,9 +9,11 @@ interface Time {
   readonly nanos?: number;
 }
 
+const MAX_NUMBER = BigInt(Number.MAX_SAFE_INTEGER);
 const SCRATCH = Buffer.allocUnsafeSlow(65_536);
-/** Longer texts and more limits than this leave the scratch alone. */
-const ROOM = 4_096;
+/** Characters of all texts of an answer, and of one of its limits: longer ones might not fit, or not the length's two bytes. */
+const MAX_TEXT = 16_384;
+const MAX_LIMIT_TEXT = 4_096;
 
 /**
  * The two messages of nearly all calls, read and written by hand: a third of what a call allocated was made by the
@@ -64,15 +66,10 @@ function decode(bytes: Uint8Array): ValidateKeyRequest | undefined {
   return request as unknown as ValidateKeyRequest;
 }
 
-/** Undefined for what would not fit. The same bytes as protobuf-es writes. */
+/** Undefined for what would not fit, or cannot be written so plainly. The same bytes as protobuf-es writes. */
 function encode(response: Response): Uint8Array | undefined {
+  if (!isPlain(response)) return undefined;
   const limits = response.rateLimits ?? [];
-  if (
-    limits.length > 16 ||
-    (response.ownerId?.length ?? 0) > ROOM ||
-    (response.matchedScope?.length ?? 0) > ROOM
-  )
-    return undefined;
   let at = number(0, 0x08, response.decision ?? 0);
   at = number(at, 0x10, response.valid === true ? 1 : 0);
   at = text(at, 0x1a, response.keyId);
@@ -82,10 +79,7 @@ function encode(response: Response): Uint8Array | undefined {
   at = time(at, 0x3a, response.expireTime);
   at = number(at, 0x40, response.secretSlot ?? 0);
   at = time(at, 0x4a, response.previousSecretExpireTime);
-  for (const limit of limits) {
-    if ((limit.name?.length ?? 0) > 1_024 || (limit.bucket?.length ?? 0) > 1_024) return undefined;
-    at = rateLimit(at, limit);
-  }
+  for (const limit of limits) at = rateLimit(at, limit);
   at = number(at, 0x58, response.unlimited === true ? 1 : 0);
   at = time(at, 0x62, response.retryAfter);
   const reasons = response.reasons ?? [];
@@ -97,6 +91,49 @@ function encode(response: Response): Uint8Array | undefined {
   at = number(at, 0x70, Number(response.revision ?? 0n));
   at = time(at, 0x7a, response.cacheAge);
   return Buffer.from(SCRATCH.subarray(0, at));
+}
+
+function isPlain(response: Response): boolean {
+  const { ownerId, matchedScope, keyId, rateLimits = [], reasons = [] } = response;
+  let room = MAX_TEXT - textOf(ownerId) - textOf(matchedScope) - textOf(keyId);
+  for (const limit of rateLimits) {
+    const length = textOf(limit.name) + textOf(limit.bucket);
+    room -= length;
+    if (length > MAX_LIMIT_TEXT || !isPlainLimit(limit)) return false;
+  }
+  return (
+    room >= 0 &&
+    rateLimits.length <= 16 &&
+    reasons.length < 0x80 &&
+    isPlainNumber(response.revision) &&
+    isPlainTime(response.expireTime) &&
+    isPlainTime(response.previousSecretExpireTime) &&
+    isPlainTime(response.retryAfter) &&
+    isPlainTime(response.cacheAge)
+  );
+}
+
+function isPlainLimit({ limit, remaining, window, resetTime, retryAfter }: RateLimit): boolean {
+  return (
+    isPlainNumber(limit) &&
+    isPlainNumber(remaining) &&
+    isPlainTime(window) &&
+    isPlainTime(resetTime) &&
+    isPlainTime(retryAfter)
+  );
+}
+
+/** Negative ones take ten bytes each, in two's complement: a time before 1970, which is rare. */
+function isPlainTime(value: Time | undefined): boolean {
+  return value === undefined || (isPlainNumber(value.seconds) && (value.nanos ?? 0) >= 0);
+}
+
+function isPlainNumber(value: bigint | undefined): boolean {
+  return value === undefined || (value >= 0n && value <= MAX_NUMBER);
+}
+
+function textOf(value: string | undefined): number {
+  return value === undefined ? 0 : value.length;
 }
 
 function rateLimit(start: number, limit: RateLimit): number {

@@ -2,10 +2,12 @@ import { type DescMessage, fromBinary, type Message } from '@bufbuild/protobuf';
 import { reflect } from '@bufbuild/protobuf/reflect';
 import { ApiError } from '../keys/errors.ts';
 import { LIMITS } from './limits.ts';
+import { refuseTooMany } from './message-size.ts';
 
 /** Reads a binary message. What this server does not know is refused: it may be a condition on the answer. */
 export function readMessage(schema: DescMessage, bytes: Uint8Array, skipsUnknownFields = false): Message {
   if (bytes.length > LIMITS.messageBytes) throw tooLarge();
+  refuseTooMany(schema, bytes);
   let message: Message;
   try {
     message = fromBinary(schema, bytes);

@@ -1,4 +1,4 @@
-import type { DescMethod, Message } from '@bufbuild/protobuf';
+import type { DescMessage, DescMethod, Message } from '@bufbuild/protobuf';
 import {
   Code,
   ConnectError,
@@ -22,6 +22,7 @@ import { LIMITS } from '../rpc/limits.ts';
 import type { Access, BoundMethod, BoundService } from '../rpc/method.ts';
 import { refuseUnknownFields, tooLarge, unreadable } from '../rpc/wire.ts';
 import type { Exchange } from './exchange.ts';
+import { inspected } from './inspected-body.ts';
 
 /** What a call carries through Connect. */
 interface State {
@@ -31,6 +32,14 @@ interface State {
   recorded: boolean;
   /** Set for the second pass, in which Connect only words this error. */
   refusal: ConnectError | undefined;
+  /** Found in the message before Connect decoded it. */
+  problem: unknown;
+}
+
+interface Mounted {
+  readonly handler: UniversalHandler;
+  readonly access: Access;
+  readonly input: DescMessage;
 }
 
 const STATE = createContextKey<State | undefined>(undefined);
@@ -38,7 +47,7 @@ const STATE = createContextKey<State | undefined>(undefined);
 /** Connect, gRPC-Web, gRPC and JSON for everything that speaks HTTP. */
 export class ConnectMount {
   readonly #callServer: CallServer;
-  readonly #paths = new Map<string, { readonly handler: UniversalHandler; readonly access: Access }>();
+  readonly #paths = new Map<string, Mounted>();
   readonly #open = new Map<string, UniversalHandler>();
 
   /** @param addOpen adds services that anybody may call and that are not audited: health and reflection. */
@@ -55,20 +64,21 @@ export class ConnectMount {
       jsonOptions: { ignoreUnknownFields: false },
       requestGate: passGate,
     });
-    const accessOf = new Map<string, Access>();
+    const mountedAs = new Map<string, Omit<Mounted, 'handler'>>();
     for (const { service, methods } of services) {
       const implementations: Record<string, unknown> = {};
       for (const mounted of methods) {
         const { method } = mounted;
-        accessOf.set(`/${service.typeName}/${method.name}`, mounted.implementation.access);
+        const { access } = mounted.implementation;
+        mountedAs.set(`/${service.typeName}/${method.name}`, { access, input: method.input });
         implementations[method.localName] =
           mounted.kind === 'unary' ? unaryHandler(mounted) : streamHandler(mounted);
       }
       router.service(service, implementations as never);
     }
     for (const handler of router.handlers) {
-      const access = accessOf.get(handler.requestPath);
-      if (access !== undefined) this.#paths.set(handler.requestPath, { handler, access });
+      const mounted = mountedAs.get(handler.requestPath);
+      if (mounted !== undefined) this.#paths.set(handler.requestPath, { handler, ...mounted });
     }
     const open = createConnectRouter({
       readMaxBytes: LIMITS.messageBytes,
@@ -85,10 +95,18 @@ export class ConnectMount {
     const method = mounted.handler.requestPath.slice(1);
     const call = newCall(this.#callServer.clock, method, exchange.peerIp, exchange.header('authorization'));
     const session = this.#callServer.begin(call);
-    const state: State = { session, access: mounted.access, recorded: false, refusal: undefined };
+    const state: State = {
+      session,
+      access: mounted.access,
+      recorded: false,
+      refusal: undefined,
+      problem: undefined,
+    };
     const values = createContextValues().set(STATE, state);
     try {
-      const incoming = exchange.request(values);
+      const incoming = inspected(exchange.request(values), mounted.input, (problem) => {
+        state.problem = problem;
+      });
       const answer = await mounted.handler(incoming);
       const final = state.recorded ? answer : await this.#refuse(state, mounted.handler, incoming, answer);
       await exchange.respond(final);
@@ -128,7 +146,9 @@ export class ConnectMount {
   ): Promise<UniversalServerResponse> {
     state.recorded = true;
     const { text, exhausted } = await textOf(answer);
-    state.refusal = await state.session.refuse(exhausted ? tooLarge() : unreadable(text));
+    const { problem } = state;
+    const found = problem instanceof ApiError ? problem : exhausted ? tooLarge() : unreadable(text);
+    state.refusal = await state.session.refuse(found);
     // No protocol to word it in: a wrong content type or HTTP method.
     if (answer.status === 415 || answer.status === 405) return answer;
     return handler({ ...request, body: nothing() });

@@ -65,7 +65,11 @@ function routeOf(
     async serve(headers, peerIp, bytes) {
       const read = () => codec?.decode(bytes) ?? readMessage(method.input, bytes, skipsUnknownFields);
       const message = await begin(headers, peerIp).answer(implementation, read);
-      return codec?.encode(message) ?? toBinary(method.output, create(method.output, message));
+      try {
+        return codec?.encode(message) ?? toBinary(method.output, create(method.output, message));
+      } catch (error) {
+        throw callServer.unanswerable(name, error);
+      }
     },
     refuse: (headers, peerIp, error) => begin(headers, peerIp).refuse(error),
   };

@@ -1200,7 +1200,8 @@ export type ListAuditEventsRequest = Message<"apikey.v1.ListAuditEventsRequest">
   callerKeyId: string;
 
   /**
-   * Of this method, e.g. `apikey.v1.ApiKeyAuth/ValidateKey`.
+   * Of this method: `ValidateKey`, `ApiKeyAuth/ValidateKey` or in full `apikey.v1.ApiKeyAuth/ValidateKey`. A name that
+   * no method has is INVALID_ARGUMENT.
    *
    * @generated from field: string method = 3;
    */

@@ -47,14 +47,15 @@ export type ValidateKeyRequest = Message<"apikey.v1.ValidateKeyRequest"> & {
   clientIp: string;
 
   /**
-   * The end client's user agent, for the audit. Cut at 512 characters.
+   * The end client's user agent, for the audit. Cut at 512 characters; control characters in it become U+FFFD, since
+   * the end client must not choose whether you get a decision.
    *
    * @generated from field: string user_agent = 4;
    */
   userAgent: string;
 
   /**
-   * Your id for this call, for the audit and for errors. Up to 1 024 characters.
+   * Your id for this call, for the audit and for errors. Up to 1 024 characters, no control characters.
    *
    * @generated from field: string request_id = 5;
    */

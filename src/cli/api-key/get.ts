@@ -6,7 +6,7 @@ import {
   RotationStateSchema,
 } from '../../../gen/apikey/v1/key_pb.ts';
 import { type Clients, type ConnectionOptions, EXIT } from '../client.ts';
-import { json, type Print, time } from '../output.ts';
+import { json, type Print, plain, time } from '../output.ts';
 import { nameOf } from '../values.ts';
 import { addVerb, type VerbContext } from './verb.ts';
 
@@ -60,5 +60,5 @@ function describe(key: Key): string {
     'metadata',
     `${name}=${value}`,
   ]);
-  return [...facts, ...metadata].map(([name, value]) => `${name.padEnd(12)}  ${value}`).join('\n');
+  return [...facts, ...metadata].map(([name, value]) => `${name.padEnd(12)}  ${plain(value)}`).join('\n');
 }

@@ -1,4 +1,5 @@
 import type { Finding } from '../store.ts';
+import { UnfitTexts } from '../unfit-texts.ts';
 import { MongoDatabase } from './database.ts';
 import { INDEXES } from './migrations.ts';
 
@@ -12,6 +13,7 @@ export async function inspectMongo(url: string): Promise<Finding[]> {
       { what: 'store', ok: true, text: 'answers' },
       await clockOf(database),
       ...(await indexesOf(database)),
+      await textsOf(database),
     ];
   } finally {
     await database.close();
@@ -52,4 +54,22 @@ async function indexesOf(database: MongoDatabase): Promise<Finding[]> {
     }
   }
   return findings.length > 0 ? findings : [{ what: 'indexes', ok: true, text: 'all there' }];
+}
+
+async function textsOf({ keys }: MongoDatabase): Promise<Finding> {
+  const found = new UnfitTexts();
+  const projection = {
+    name: 1,
+    owner_id: 1,
+    rate_limit_bucket: 1,
+    revoke_note: 1,
+    request_id: 1,
+    metadata: 1,
+  } as const;
+  for await (const doc of keys.find({}, { projection })) {
+    const { name, owner_id, rate_limit_bucket, revoke_note = '', request_id = '' } = doc;
+    const metadata = Object.fromEntries(doc.metadata.map((pair) => [pair.name, pair.value]));
+    found.add([doc._id, { name, owner_id, rate_limit_bucket, revoke_note, request_id, metadata }]);
+  }
+  return found.finding;
 }

@@ -1,0 +1,33 @@
+import type { DescService } from '@bufbuild/protobuf';
+import type { Violations } from '../keys/errors.ts';
+
+/** What the server records about its own doing, and events of no method: not in any service. */
+const OWN_METHODS = ['anomaly', 'bootstrap', 'recover', 'retention', 'sweep'].map(
+  (name) => `apikeyd/${name}`,
+);
+
+/** What the gateways ask in events: this room does not know them. */
+const GATEWAY_METHODS = ['envoy.service.auth.v3.Authorization/Check', 'http/auth', 'http/introspect'];
+
+/** Finds the method that a filter means: by its bare name, as Service/Method, or in full as events have it. */
+export class MethodNames {
+  readonly #full: readonly string[];
+
+  constructor(services: readonly DescService[]) {
+    const ofServices = services.flatMap(({ typeName, methods }) =>
+      methods.map(({ name }) => `${typeName}/${name}`),
+    );
+    this.#full = [...ofServices, ...GATEWAY_METHODS, ...OWN_METHODS];
+  }
+
+  resolve(found: Violations, field: string, text: string): string {
+    const same = this.#full.filter(
+      (full) => full === text || full.endsWith(`/${text}`) || full.endsWith(`.${text}`),
+    );
+    const [method] = same;
+    if (method === undefined)
+      found.add(field, 'no method has this name; such as ValidateKey, or ApiKeyAuth/ValidateKey');
+    else if (same.length > 1 && !same.includes(text)) found.add(field, `say which: ${same.join(', ')}`);
+    return same.includes(text) ? text : (method ?? text);
+  }
+}
