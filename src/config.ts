@@ -251,6 +251,15 @@ export const SETTINGS = [
     about: 'Audit events, alerts and resolved anomalies older than this are deleted; 0 keeps them.',
   },
   {
+    name: 'USAGE_RETENTION_DAYS',
+    kind: 'integer',
+    unit: 'days',
+    default: '400',
+    min: 0,
+    max: 36_500,
+    about: 'Counts of decisions by key and hour older than this are deleted; 0 keeps them.',
+  },
+  {
     name: 'AUDIT_CHAIN_KEY_FILE',
     kind: 'text',
     default: '',

@@ -111,8 +111,11 @@ export function compileEventText(fields: readonly AuditField[]): (entry: AuditEn
   ) => string;
 }
 
+/** In the order of the table. */
+export type EventValues = readonly (string | number)[];
+
 /** The values of a canonical form. @throws SyntaxError */
-export function valuesOf(text: string): readonly (string | number)[] {
+export function valuesOf(text: string): EventValues {
   return JSON.parse(text);
 }
 

@@ -39,8 +39,9 @@ import { type NoticeMethodsParts, noticeMethods } from './notice-methods.ts';
 import { pageOf, tokenOf } from './page-token.ts';
 import { ADMIN, checked, READ } from './requests.ts';
 import { type RotationMethodsParts, rotationMethods } from './rotation-methods.ts';
+import { type UsageMethodsParts, usageMethods } from './usage-methods.ts';
 
-export interface AdminServiceParts extends RotationMethodsParts, NoticeMethodsParts {
+export interface AdminServiceParts extends RotationMethodsParts, NoticeMethodsParts, UsageMethodsParts {
   readonly keys: KeyStore;
   readonly audit: AuditLog;
   readonly lockout: Lockout;
@@ -59,6 +60,7 @@ export function adminService(parts: AdminServiceParts): ServiceImplementation<ty
     ...importMethods(parts),
     ...rotationMethods(parts),
     ...noticeMethods(parts),
+    ...usageMethods(parts),
     ...reportMethods(parts),
   };
 }

@@ -1,3 +1,4 @@
+import { UsageStep } from '../../gen/apikey/v1/admin_pb.ts';
 import { AuditDefectKind } from '../../gen/apikey/v1/audit_pb.ts';
 import { Decision, KeyChange } from '../../gen/apikey/v1/auth_pb.ts';
 import {
@@ -119,6 +120,8 @@ export const ALERT_TYPES = {
   LOCKOUT: AlertType.LOCKOUT,
 } as const satisfies Record<AlertTypeName, AlertType>;
 
+const USAGE_STEPS = { HOUR: UsageStep.HOUR, DAY: UsageStep.DAY } as const;
+
 /** The word for an enum's number; UNSPECIFIED is undefined, a number nobody knows is a violation. */
 function wordOf<W extends string>(table: Record<W, number>, found: Violations, field: string, value: number) {
   if (value === 0) return undefined;
@@ -163,4 +166,13 @@ export function anomalyStateOf(
 export function revokeReasonOf(found: Violations, field: string, value: RevokeReason): RevokeReasonName {
   if (value === RevokeReason.UNSPECIFIED) found.add(field, 'required');
   return wordOf(REASONS, found, field, value) ?? 'KEY_COMPROMISE';
+}
+
+export function usageStepOf(found: Violations, field: string, value: UsageStep): 'HOUR' | 'DAY' | undefined {
+  return wordOf(USAGE_STEPS, found, field, value);
+}
+
+/** Of an audit event's outcome, `DECISION_VALID` and the like. */
+export function decisionOfOutcome(outcome: string): Decision {
+  return DECISIONS[outcome.slice('DECISION_'.length) as DecisionName] ?? Decision.UNSPECIFIED;
 }

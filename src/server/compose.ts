@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { ApiKeyAdmin } from '../../gen/apikey/v1/admin_pb.ts';
 import { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
 import { ApiKeyIntegrations } from '../../gen/apikey/v1/integrations_pb.ts';
@@ -13,6 +13,7 @@ import { ImportKeys } from '../keys/import-keys.ts';
 import { ManageKeys } from '../keys/manage-keys.ts';
 import { ManageRemoteKeys } from '../keys/manage-remote-keys.ts';
 import type { Clock } from '../keys/ports/clock.ts';
+import type { KeyStore } from '../keys/ports/key-store.ts';
 import { secretTest } from '../keys/secret.ts';
 import { ValidateKey } from '../keys/validate-key.ts';
 import { adminService } from '../rpc/admin-service.ts';
@@ -35,6 +36,7 @@ import { PlainPages } from '../transport/plain-pages.ts';
 import { addReflection } from '../transport/reflection.ts';
 import { StreamThrottle } from '../transport/stream-throttle.ts';
 import { RedisAlerts } from '../watch/redis-alerts.ts';
+import { UsageReport } from '../watch/usage-report.ts';
 import { Watch } from '../watch/watch.ts';
 import { localOrigin } from './bootstrap.ts';
 import { composeGateways } from './compose-gateways.ts';
@@ -52,7 +54,7 @@ interface Surroundings {
 export function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
   const warn = (text: string, err: unknown) => logger.warn({ err }, text);
   const { keys, apply } = cached(store, config, clock);
-  const { quota, lockout, audit, rotations, anomalies } = store;
+  const { quota, lockout, audit } = store;
   const telemetry = new Metrics(logger);
   const redis = config.REDIS_URL === '' ? undefined : new RedisAlerts(config.REDIS_URL, warn);
   const disable = (keyId: string) => manageKeys.disable(keyId, localOrigin('apikeyd/anomaly', clock));
@@ -87,30 +89,9 @@ export function compose({ config, logger, clock, tls }: Surroundings, store: Sto
     observer: telemetry,
     shed: () => throttle.refused(),
   });
-  const allowAnonymous = config.ALLOW_ANONYMOUS_VALIDATE;
-  const { alertFeed, keyFeed } = watch;
-  const verifier = new AuditVerifier(audit, store.chain);
-  const importKeys = new ImportKeys(keys, clock);
-  const admin = {
-    manageKeys,
-    importKeys,
-    keys,
-    audit,
-    verifier,
-    lockout,
-    quota,
-    rotations,
-    anomalies,
-    alertFeed,
-    clock,
-  };
   const gateways = composeGateways(config, logger, validateKey, callServer);
-  const services = [
-    bindService(ApiKeyAuth, authService({ validateKey, manageKeys, authenticator, keyFeed, allowAnonymous })),
-    bindService(ApiKeyAdmin, adminService(admin)),
-    bindService(ApiKeyIntegrations, integrationsService(remoteKeys(config, store, clock))),
-    gateways.service,
-  ];
+  const useCases = { validateKey, manageKeys, authenticator, keys, watch };
+  const services = [...bindServices({ config, store, clock }, useCases), gateways.service];
   const health = new Health(
     services.map(({ service }) => service.typeName),
     () => store.ping(),
@@ -120,13 +101,71 @@ export function compose({ config, logger, clock, tls }: Surroundings, store: Sto
     },
   );
   const [grpc, http] = createListeners(callServer, services, gateways.doors, health, throttle, tls);
-  const metrics = createServer((_request, response) => {
+  return {
+    keys,
+    apply,
+    manageKeys,
+    callServer,
+    lastUses,
+    health,
+    watch,
+    redis,
+    grpc,
+    http,
+    metrics: metricsServer(telemetry, store),
+  };
+}
+
+interface UseCases {
+  readonly validateKey: ValidateKey;
+  readonly manageKeys: ManageKeys;
+  readonly authenticator: Authenticator;
+  readonly keys: KeyStore;
+  readonly watch: Watch;
+}
+
+/** The services of this program's own protos. */
+function bindServices(
+  { config, store, clock }: { config: Config; store: Store; clock: Clock },
+  { validateKey, manageKeys, authenticator, keys, watch }: UseCases,
+): BoundService[] {
+  const { audit, quota, lockout, rotations, anomalies } = store;
+  const { alertFeed, keyFeed } = watch;
+  const auth = {
+    validateKey,
+    manageKeys,
+    authenticator,
+    keyFeed,
+    allowAnonymous: config.ALLOW_ANONYMOUS_VALIDATE,
+  };
+  const admin = {
+    manageKeys,
+    importKeys: new ImportKeys(keys, clock),
+    keys,
+    audit,
+    verifier: new AuditVerifier(audit, store.chain),
+    lockout,
+    quota,
+    rotations,
+    anomalies,
+    usageReport: new UsageReport(store.usage, audit, clock),
+    alertFeed,
+    clock,
+  };
+  return [
+    bindService(ApiKeyAuth, authService(auth)),
+    bindService(ApiKeyAdmin, adminService(admin)),
+    bindService(ApiKeyIntegrations, integrationsService(remoteKeys(config, store, clock))),
+  ];
+}
+
+function metricsServer(telemetry: Metrics, store: Store): Server {
+  return createServer((_request, response) => {
     telemetry.shared(store.sharing?.skewMs ?? 0, store.sharing?.lease.holds ?? true);
     void telemetry.registry.metrics().then((text) => {
       response.writeHead(200, { 'content-type': telemetry.registry.contentType }).end(text);
     });
   });
-  return { keys, apply, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics };
 }
 
 /** Both ports speak every protocol; two of them can be opened to different networks. */
@@ -195,6 +234,7 @@ function watchSettings(config: Config) {
     autoCleanup: config.ROTATION_AUTO_CLEANUP,
     sweepIntervalMs: config.SWEEP_INTERVAL_SECONDS * 1000,
     retentionDays: config.AUDIT_RETENTION_DAYS,
+    usageRetentionDays: config.USAGE_RETENTION_DAYS,
   };
 }
 

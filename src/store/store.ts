@@ -5,6 +5,7 @@ import type { Clock } from '../keys/ports/clock.ts';
 import type { KeyStore } from '../keys/ports/key-store.ts';
 import type { Lockout, QuotaLimiter } from '../keys/ports/limits.ts';
 import type { RotationLog } from '../keys/ports/rotations.ts';
+import type { UsageLog } from '../keys/ports/usage.ts';
 import type { RemoteKeyLog } from '../keys/remote-keys.ts';
 
 /** What others changed since the last look. */
@@ -34,6 +35,7 @@ export interface Store {
   readonly rotations: RotationLog;
   readonly anomalies: AnomalyLog;
   readonly alerts: AlertLog;
+  readonly usage: UsageLog;
   readonly giteaTokens: RemoteKeyLog;
   readonly n8nApiKeys: RemoteKeyLog;
   readonly sweepLease: SweepLease;

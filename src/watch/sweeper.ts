@@ -1,6 +1,7 @@
 import type { Retention } from '../audit/retention.ts';
 import type { AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
 import type { Clock } from '../keys/ports/clock.ts';
+import type { UsageLog } from '../keys/ports/usage.ts';
 import type { AlertRaiser } from './alert-raiser.ts';
 import type { AnomalyWatch } from './anomaly-watch.ts';
 import type { DueKeys } from './due-keys.ts';
@@ -21,8 +22,11 @@ export interface SweeperParts {
   readonly dueKeys: Pick<DueKeys, 'sweep'>;
   readonly clock: Clock;
   readonly intervalMs: number;
+  readonly usage: Pick<UsageLog, 'flush' | 'deleteBefore'>;
   /** 0 keeps everything. */
   readonly retentionDays: number;
+  /** 0 keeps everything. */
+  readonly usageRetentionDays: number;
   readonly warn: (text: string, error: unknown) => void;
 }
 
@@ -56,7 +60,7 @@ export class Sweeper {
 
   /** One sweep, if it is this process's turn. What fails is told and left for the next one; the rest goes on. */
   async sweep(): Promise<void> {
-    const { lease, store, dueKeys, anomalyWatch, alerts, clock, intervalMs } = this.#parts;
+    const { lease, store, dueKeys, anomalyWatch, alerts, usage, clock, intervalMs } = this.#parts;
     // Its holder has missed a sweep and a half when another takes it over.
     const ours = await this.#reportFailure(() => lease.take(2.5 * intervalMs));
     if (ours !== true) return;
@@ -64,17 +68,23 @@ export class Sweeper {
     await this.#reportFailure(() => dueKeys.sweep());
     await this.#reportFailure(() => anomalyWatch.finishAbandoned(clock.now()));
     await this.#reportFailure(() => alerts.redeliver(clock.now()));
+    // Before events go: retention keeps those that are not counted.
+    await this.#reportFailure(() => usage.flush());
     await this.#reportFailure(() => this.#deleteOld());
   }
 
   async #deleteOld(): Promise<void> {
-    const { retention, alertLog, anomalies, clock, retentionDays } = this.#parts;
-    if (retentionDays === 0) return;
-    const before = clock.now() - retentionDays * DAY_MS;
+    const { retention, alertLog, anomalies, usage, clock, retentionDays, usageRetentionDays } = this.#parts;
+    const before = (days: number) => clock.now() - days * DAY_MS;
     const steps = [
-      () => retention.deleteBefore(before, STEP_ROWS),
-      () => alertLog.deleteBefore(before, STEP_ROWS),
-      () => anomalies.deleteResolvedBefore(before, STEP_ROWS),
+      ...(retentionDays === 0
+        ? []
+        : [
+            () => retention.deleteBefore(before(retentionDays), STEP_ROWS),
+            () => alertLog.deleteBefore(before(retentionDays), STEP_ROWS),
+            () => anomalies.deleteResolvedBefore(before(retentionDays), STEP_ROWS),
+          ]),
+      ...(usageRetentionDays === 0 ? [] : [() => usage.deleteBefore(before(usageRetentionDays), STEP_ROWS)]),
     ];
     for (const step of steps) {
       for (let n = 0; n < MAX_STEPS && !this.#stopped; n++) if ((await step()) < STEP_ROWS) break;

@@ -7,6 +7,7 @@ import type { Clock } from '../keys/ports/clock.ts';
 import type { KeyStore } from '../keys/ports/key-store.ts';
 import type { Decided, Observer } from '../keys/ports/observer.ts';
 import type { RotationLog } from '../keys/ports/rotations.ts';
+import type { UsageLog } from '../keys/ports/usage.ts';
 import type { RotationStart } from '../keys/rotation.ts';
 import { AlertFeed } from './alert-feed.ts';
 import { AlertRaiser, type AlertSink } from './alert-raiser.ts';
@@ -23,6 +24,7 @@ export interface WatchStore {
   readonly rotations: RotationLog;
   readonly anomalies: AnomalyLog;
   readonly alerts: AlertLog;
+  readonly usage: UsageLog;
   readonly sweepLease: SweepLease;
   sweep(): Promise<void>;
 }
@@ -50,6 +52,7 @@ export interface WatchParts {
   readonly autoCleanup: boolean;
   readonly sweepIntervalMs: number;
   readonly retentionDays: number;
+  readonly usageRetentionDays: number;
 }
 
 /** Everything that looks at what happens: counts it, writes down what is unusual, tells people, tidies up. */
@@ -90,6 +93,8 @@ export class Watch implements Observer {
       clock,
       intervalMs: parts.sweepIntervalMs,
       retentionDays: parts.retentionDays,
+      usage: store.usage,
+      usageRetentionDays: parts.usageRetentionDays,
       warn,
     });
   }

@@ -1,7 +1,8 @@
 // If this fails, keys cannot be administered as the documents promise, or by those who may not, on one of the stores or mounts.
 import { expect, it } from 'vitest';
+import { UsageStep } from '../../gen/apikey/v1/admin_pb.ts';
 import { KeyStatus, RevokeReason } from '../../gen/apikey/v1/key_pb.ts';
-import { at, decide, decisionOf, failureOf, forEveryMount, limit, makeKey } from './cases.ts';
+import { at, decide, decisionOf, failureOf, forEveryMount, limit, makeKey, nameOf } from './cases.ts';
 
 forEveryMount((mount) => {
   const { clock, clientsFor, transport } = mount;
@@ -120,6 +121,44 @@ forEveryMount((mount) => {
     expect(await failureOf(clientsFor(secret).auth.whoAmI({}))).toMatchObject({
       reason: 'CREDENTIAL_INVALID',
     });
+  });
+
+  it('GetUsage counts the decisions about a key, an owner and all, and the addresses that used it', async () => {
+    const { clients } = mount;
+    const ownerId = `usage-${transport}`;
+    const { id, secret } = await makeKey(clients, { ownerId, scopes: ['a:b'] });
+    const address = mount.freshIp();
+    await decide(clients, secret, { clientIp: address, requiredScope: 'a:b' });
+    await decide(clients, secret, { clientIp: address, requiredScope: 'a:b' });
+    await decide(clients, secret, { clientIp: address, requiredScope: 'a:c' });
+    await decide(clients, secret, { clientIp: address, requiredScope: 'a:b', dryRun: true });
+    const counts = async (request: object) =>
+      (await clients.admin.getUsage(request)).rows.map(({ decision, count }) => [
+        nameOf(decision),
+        Number(count),
+      ]);
+    const mine = [
+      ['INSUFFICIENT_SCOPE', 1],
+      ['VALID', 2],
+    ];
+    const endTime = at(clock.now() + 1);
+    expect(await counts({ keyId: id, endTime })).toEqual(mine);
+    expect(await counts({ ownerId, endTime, step: UsageStep.DAY })).toEqual(mine);
+    const all = await counts({ endTime });
+    for (const [decision, count] of mine)
+      expect(all.find(([name]) => name === decision)?.[1]).toBeGreaterThanOrEqual(Number(count));
+    const { lastAddresses } = await clients.admin.getUsage({ keyId: id, endTime });
+    expect(lastAddresses).toMatchObject([{ clientIp: address, count: 3n }]);
+    const day = 86_400_000;
+    for (const [request, field] of [
+      [{ keyId: id, ownerId }, 'owner_id'],
+      [{ keyId: 'x' }, 'key_id'],
+      [{ startTime: at(clock.now()), endTime: at(clock.now()) }, 'start_time'],
+      [{ startTime: at(clock.now() - 32 * day) }, 'start_time'],
+      [{ startTime: at(clock.now() - 401 * day), step: UsageStep.DAY }, 'start_time'],
+      [{ step: 9 as UsageStep }, 'step'],
+    ] as const)
+      expect(await failureOf(clients.admin.getUsage(request))).toMatchObject({ fields: [field] });
   });
 
   it('makes one key for one request_id within a day', async () => {

@@ -5,6 +5,7 @@ import { afterAll, describe, expect, inject, it, vi } from 'vitest';
 import { Chain } from '../../src/audit/chain.ts';
 import { EventFactory } from '../../src/audit/event.ts';
 import { eventText } from '../../src/audit/fields.ts';
+import { HOUR_MS, isUse } from '../../src/audit/usage-counter.ts';
 import { Lease } from '../../src/store/lease.ts';
 import { MongoAuditLog } from '../../src/store/mongo/audit-log.ts';
 import { MongoDatabase } from '../../src/store/mongo/database.ts';
@@ -14,8 +15,9 @@ import { MongoLockout } from '../../src/store/mongo/lockout.ts';
 import { migrate } from '../../src/store/mongo/migrations.ts';
 import { openMongoStore } from '../../src/store/mongo/open.ts';
 import { Registry } from '../../src/store/mongo/registry.ts';
-import { toRecord } from '../../src/store/mongo/rows.ts';
+import { type AuditDoc, type MetaDoc, toRecord, type UsageDoc } from '../../src/store/mongo/rows.ts';
 import { MongoSharing } from '../../src/store/mongo/sharing.ts';
+import { MongoUsageLog } from '../../src/store/mongo/usage.ts';
 import { TestClock } from '../support/clock.ts';
 import { allPages, entryWith, keyWith } from '../support/keys.ts';
 import { auditContract } from './contract/audit.ts';
@@ -25,6 +27,7 @@ import { keyStoreContract } from './contract/keys.ts';
 import { limitsContract } from './contract/limits.ts';
 import { noticesContract } from './contract/notices.ts';
 import { remoteKeysContract } from './contract/remote-keys.ts';
+import { usageContract } from './contract/usage.ts';
 
 const uri = inject('mongoUri');
 const names: string[] = [];
@@ -72,6 +75,34 @@ const adapter: Adapter = {
     }
     await client.close();
   },
+  forgetUsage: async (url, what) => {
+    const client = await new MongoClient(url).connect();
+    const [meta, usage] = [
+      client.db().collection<MetaDoc>('api_key_meta'),
+      client.db().collection<UsageDoc>('api_key_usage'),
+    ];
+    if (what === 'ALL') {
+      await usage.deleteMany({});
+      await meta.deleteMany({ _id: { $regex: '^usage:' } });
+    } else {
+      const [last = 0, before = 0] = (await usage.distinct('reaches')).sort((a, b) => b - a);
+      await meta.updateOne({ counted: last }, { $set: { counted: before } });
+      const log = client.db().collection<AuditDoc>('api_key_audit_log');
+      const events = (await log.find({ sequence: { $lte: before } }).toArray()).map(toRecord).filter(isUse);
+      for (const row of (await usage.find({ reaches: last }).toArray()).slice(1)) {
+        const hour = row.time.getTime();
+        const count = events.filter(
+          ({ keyId, time, outcome }) =>
+            (row.key_id === '' || row.key_id === keyId) &&
+            Math.floor(time / HOUR_MS) * HOUR_MS === hour &&
+            outcome === row.outcome,
+        ).length;
+        if (count === 0) await usage.deleteOne({ _id: row._id });
+        else await usage.updateOne({ _id: row._id }, { $set: { count, reaches: before } });
+      }
+    }
+    await client.close();
+  },
   severalProcesses: true,
   ownClock: true,
 };
@@ -89,6 +120,7 @@ describe.skipIf(uri === '' && process.env.CI !== 'true')('mongo', () => {
   noticesContract(adapter);
   remoteKeysContract(adapter);
   chainContract(adapter);
+  usageContract(adapter);
 
   it('lets several processes start on an empty database at once', async () => {
     const url = adapter.freshUrl();
@@ -111,12 +143,14 @@ describe.skipIf(uri === '' && process.env.CI !== 'true')('mongo', () => {
     const audit = new MongoAuditLog(database, new EventFactory('p'), new Chain(undefined), clock, warn);
     const keys = new MongoKeyStore({ database, audit, registry, reads, clock });
     const lockout = await MongoLockout.open(database, LOCKOUT, lease, clock);
+    const usage = new MongoUsageLog(database, 'p', registry);
     const sharing = new MongoSharing({
       database,
       registry,
       keys,
       reads,
       audit,
+      usage,
       lockout,
       lease,
       clock,

@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterAll, describe, expect, it } from 'vitest';
+import { parseEvent } from '../../src/audit/fields.ts';
+import { HOUR_MS, isUse } from '../../src/audit/usage-counter.ts';
 import { hashSecret } from '../../src/keys/secret.ts';
 import { MIGRATIONS } from '../../src/store/sqlite/migrations.ts';
 import { openSqliteStore } from '../../src/store/sqlite/open.ts';
@@ -16,6 +18,7 @@ import { keyStoreContract } from './contract/keys.ts';
 import { limitsContract } from './contract/limits.ts';
 import { noticesContract } from './contract/notices.ts';
 import { remoteKeysContract } from './contract/remote-keys.ts';
+import { usageContract } from './contract/usage.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'apikeyd-sqlite-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -44,6 +47,32 @@ const adapter: Adapter = {
     );
     db.close();
   },
+  forgetUsage: async (url, what) => {
+    const db = new DatabaseSync(url.replace('sqlite:', ''));
+    if (what === 'ALL') {
+      db.exec("DELETE FROM api_key_usage; UPDATE api_key_meta SET value = 0 WHERE id LIKE 'usage%'");
+    } else {
+      const [last, before] = db
+        .prepare('SELECT DISTINCT reaches FROM api_key_usage ORDER BY reaches DESC LIMIT 2')
+        .all()
+        .map(({ reaches }) => Number(reaches)) as [number, number];
+      db.prepare("UPDATE api_key_meta SET value = ? WHERE id = 'usage_counted'").run(before);
+      const events = db.prepare('SELECT time, event FROM api_key_audit_log WHERE row <= ?').all(before);
+      for (const row of db.prepare('SELECT * FROM api_key_usage WHERE reaches = ?').all(last).slice(1)) {
+        const then = events.filter(({ time, event }) => {
+          const entry = parseEvent(Number(time), String(event));
+          const hour = Math.floor(entry.time / HOUR_MS) * HOUR_MS;
+          const mine = row.key_id === '' || row.key_id === entry.keyId;
+          return isUse(entry) && mine && hour === row.hour && entry.outcome === row.outcome;
+        }).length;
+        const where = 'WHERE key_id = ? AND hour = ? AND outcome = ?';
+        const of = [row.key_id, row.hour, row.outcome] as [string, number, string];
+        if (then === 0) db.prepare(`DELETE FROM api_key_usage ${where}`).run(...of);
+        else db.prepare(`UPDATE api_key_usage SET count = ?, reaches = ? ${where}`).run(then, before, ...of);
+      }
+    }
+    db.close();
+  },
   severalProcesses: false,
   ownClock: false,
 };
@@ -54,6 +83,7 @@ limitsContract(adapter);
 noticesContract(adapter);
 remoteKeysContract(adapter);
 chainContract(adapter);
+usageContract(adapter);
 
 describe('sqlite: one process', () => {
   it('refuses a second one on its file, and lets the next have it', async () => {

@@ -46,7 +46,9 @@ describe('sweeper', () => {
       dueKeys: { sweep: async () => {} },
       clock,
       intervalMs: 1_000,
+      usage: store.usage,
       retentionDays,
+      usageRetentionDays: 400,
       warn: (text) => told.push(text),
     });
 

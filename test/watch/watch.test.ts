@@ -89,6 +89,7 @@ describe('watch', () => {
       autoCleanup: false,
       sweepIntervalMs: 3_600_000,
       retentionDays: 90,
+      usageRetentionDays: 400,
       ...over,
     });
     watches.push(watch);

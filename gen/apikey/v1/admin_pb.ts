@@ -4,11 +4,11 @@
 
 // What admins call: the life of keys, the audit, lockouts.
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { AuditChainHead, AuditDefect, AuditEvent } from "./audit_pb.ts";
 import { file_apikey_v1_audit } from "./audit_pb.ts";
-import type { RateLimitState } from "./auth_pb.ts";
+import type { Decision, RateLimitState } from "./auth_pb.ts";
 import { file_apikey_v1_auth } from "./auth_pb.ts";
 import type { Key, KeyStatus, KeyType, RateLimit, RevokeReason, RotationMode, SecretSlot } from "./key_pb.ts";
 import { file_apikey_v1_key } from "./key_pb.ts";
@@ -16,13 +16,13 @@ import type { Alert, Anomaly, AnomalyState, AnomalyType } from "./watch_pb.ts";
 import { file_apikey_v1_watch } from "./watch_pb.ts";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { Message } from "@bufbuild/protobuf";
+import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file apikey/v1/admin.proto.
  */
 export const file_apikey_v1_admin: GenFile = /*@__PURE__*/
-  fileDesc("ChVhcGlrZXkvdjEvYWRtaW4ucHJvdG8SCWFwaWtleS52MSLeAwoQQ3JlYXRlS2V5UmVxdWVzdBIMCgRuYW1lGAEgASgJEhAKCG93bmVyX2lkGAIgASgJEiQKCGtleV90eXBlGAMgASgOMhIuYXBpa2V5LnYxLktleVR5cGUSDgoGc2NvcGVzGAQgAygJEikKC3JhdGVfbGltaXRzGAUgAygLMhQuYXBpa2V5LnYxLlJhdGVMaW1pdBIZChFyYXRlX2xpbWl0X2J1Y2tldBgGIAEoCRIxCgtleHBpcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIABIoCgN0dGwYCCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25IABIUCgxpcF9hbGxvd2xpc3QYCSADKAkSOwoIbWV0YWRhdGEYCiADKAsyKS5hcGlrZXkudjEuQ3JlYXRlS2V5UmVxdWVzdC5NZXRhZGF0YUVudHJ5EhIKCnJlcXVlc3RfaWQYCyABKAkSLwoMcm90YXRlX2V2ZXJ5GAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZleHBpcnkiQAoRQ3JlYXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIOCgZzZWNyZXQYAiABKAkinAMKC0ltcG9ydGVkS2V5EgwKBG5hbWUYASABKAkSEAoIb3duZXJfaWQYAiABKAkSJAoIa2V5X3R5cGUYAyABKA4yEi5hcGlrZXkudjEuS2V5VHlwZRIOCgZzY29wZXMYBCADKAkSKQoLcmF0ZV9saW1pdHMYBSADKAsyFC5hcGlrZXkudjEuUmF0ZUxpbWl0EhkKEXJhdGVfbGltaXRfYnVja2V0GAYgASgJEi8KC2V4cGlyZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxpcF9hbGxvd2xpc3QYCCADKAkSNgoIbWV0YWRhdGEYCSADKAsyJC5hcGlrZXkudjEuSW1wb3J0ZWRLZXkuTWV0YWRhdGFFbnRyeRIvCgxyb3RhdGVfZXZlcnkYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIa2V5X2hhc2gYCyABKAkaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIlAKEUltcG9ydEtleXNSZXF1ZXN0EiQKBGtleXMYASADKAsyFi5hcGlrZXkudjEuSW1wb3J0ZWRLZXkSFQoNdmFsaWRhdGVfb25seRgCIAEoCCJCChJJbXBvcnRLZXlzUmVzcG9uc2USLAoHcmVzdWx0cxgBIAMoCzIbLmFwaWtleS52MS5JbXBvcnRLZXlzUmVzdWx0IkIKEEltcG9ydEtleXNSZXN1bHQSCgoCaWQYASABKAkSEAoIZXhpc3RpbmcYAiABKAgSEAoIcHJvYmxlbXMYAyADKAkiGwoNR2V0S2V5UmVxdWVzdBIKCgJpZBgBIAEoCSJYCg5HZXRLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5EikKBmxpbWl0cxgCIAMoCzIZLmFwaWtleS52MS5SYXRlTGltaXRTdGF0ZSK6AQoPTGlzdEtleXNSZXF1ZXN0EhAKCG93bmVyX2lkGAEgASgJEiQKCGtleV90eXBlGAIgASgOMhIuYXBpa2V5LnYxLktleVR5cGUSEwoLYWN0aXZlX29ubHkYAyABKAgSEQoJcGFnZV9zaXplGAQgASgFEhIKCnBhZ2VfdG9rZW4YBSABKAkSJAoGc3RhdHVzGAYgASgOMhQuYXBpa2V5LnYxLktleVN0YXR1cxINCgVxdWVyeRgHIAEoCSJJChBMaXN0S2V5c1Jlc3BvbnNlEhwKBGtleXMYASADKAsyDi5hcGlrZXkudjEuS2V5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJgChBVcGRhdGVLZXlSZXF1ZXN0EhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkSLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIjAKEVVwZGF0ZUtleVJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkiVQoQUmV2b2tlS2V5UmVxdWVzdBIKCgJpZBgBIAEoCRInCgZyZWFzb24YAiABKA4yFy5hcGlrZXkudjEuUmV2b2tlUmVhc29uEgwKBG5vdGUYAyABKAkiQgoRUmV2b2tlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIQCghyZXZpc2lvbhgCIAEoAyJPChBFeHBpcmVLZXlSZXF1ZXN0EgoKAmlkGAEgASgJEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIwChFFeHBpcmVLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5Im8KEFJvdGF0ZUtleVJlcXVlc3QSCgoCaWQYASABKAkSJQoEbW9kZRgCIAEoDjIXLmFwaWtleS52MS5Sb3RhdGlvbk1vZGUSKAoFZ3JhY2UYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iQAoRUm90YXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIOCgZzZWNyZXQYAiABKAkiJQoXQ29tcGxldGVSb3RhdGlvblJlcXVlc3QSCgoCaWQYASABKAkiNwoYQ29tcGxldGVSb3RhdGlvblJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkiTQoUTGlzdFJvdGF0aW9uc1JlcXVlc3QSDgoGa2V5X2lkGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIsMCCghSb3RhdGlvbhIKCgJpZBgBIAEoCRIOCgZrZXlfaWQYAiABKAkSJQoEbW9kZRgDIAEoDjIXLmFwaWtleS52MS5Sb3RhdGlvbk1vZGUSLgoKc3RhcnRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDWNvbXBsZXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCG9sZF91c2VzGAcgASgDEjUKEWxhc3Rfb2xkX3VzZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9sYXN0X29sZF91c2VfaXAYCSABKAkiWAoVTGlzdFJvdGF0aW9uc1Jlc3BvbnNlEiYKCXJvdGF0aW9ucxgBIAMoCzITLmFwaWtleS52MS5Sb3RhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiRwoSVmVyaWZ5QXVkaXRSZXF1ZXN0EjEKDmV4cGVjdGVkX2hlYWRzGAEgAygLMhkuYXBpa2V5LnYxLkF1ZGl0Q2hhaW5IZWFkIpUBChNWZXJpZnlBdWRpdFJlc3BvbnNlEg4KBmludGFjdBgBIAEoCBIWCg5jaGVja2VkX2V2ZW50cxgCIAEoAxIsCgxmaXJzdF9kZWZlY3QYAyABKAsyFi5hcGlrZXkudjEuQXVkaXREZWZlY3QSKAoFaGVhZHMYBCADKAsyGS5hcGlrZXkudjEuQXVkaXRDaGFpbkhlYWQimwEKFExpc3RBbm9tYWxpZXNSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIkCgR0eXBlGAIgASgOMhYuYXBpa2V5LnYxLkFub21hbHlUeXBlEiYKBXN0YXRlGAMgASgOMhcuYXBpa2V5LnYxLkFub21hbHlTdGF0ZRIRCglwYWdlX3NpemUYBCABKAUSEgoKcGFnZV90b2tlbhgFIAEoCSJXChVMaXN0QW5vbWFsaWVzUmVzcG9uc2USJQoJYW5vbWFsaWVzGAEgAygLMhIuYXBpa2V5LnYxLkFub21hbHkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiMKFVJlc29sdmVBbm9tYWx5UmVxdWVzdBIKCgJpZBgBIAEoCSI9ChZSZXNvbHZlQW5vbWFseVJlc3BvbnNlEiMKB2Fub21hbHkYASABKAsyEi5hcGlrZXkudjEuQW5vbWFseSJEChJXYXRjaEFsZXJ0c1JlcXVlc3QSLgoKc2luY2VfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiNgoTV2F0Y2hBbGVydHNSZXNwb25zZRIfCgVhbGVydBgBIAEoCzIQLmFwaWtleS52MS5BbGVydCIRCg9HZXRTdGF0c1JlcXVlc3QiwwMKEEdldFN0YXRzUmVzcG9uc2USRQoOa2V5c19ieV9zdGF0dXMYASADKAsyLS5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5LZXlzQnlTdGF0dXNFbnRyeRJBCgxrZXlzX2J5X3R5cGUYAiADKAsyKy5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5LZXlzQnlUeXBlRW50cnkSSwoRZXZlbnRzX2J5X291dGNvbWUYAyADKAsyMC5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5FdmVudHNCeU91dGNvbWVFbnRyeRIUCgxhdWRpdF9ldmVudHMYBCABKAMSEAoIbG9ja291dHMYBSABKAMSEAoIcmV2aXNpb24YBiABKAMaMwoRS2V5c0J5U3RhdHVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ARoxCg9LZXlzQnlUeXBlRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ARo2ChRFdmVudHNCeU91dGNvbWVFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBIqQCChZMaXN0QXVkaXRFdmVudHNSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIVCg1jYWxsZXJfa2V5X2lkGAIgASgJEg4KBm1ldGhvZBgDIAEoCRIPCgdvdXRjb21lGAQgASgJEhEKCWNsaWVudF9pcBgFIAEoCRIqCgtzZWNyZXRfc2xvdBgGIAEoDjIVLmFwaWtleS52MS5TZWNyZXRTbG90Ei4KCnN0YXJ0X3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglwYWdlX3NpemUYCSABKAUSEgoKcGFnZV90b2tlbhgKIAEoCSJZChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIlCgZldmVudHMYASADKAsyFS5hcGlrZXkudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiPAoTTGlzdExvY2tvdXRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJNCgdMb2Nrb3V0EhEKCWNsaWVudF9pcBgBIAEoCRIvCgtleHBpcmVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVQoUTGlzdExvY2tvdXRzUmVzcG9uc2USJAoIbG9ja291dHMYASADKAsyEi5hcGlrZXkudjEuTG9ja291dBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiKAoTQ2xlYXJMb2Nrb3V0UmVxdWVzdBIRCgljbGllbnRfaXAYASABKAkiFgoUQ2xlYXJMb2Nrb3V0UmVzcG9uc2Uy/woKC0FwaUtleUFkbWluEkYKCUNyZWF0ZUtleRIbLmFwaWtleS52MS5DcmVhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLkNyZWF0ZUtleVJlc3BvbnNlEj0KBkdldEtleRIYLmFwaWtleS52MS5HZXRLZXlSZXF1ZXN0GhkuYXBpa2V5LnYxLkdldEtleVJlc3BvbnNlEkkKCkltcG9ydEtleXMSHC5hcGlrZXkudjEuSW1wb3J0S2V5c1JlcXVlc3QaHS5hcGlrZXkudjEuSW1wb3J0S2V5c1Jlc3BvbnNlEkMKCExpc3RLZXlzEhouYXBpa2V5LnYxLkxpc3RLZXlzUmVxdWVzdBobLmFwaWtleS52MS5MaXN0S2V5c1Jlc3BvbnNlEkYKCVVwZGF0ZUtleRIbLmFwaWtleS52MS5VcGRhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlVwZGF0ZUtleVJlc3BvbnNlEkYKCVJldm9rZUtleRIbLmFwaWtleS52MS5SZXZva2VLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlJldm9rZUtleVJlc3BvbnNlEkYKCUV4cGlyZUtleRIbLmFwaWtleS52MS5FeHBpcmVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLkV4cGlyZUtleVJlc3BvbnNlEkYKCVJvdGF0ZUtleRIbLmFwaWtleS52MS5Sb3RhdGVLZXlSZXF1ZXN0GhwuYXBpa2V5LnYxLlJvdGF0ZUtleVJlc3BvbnNlElsKEENvbXBsZXRlUm90YXRpb24SIi5hcGlrZXkudjEuQ29tcGxldGVSb3RhdGlvblJlcXVlc3QaIy5hcGlrZXkudjEuQ29tcGxldGVSb3RhdGlvblJlc3BvbnNlElIKDUxpc3RSb3RhdGlvbnMSHy5hcGlrZXkudjEuTGlzdFJvdGF0aW9uc1JlcXVlc3QaIC5hcGlrZXkudjEuTGlzdFJvdGF0aW9uc1Jlc3BvbnNlEkMKCEdldFN0YXRzEhouYXBpa2V5LnYxLkdldFN0YXRzUmVxdWVzdBobLmFwaWtleS52MS5HZXRTdGF0c1Jlc3BvbnNlElgKD0xpc3RBdWRpdEV2ZW50cxIhLmFwaWtleS52MS5MaXN0QXVkaXRFdmVudHNSZXF1ZXN0GiIuYXBpa2V5LnYxLkxpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEkwKC1ZlcmlmeUF1ZGl0Eh0uYXBpa2V5LnYxLlZlcmlmeUF1ZGl0UmVxdWVzdBoeLmFwaWtleS52MS5WZXJpZnlBdWRpdFJlc3BvbnNlElIKDUxpc3RBbm9tYWxpZXMSHy5hcGlrZXkudjEuTGlzdEFub21hbGllc1JlcXVlc3QaIC5hcGlrZXkudjEuTGlzdEFub21hbGllc1Jlc3BvbnNlElUKDlJlc29sdmVBbm9tYWx5EiAuYXBpa2V5LnYxLlJlc29sdmVBbm9tYWx5UmVxdWVzdBohLmFwaWtleS52MS5SZXNvbHZlQW5vbWFseVJlc3BvbnNlEk4KC1dhdGNoQWxlcnRzEh0uYXBpa2V5LnYxLldhdGNoQWxlcnRzUmVxdWVzdBoeLmFwaWtleS52MS5XYXRjaEFsZXJ0c1Jlc3BvbnNlMAESTwoMTGlzdExvY2tvdXRzEh4uYXBpa2V5LnYxLkxpc3RMb2Nrb3V0c1JlcXVlc3QaHy5hcGlrZXkudjEuTGlzdExvY2tvdXRzUmVzcG9uc2USTwoMQ2xlYXJMb2Nrb3V0Eh4uYXBpa2V5LnYxLkNsZWFyTG9ja291dFJlcXVlc3QaHy5hcGlrZXkudjEuQ2xlYXJMb2Nrb3V0UmVzcG9uc2ViBnByb3RvMw", [file_apikey_v1_audit, file_apikey_v1_auth, file_apikey_v1_key, file_apikey_v1_watch, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
+  fileDesc("ChVhcGlrZXkvdjEvYWRtaW4ucHJvdG8SCWFwaWtleS52MSLeAwoQQ3JlYXRlS2V5UmVxdWVzdBIMCgRuYW1lGAEgASgJEhAKCG93bmVyX2lkGAIgASgJEiQKCGtleV90eXBlGAMgASgOMhIuYXBpa2V5LnYxLktleVR5cGUSDgoGc2NvcGVzGAQgAygJEikKC3JhdGVfbGltaXRzGAUgAygLMhQuYXBpa2V5LnYxLlJhdGVMaW1pdBIZChFyYXRlX2xpbWl0X2J1Y2tldBgGIAEoCRIxCgtleHBpcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIABIoCgN0dGwYCCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25IABIUCgxpcF9hbGxvd2xpc3QYCSADKAkSOwoIbWV0YWRhdGEYCiADKAsyKS5hcGlrZXkudjEuQ3JlYXRlS2V5UmVxdWVzdC5NZXRhZGF0YUVudHJ5EhIKCnJlcXVlc3RfaWQYCyABKAkSLwoMcm90YXRlX2V2ZXJ5GAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIICgZleHBpcnkiQAoRQ3JlYXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIOCgZzZWNyZXQYAiABKAkinAMKC0ltcG9ydGVkS2V5EgwKBG5hbWUYASABKAkSEAoIb3duZXJfaWQYAiABKAkSJAoIa2V5X3R5cGUYAyABKA4yEi5hcGlrZXkudjEuS2V5VHlwZRIOCgZzY29wZXMYBCADKAkSKQoLcmF0ZV9saW1pdHMYBSADKAsyFC5hcGlrZXkudjEuUmF0ZUxpbWl0EhkKEXJhdGVfbGltaXRfYnVja2V0GAYgASgJEi8KC2V4cGlyZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxpcF9hbGxvd2xpc3QYCCADKAkSNgoIbWV0YWRhdGEYCSADKAsyJC5hcGlrZXkudjEuSW1wb3J0ZWRLZXkuTWV0YWRhdGFFbnRyeRIvCgxyb3RhdGVfZXZlcnkYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEAoIa2V5X2hhc2gYCyABKAkaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIlAKEUltcG9ydEtleXNSZXF1ZXN0EiQKBGtleXMYASADKAsyFi5hcGlrZXkudjEuSW1wb3J0ZWRLZXkSFQoNdmFsaWRhdGVfb25seRgCIAEoCCJCChJJbXBvcnRLZXlzUmVzcG9uc2USLAoHcmVzdWx0cxgBIAMoCzIbLmFwaWtleS52MS5JbXBvcnRLZXlzUmVzdWx0IkIKEEltcG9ydEtleXNSZXN1bHQSCgoCaWQYASABKAkSEAoIZXhpc3RpbmcYAiABKAgSEAoIcHJvYmxlbXMYAyADKAkiGwoNR2V0S2V5UmVxdWVzdBIKCgJpZBgBIAEoCSJYCg5HZXRLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5EikKBmxpbWl0cxgCIAMoCzIZLmFwaWtleS52MS5SYXRlTGltaXRTdGF0ZSK6AQoPTGlzdEtleXNSZXF1ZXN0EhAKCG93bmVyX2lkGAEgASgJEiQKCGtleV90eXBlGAIgASgOMhIuYXBpa2V5LnYxLktleVR5cGUSEwoLYWN0aXZlX29ubHkYAyABKAgSEQoJcGFnZV9zaXplGAQgASgFEhIKCnBhZ2VfdG9rZW4YBSABKAkSJAoGc3RhdHVzGAYgASgOMhQuYXBpa2V5LnYxLktleVN0YXR1cxINCgVxdWVyeRgHIAEoCSJJChBMaXN0S2V5c1Jlc3BvbnNlEhwKBGtleXMYASADKAsyDi5hcGlrZXkudjEuS2V5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJgChBVcGRhdGVLZXlSZXF1ZXN0EhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkSLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIjAKEVVwZGF0ZUtleVJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkiVQoQUmV2b2tlS2V5UmVxdWVzdBIKCgJpZBgBIAEoCRInCgZyZWFzb24YAiABKA4yFy5hcGlrZXkudjEuUmV2b2tlUmVhc29uEgwKBG5vdGUYAyABKAkiQgoRUmV2b2tlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIQCghyZXZpc2lvbhgCIAEoAyJPChBFeHBpcmVLZXlSZXF1ZXN0EgoKAmlkGAEgASgJEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIwChFFeHBpcmVLZXlSZXNwb25zZRIbCgNrZXkYASABKAsyDi5hcGlrZXkudjEuS2V5Im8KEFJvdGF0ZUtleVJlcXVlc3QSCgoCaWQYASABKAkSJQoEbW9kZRgCIAEoDjIXLmFwaWtleS52MS5Sb3RhdGlvbk1vZGUSKAoFZ3JhY2UYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iQAoRUm90YXRlS2V5UmVzcG9uc2USGwoDa2V5GAEgASgLMg4uYXBpa2V5LnYxLktleRIOCgZzZWNyZXQYAiABKAkiJQoXQ29tcGxldGVSb3RhdGlvblJlcXVlc3QSCgoCaWQYASABKAkiNwoYQ29tcGxldGVSb3RhdGlvblJlc3BvbnNlEhsKA2tleRgBIAEoCzIOLmFwaWtleS52MS5LZXkiTQoUTGlzdFJvdGF0aW9uc1JlcXVlc3QSDgoGa2V5X2lkGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIsMCCghSb3RhdGlvbhIKCgJpZBgBIAEoCRIOCgZrZXlfaWQYAiABKAkSJQoEbW9kZRgDIAEoDjIXLmFwaWtleS52MS5Sb3RhdGlvbk1vZGUSLgoKc3RhcnRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDWNvbXBsZXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCG9sZF91c2VzGAcgASgDEjUKEWxhc3Rfb2xkX3VzZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9sYXN0X29sZF91c2VfaXAYCSABKAkiWAoVTGlzdFJvdGF0aW9uc1Jlc3BvbnNlEiYKCXJvdGF0aW9ucxgBIAMoCzITLmFwaWtleS52MS5Sb3RhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiRwoSVmVyaWZ5QXVkaXRSZXF1ZXN0EjEKDmV4cGVjdGVkX2hlYWRzGAEgAygLMhkuYXBpa2V5LnYxLkF1ZGl0Q2hhaW5IZWFkIpUBChNWZXJpZnlBdWRpdFJlc3BvbnNlEg4KBmludGFjdBgBIAEoCBIWCg5jaGVja2VkX2V2ZW50cxgCIAEoAxIsCgxmaXJzdF9kZWZlY3QYAyABKAsyFi5hcGlrZXkudjEuQXVkaXREZWZlY3QSKAoFaGVhZHMYBCADKAsyGS5hcGlrZXkudjEuQXVkaXRDaGFpbkhlYWQimwEKFExpc3RBbm9tYWxpZXNSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIkCgR0eXBlGAIgASgOMhYuYXBpa2V5LnYxLkFub21hbHlUeXBlEiYKBXN0YXRlGAMgASgOMhcuYXBpa2V5LnYxLkFub21hbHlTdGF0ZRIRCglwYWdlX3NpemUYBCABKAUSEgoKcGFnZV90b2tlbhgFIAEoCSJXChVMaXN0QW5vbWFsaWVzUmVzcG9uc2USJQoJYW5vbWFsaWVzGAEgAygLMhIuYXBpa2V5LnYxLkFub21hbHkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiMKFVJlc29sdmVBbm9tYWx5UmVxdWVzdBIKCgJpZBgBIAEoCSI9ChZSZXNvbHZlQW5vbWFseVJlc3BvbnNlEiMKB2Fub21hbHkYASABKAsyEi5hcGlrZXkudjEuQW5vbWFseSJEChJXYXRjaEFsZXJ0c1JlcXVlc3QSLgoKc2luY2VfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiNgoTV2F0Y2hBbGVydHNSZXNwb25zZRIfCgVhbGVydBgBIAEoCzIQLmFwaWtleS52MS5BbGVydCIRCg9HZXRTdGF0c1JlcXVlc3QiwwMKEEdldFN0YXRzUmVzcG9uc2USRQoOa2V5c19ieV9zdGF0dXMYASADKAsyLS5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5LZXlzQnlTdGF0dXNFbnRyeRJBCgxrZXlzX2J5X3R5cGUYAiADKAsyKy5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5LZXlzQnlUeXBlRW50cnkSSwoRZXZlbnRzX2J5X291dGNvbWUYAyADKAsyMC5hcGlrZXkudjEuR2V0U3RhdHNSZXNwb25zZS5FdmVudHNCeU91dGNvbWVFbnRyeRIUCgxhdWRpdF9ldmVudHMYBCABKAMSEAoIbG9ja291dHMYBSABKAMSEAoIcmV2aXNpb24YBiABKAMaMwoRS2V5c0J5U3RhdHVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ARoxCg9LZXlzQnlUeXBlRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgDOgI4ARo2ChRFdmVudHNCeU91dGNvbWVFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBIqQCChZMaXN0QXVkaXRFdmVudHNSZXF1ZXN0Eg4KBmtleV9pZBgBIAEoCRIVCg1jYWxsZXJfa2V5X2lkGAIgASgJEg4KBm1ldGhvZBgDIAEoCRIPCgdvdXRjb21lGAQgASgJEhEKCWNsaWVudF9pcBgFIAEoCRIqCgtzZWNyZXRfc2xvdBgGIAEoDjIVLmFwaWtleS52MS5TZWNyZXRTbG90Ei4KCnN0YXJ0X3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglwYWdlX3NpemUYCSABKAUSEgoKcGFnZV90b2tlbhgKIAEoCSJZChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIlCgZldmVudHMYASADKAsyFS5hcGlrZXkudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiPAoTTGlzdExvY2tvdXRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJNCgdMb2Nrb3V0EhEKCWNsaWVudF9pcBgBIAEoCRIvCgtleHBpcmVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVQoUTGlzdExvY2tvdXRzUmVzcG9uc2USJAoIbG9ja291dHMYASADKAsyEi5hcGlrZXkudjEuTG9ja291dBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiKAoTQ2xlYXJMb2Nrb3V0UmVxdWVzdBIRCgljbGllbnRfaXAYASABKAkiFgoUQ2xlYXJMb2Nrb3V0UmVzcG9uc2UitQEKD0dldFVzYWdlUmVxdWVzdBIOCgZrZXlfaWQYASABKAkSEAoIb3duZXJfaWQYAiABKAkSLgoKc3RhcnRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiIKBHN0ZXAYBSABKA4yFC5hcGlrZXkudjEuVXNhZ2VTdGVwImYKEEdldFVzYWdlUmVzcG9uc2USIQoEcm93cxgBIAMoCzITLmFwaWtleS52MS5Vc2FnZVJvdxIvCg5sYXN0X2FkZHJlc3NlcxgCIAMoCzIXLmFwaWtleS52MS5Vc2FnZUFkZHJlc3MiagoIVXNhZ2VSb3cSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJQoIZGVjaXNpb24YAiABKA4yEy5hcGlrZXkudjEuRGVjaXNpb24SDQoFY291bnQYAyABKAQiXwoMVXNhZ2VBZGRyZXNzEhEKCWNsaWVudF9pcBgBIAEoCRItCglsYXN0X3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWNvdW50GAMgASgEKlAKCVVzYWdlU3RlcBIaChZVU0FHRV9TVEVQX1VOU1BFQ0lGSUVEEAASEwoPVVNBR0VfU1RFUF9IT1VSEAESEgoOVVNBR0VfU1RFUF9EQVkQAjLECwoLQXBpS2V5QWRtaW4SRgoJQ3JlYXRlS2V5EhsuYXBpa2V5LnYxLkNyZWF0ZUtleVJlcXVlc3QaHC5hcGlrZXkudjEuQ3JlYXRlS2V5UmVzcG9uc2USPQoGR2V0S2V5EhguYXBpa2V5LnYxLkdldEtleVJlcXVlc3QaGS5hcGlrZXkudjEuR2V0S2V5UmVzcG9uc2USSQoKSW1wb3J0S2V5cxIcLmFwaWtleS52MS5JbXBvcnRLZXlzUmVxdWVzdBodLmFwaWtleS52MS5JbXBvcnRLZXlzUmVzcG9uc2USQwoITGlzdEtleXMSGi5hcGlrZXkudjEuTGlzdEtleXNSZXF1ZXN0GhsuYXBpa2V5LnYxLkxpc3RLZXlzUmVzcG9uc2USRgoJVXBkYXRlS2V5EhsuYXBpa2V5LnYxLlVwZGF0ZUtleVJlcXVlc3QaHC5hcGlrZXkudjEuVXBkYXRlS2V5UmVzcG9uc2USRgoJUmV2b2tlS2V5EhsuYXBpa2V5LnYxLlJldm9rZUtleVJlcXVlc3QaHC5hcGlrZXkudjEuUmV2b2tlS2V5UmVzcG9uc2USRgoJRXhwaXJlS2V5EhsuYXBpa2V5LnYxLkV4cGlyZUtleVJlcXVlc3QaHC5hcGlrZXkudjEuRXhwaXJlS2V5UmVzcG9uc2USRgoJUm90YXRlS2V5EhsuYXBpa2V5LnYxLlJvdGF0ZUtleVJlcXVlc3QaHC5hcGlrZXkudjEuUm90YXRlS2V5UmVzcG9uc2USWwoQQ29tcGxldGVSb3RhdGlvbhIiLmFwaWtleS52MS5Db21wbGV0ZVJvdGF0aW9uUmVxdWVzdBojLmFwaWtleS52MS5Db21wbGV0ZVJvdGF0aW9uUmVzcG9uc2USUgoNTGlzdFJvdGF0aW9ucxIfLmFwaWtleS52MS5MaXN0Um90YXRpb25zUmVxdWVzdBogLmFwaWtleS52MS5MaXN0Um90YXRpb25zUmVzcG9uc2USQwoIR2V0U3RhdHMSGi5hcGlrZXkudjEuR2V0U3RhdHNSZXF1ZXN0GhsuYXBpa2V5LnYxLkdldFN0YXRzUmVzcG9uc2USQwoIR2V0VXNhZ2USGi5hcGlrZXkudjEuR2V0VXNhZ2VSZXF1ZXN0GhsuYXBpa2V5LnYxLkdldFVzYWdlUmVzcG9uc2USWAoPTGlzdEF1ZGl0RXZlbnRzEiEuYXBpa2V5LnYxLkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QaIi5hcGlrZXkudjEuTGlzdEF1ZGl0RXZlbnRzUmVzcG9uc2USTAoLVmVyaWZ5QXVkaXQSHS5hcGlrZXkudjEuVmVyaWZ5QXVkaXRSZXF1ZXN0Gh4uYXBpa2V5LnYxLlZlcmlmeUF1ZGl0UmVzcG9uc2USUgoNTGlzdEFub21hbGllcxIfLmFwaWtleS52MS5MaXN0QW5vbWFsaWVzUmVxdWVzdBogLmFwaWtleS52MS5MaXN0QW5vbWFsaWVzUmVzcG9uc2USVQoOUmVzb2x2ZUFub21hbHkSIC5hcGlrZXkudjEuUmVzb2x2ZUFub21hbHlSZXF1ZXN0GiEuYXBpa2V5LnYxLlJlc29sdmVBbm9tYWx5UmVzcG9uc2USTgoLV2F0Y2hBbGVydHMSHS5hcGlrZXkudjEuV2F0Y2hBbGVydHNSZXF1ZXN0Gh4uYXBpa2V5LnYxLldhdGNoQWxlcnRzUmVzcG9uc2UwARJPCgxMaXN0TG9ja291dHMSHi5hcGlrZXkudjEuTGlzdExvY2tvdXRzUmVxdWVzdBofLmFwaWtleS52MS5MaXN0TG9ja291dHNSZXNwb25zZRJPCgxDbGVhckxvY2tvdXQSHi5hcGlrZXkudjEuQ2xlYXJMb2Nrb3V0UmVxdWVzdBofLmFwaWtleS52MS5DbGVhckxvY2tvdXRSZXNwb25zZWIGcHJvdG8z", [file_apikey_v1_audit, file_apikey_v1_auth, file_apikey_v1_key, file_apikey_v1_watch, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * A new key.
@@ -1413,6 +1413,196 @@ export const ClearLockoutResponseSchema: GenMessage<ClearLockoutResponse> = /*@_
   messageDesc(file_apikey_v1_admin, 39);
 
 /**
+ * Whose decisions, and when. With neither key_id nor owner_id all decisions, those about no key included.
+ *
+ * @generated from message apikey.v1.GetUsageRequest
+ */
+export type GetUsageRequest = Message<"apikey.v1.GetUsageRequest"> & {
+  /**
+   * Only about this key, which may be revoked; not together with owner_id.
+   *
+   * @generated from field: string key_id = 1;
+   */
+  keyId: string;
+
+  /**
+   * Only about the keys that belong to this owner now, up to 10 000 keys.
+   *
+   * @generated from field: string owner_id = 2;
+   */
+  ownerId: string;
+
+  /**
+   * From this time on, taken back to the full hour or day. Absent: 24 hours, or 30 days, before end_time.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 3;
+   */
+  startTime?: Timestamp | undefined;
+
+  /**
+   * Before this time, taken on to the full hour or day. Absent: now. At most 31 days of hours, or 400 days, after
+   * start_time.
+   *
+   * @generated from field: google.protobuf.Timestamp end_time = 4;
+   */
+  endTime?: Timestamp | undefined;
+
+  /**
+   * What is counted together.
+   *
+   * @generated from field: apikey.v1.UsageStep step = 5;
+   */
+  step: UsageStep;
+};
+
+/**
+ * Describes the message apikey.v1.GetUsageRequest.
+ * Use `create(GetUsageRequestSchema)` to create a new message.
+ */
+export const GetUsageRequestSchema: GenMessage<GetUsageRequest> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 40);
+
+/**
+ * Counts.
+ *
+ * @generated from message apikey.v1.GetUsageResponse
+ */
+export type GetUsageResponse = Message<"apikey.v1.GetUsageResponse"> & {
+  /**
+   * By time, then by decision. What was never counted has no row.
+   *
+   * @generated from field: repeated apikey.v1.UsageRow rows = 1;
+   */
+  rows: UsageRow[];
+
+  /**
+   * With key_id: the client addresses of its last 24 hours, the last used first, at most 20, out of its newest 10 000
+   * events.
+   *
+   * @generated from field: repeated apikey.v1.UsageAddress last_addresses = 2;
+   */
+  lastAddresses: UsageAddress[];
+};
+
+/**
+ * Describes the message apikey.v1.GetUsageResponse.
+ * Use `create(GetUsageResponseSchema)` to create a new message.
+ */
+export const GetUsageResponseSchema: GenMessage<GetUsageResponse> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 41);
+
+/**
+ * The decisions of one kind in one hour or day.
+ *
+ * @generated from message apikey.v1.UsageRow
+ */
+export type UsageRow = Message<"apikey.v1.UsageRow"> & {
+  /**
+   * Its beginning.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 1;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * The decision.
+   *
+   * @generated from field: apikey.v1.Decision decision = 2;
+   */
+  decision: Decision;
+
+  /**
+   * How often, 1 or more.
+   *
+   * @generated from field: uint64 count = 3;
+   */
+  count: bigint;
+};
+
+/**
+ * Describes the message apikey.v1.UsageRow.
+ * Use `create(UsageRowSchema)` to create a new message.
+ */
+export const UsageRowSchema: GenMessage<UsageRow> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 42);
+
+/**
+ * A client address that used a key.
+ *
+ * @generated from message apikey.v1.UsageAddress
+ */
+export type UsageAddress = Message<"apikey.v1.UsageAddress"> & {
+  /**
+   * The address.
+   *
+   * @generated from field: string client_ip = 1;
+   */
+  clientIp: string;
+
+  /**
+   * When it was last seen.
+   *
+   * @generated from field: google.protobuf.Timestamp last_time = 2;
+   */
+  lastTime?: Timestamp | undefined;
+
+  /**
+   * How many events it has there.
+   *
+   * @generated from field: uint64 count = 3;
+   */
+  count: bigint;
+};
+
+/**
+ * Describes the message apikey.v1.UsageAddress.
+ * Use `create(UsageAddressSchema)` to create a new message.
+ */
+export const UsageAddressSchema: GenMessage<UsageAddress> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_admin, 43);
+
+/**
+ * The length of what is counted together, UTC.
+ *
+ * @generated from enum apikey.v1.UsageStep
+ */
+export const UsageStep = {
+  /**
+   * Means USAGE_STEP_HOUR.
+   *
+   * @generated from enum value: USAGE_STEP_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * An hour.
+   *
+   * @generated from enum value: USAGE_STEP_HOUR = 1;
+   */
+  HOUR: 1,
+
+  /**
+   * A day.
+   *
+   * @generated from enum value: USAGE_STEP_DAY = 2;
+   */
+  DAY: 2,
+} as const;
+
+/**
+ * The length of what is counted together, UTC.
+ *
+ * @generated from enum apikey.v1.UsageStep
+ */
+export type UsageStep = (typeof UsageStep)[keyof typeof UsageStep] | UnknownEnum;
+
+/**
+ * Describes the enum apikey.v1.UsageStep.
+ */
+export const UsageStepSchema: GenEnum<UsageStep> = /*@__PURE__*/
+  enumDesc(file_apikey_v1_admin, 0);
+
+/**
  * Administration. Needs `authorization: Bearer <key>` with the scope `apikeys:admin`; the calls that only read also
  * accept `apikeys:audit`. A change and its audit event are one fact: both or neither.
  *
@@ -1533,6 +1723,18 @@ export const ApiKeyAdmin: GenService<{
     methodKind: "unary";
     input: typeof GetStatsRequestSchema;
     output: typeof GetStatsResponseSchema;
+  },
+  /**
+   * How often keys were used, by hour or day and decision: exact counts of the audit's decisions without dry runs, kept
+   * longer than its events (USAGE_RETENTION_DAYS). Where several processes share a database, decisions of the last 5 s
+   * by other processes may be missing. Also with `apikeys:audit`.
+   *
+   * @generated from rpc apikey.v1.ApiKeyAdmin.GetUsage
+   */
+  getUsage: {
+    methodKind: "unary";
+    input: typeof GetUsageRequestSchema;
+    output: typeof GetUsageResponseSchema;
   },
   /**
    * The audit log, newest first. Also with `apikeys:audit`.

@@ -10,6 +10,7 @@ import { addRevoke } from './revoke.ts';
 import { addRotate } from './rotate.ts';
 import { addStats } from './stats.ts';
 import { addUpdate } from './update.ts';
+import { addUsage } from './usage.ts';
 import { addValidate } from './validate.ts';
 
 /** In the order in which `--help` lists them. */
@@ -23,6 +24,7 @@ const VERBS = [
   addRotate,
   addExpire,
   addRevoke,
+  addUsage,
   addStats,
 ];
 

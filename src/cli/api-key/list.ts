@@ -1,5 +1,11 @@
 import { ListKeysResponseSchema } from '../../../gen/apikey/v1/admin_pb.ts';
-import { type Key, KeyStatusSchema, KeyType, KeyTypeSchema } from '../../../gen/apikey/v1/key_pb.ts';
+import {
+  type Key,
+  KeyStatus,
+  KeyStatusSchema,
+  KeyType,
+  KeyTypeSchema,
+} from '../../../gen/apikey/v1/key_pb.ts';
 import { type Clients, type ConnectionOptions, EXIT } from '../client.ts';
 import { json, type Print, table, time } from '../output.ts';
 import { nameOf, wholeNumber, word } from '../values.ts';
@@ -9,6 +15,8 @@ interface ListOptions extends ConnectionOptions {
   readonly owner?: string;
   readonly keyType?: KeyType;
   readonly active?: boolean;
+  readonly status?: KeyStatus;
+  readonly query?: string;
   readonly limit: number;
 }
 
@@ -19,6 +27,8 @@ export function addList(context: VerbContext): void {
     .option('--owner <id>', 'only keys of this owner')
     .option('--key-type <type>', 'only keys of this type', word(KeyTypeSchema))
     .option('--active', 'only active keys')
+    .option('--status <status>', 'only keys with this status now', word(KeyStatusSchema))
+    .option('--query <text>', 'only keys whose name or id begins so')
     .option('--limit <n>', 'greatest number of keys', wholeNumber, 1000)
     .action(context.run((clients, options: ListOptions) => list(clients, options, context.print)));
 }
@@ -31,6 +41,8 @@ async function list({ admin }: Clients, options: ListOptions, print: Print): Pro
       ownerId: options.owner ?? '',
       keyType: options.keyType ?? KeyType.UNSPECIFIED,
       activeOnly: options.active ?? false,
+      status: options.status ?? KeyStatus.UNSPECIFIED,
+      query: options.query ?? '',
       pageSize: Math.min(1000, options.limit - keys.length),
       pageToken,
     });

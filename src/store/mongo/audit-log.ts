@@ -21,14 +21,22 @@ import type { MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, unavailableAudit } from './errors.ts';
 import { type AuditDoc, toEventDoc, toRecord } from './rows.ts';
 
-const HEAD = 'head:';
+export const HEAD = 'head:';
 /** ';' is the character after ':', so the range is the prefix. */
-const HEADS = { $gte: HEAD, $lt: 'head;' };
+export const HEADS = { $gte: HEAD, $lt: 'head;' };
 const MAX_QUEUED = 20_000;
 const MAX_BATCH = 1_000;
 const WAIT_LIMIT_MS = 4_000;
 /** Rows that are not acknowledged by then are sent again. */
 const SEND_MS = 3_000;
+
+/** Who counts the rows of the log. */
+export interface Stored {
+  add(docs: readonly AuditDoc[]): void;
+  /** Up to which place of a chain everything is counted: only that may be deleted. */
+  reachOf(processId: string): Promise<number>;
+}
+const NOBODY: Stored = { add: () => {}, reachOf: async () => Number.MAX_SAFE_INTEGER };
 
 /** The log on MongoDB: ordered inserts, one batch in flight, sent again until acknowledged. */
 export class MongoAuditLog implements AuditLog {
@@ -38,13 +46,23 @@ export class MongoAuditLog implements AuditLog {
   readonly #gaps: GapReporter;
   readonly #chain: Chain;
   readonly #warn: Warn;
+  readonly #stored: Stored;
   readonly #closed = new AbortController();
   /** The last row that is certain to be in the log. */
   #sequence = 0;
   #head = GENESIS;
   #savedSequence = 0;
 
-  constructor(database: MongoDatabase, events: EventFactory, chain: Chain, clock: Clock, warn: Warn) {
+  /** @param stored told of rows that are certain to be in the log, in their order, and up to where they are counted */
+  constructor(
+    database: MongoDatabase,
+    events: EventFactory,
+    chain: Chain,
+    clock: Clock,
+    warn: Warn,
+    stored: Stored = NOBODY,
+  ) {
+    this.#stored = stored;
     this.#chain = chain;
     this.events = events;
     this.#database = database;
@@ -161,7 +179,8 @@ export class MongoAuditLog implements AuditLog {
       if (first === undefined) break;
       process = first.process_id;
       if (first.time.getTime() >= time) continue;
-      const rows = await this.#rows({ process_id: process }, left);
+      const counted = await this.#stored.reachOf(process);
+      const rows = await this.#rows({ process_id: process, sequence: { $lte: counted } }, left);
       const end = rows.findIndex((row) => row.time.getTime() >= time);
       const last = rows[(end < 0 ? rows.length : end) - 1];
       if (last === undefined) continue;
@@ -214,7 +233,7 @@ export class MongoAuditLog implements AuditLog {
           (limits) => this.#database.audit.insertMany(docs, { ordered: true, ...limits }),
           SEND_MS,
         );
-        this.#stands(docs.at(-1));
+        this.#stand(docs);
         return;
       } catch (error) {
         const settled = await this.#settle(docs, error);
@@ -242,8 +261,10 @@ export class MongoAuditLog implements AuditLog {
     });
   }
 
-  #stands(last: AuditDoc | undefined): void {
+  #stand(docs: readonly AuditDoc[]): void {
+    const last = docs.at(-1);
     if (last === undefined) return;
+    this.#stored.add(docs);
     this.#sequence = last.sequence;
     this.#head = last.hash;
   }
@@ -253,13 +274,13 @@ export class MongoAuditLog implements AuditLog {
     const inserted = error instanceof MongoBulkWriteError ? error.insertedCount : 0;
     const concern = error instanceof MongoBulkWriteError && error.result.getWriteConcernError() !== undefined;
     if (concern || failureOf(error) !== 'DUPLICATE') return 0;
-    this.#stands(docs[inserted - 1]);
+    this.#stand(docs.slice(0, inserted));
     const doubted = docs[inserted];
     const there = doubted === undefined ? null : await this.#find(doubted._id);
     if (there === null || doubted === undefined) return inserted;
     // In this very place it stands; one that a sweeper has moved stands in another chain and is left out of this one.
     const same = there.process_id === doubted.process_id && there.sequence === doubted.sequence;
-    if (same && there.hash === doubted.hash) this.#stands(doubted);
+    if (same && there.hash === doubted.hash) this.#stand([doubted]);
     return inserted + 1;
   }
 

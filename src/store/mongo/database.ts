@@ -11,6 +11,7 @@ import type {
   RemoteKeyDoc,
   RetiredDoc,
   RotationDoc,
+  UsageDoc,
 } from './rows.ts';
 
 const SERVER_SELECTION_MS = 3_000;
@@ -79,6 +80,10 @@ export class MongoDatabase {
 
   get alerts(): Collection<AlertDoc> {
     return this.#db.collection('api_key_alerts');
+  }
+
+  get usage(): Collection<UsageDoc> {
+    return this.#db.collection('api_key_usage');
   }
 
   get giteaTokens(): Collection<RemoteKeyDoc> {

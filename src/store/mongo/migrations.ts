@@ -37,6 +37,10 @@ export const INDEXES = {
     { key: { time: 1, _id: 1 }, name: 'by_time' },
     { key: { pending: 1, time: 1 }, name: 'pending', sparse: true },
   ],
+  usage: [
+    { key: { key_id: 1, time: 1 }, name: 'by_key' },
+    { key: { time: 1 }, name: 'by_time' },
+  ],
   giteaTokens: REMOTE_KEYS,
   n8nApiKeys: REMOTE_KEYS,
   audit: [
@@ -68,8 +72,9 @@ const MIGRATIONS: readonly ((db: MongoDatabase) => Promise<unknown>)[] = [
   async ({ giteaTokens, n8nApiKeys }) => {
     for (const collection of [giteaTokens, n8nApiKeys]) await collection.createIndexes([...REMOTE_KEYS]);
   },
-  async ({ keys }) => {
+  async ({ keys, usage }) => {
     await keys.createIndexes([...INDEXES.keys]);
+    await usage.createIndexes([...INDEXES.usage]);
   },
 ];
 

@@ -18,6 +18,7 @@ import { MongoRemoteKeyLog } from './remote-keys.ts';
 import { MongoRotationLog } from './rotations.ts';
 import { MongoSharing } from './sharing.ts';
 import { MongoSweepLease } from './sweep-lease.ts';
+import { MongoUsageLog } from './usage.ts';
 
 const CLOSE_WAIT_MS = 3_000;
 
@@ -35,10 +36,11 @@ export async function openMongoStore({
     await migrate(database);
     const processId = randomBytes(8).toString('hex');
     const chain = new Chain(chainKey);
-    const audit = new MongoAuditLog(database, new EventFactory(processId), chain, clock, warn);
+    const registry = new Registry(database, processId, lease.leaseMs, lease.caches);
+    const usage = new MongoUsageLog(database, processId, registry);
+    const audit = new MongoAuditLog(database, new EventFactory(processId), chain, clock, warn, usage);
     const held = new Lease(clock, lease.leaseMs);
     const reads = new FreshReads(database, held);
-    const registry = new Registry(database, processId, lease.leaseMs, lease.caches);
     const keys = new MongoKeyStore({ database, audit, registry, reads, clock });
     const anomalies = new MongoAnomalyLog(database, audit);
     const giteaTokens = new MongoRemoteKeyLog(() => database.giteaTokens, audit);
@@ -50,6 +52,7 @@ export async function openMongoStore({
       keys,
       reads,
       audit,
+      usage,
       lockout: locks,
       lease: held,
       clock,
@@ -65,6 +68,7 @@ export async function openMongoStore({
       rotations: new MongoRotationLog(database),
       anomalies,
       alerts: new MongoAlertLog(database),
+      usage,
       giteaTokens,
       n8nApiKeys,
       sweepLease: new MongoSweepLease(database, processId),
@@ -77,10 +81,15 @@ export async function openMongoStore({
       sweep: async () => {
         await keys.finishAbandoned();
         for (const log of [anomalies, giteaTokens, n8nApiKeys]) await log.finishAbandoned(clock.now());
+        await usage.countAbandoned();
       },
       close: async () => {
         await sharing.stop();
         await audit.close(CLOSE_WAIT_MS);
+        // What is not written is counted from the log by another process.
+        await usage
+          .flush()
+          .catch((error) => warn('the counts of decisions are left to another process', error));
         await database.close();
       },
     };

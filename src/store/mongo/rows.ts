@@ -150,6 +150,18 @@ export interface LimitDoc {
   ops?: { id: string; now: Date; before?: Record<string, { used: number; end: Date }> }[];
 }
 
+/** Decisions of one kind about one key ('' for all) in one hour, as one chain has them. */
+export interface UsageDoc {
+  _id: string;
+  key_id: string;
+  /** The beginning of the hour. */
+  time: Date;
+  outcome: string;
+  count: number;
+  /** The place in the chain that the count includes. */
+  reaches: number;
+}
+
 export interface MetaDoc {
   _id: string;
   revision?: number;
@@ -160,6 +172,9 @@ export interface MetaDoc {
   hash?: string;
   closed?: boolean;
   cut?: { sequence: number; hash: string; token: string };
+  /** Of a chain's counts of decisions: up to where they are written, and where the round under way ends. */
+  counted?: number;
+  round_end?: number;
   /** Of a process. */
   counter?: number;
   lease_ms?: number;

@@ -9,6 +9,7 @@ import type { FreshReads } from './fresh-reads.ts';
 import type { MongoKeyStore } from './key-store.ts';
 import type { MongoLockout } from './lockout.ts';
 import type { Registry } from './registry.ts';
+import type { MongoUsageLog } from './usage.ts';
 
 const POLL_LIMIT_MS = 2_000;
 /** Polls that fail for so long are perhaps the client's fault. */
@@ -26,6 +27,7 @@ export interface SharingParts {
   readonly reads: FreshReads;
   readonly audit: MongoAuditLog;
   readonly lockout: MongoLockout;
+  readonly usage: MongoUsageLog;
   readonly lease: Lease;
   readonly clock: Clock;
   readonly pollMs: number;
@@ -97,7 +99,7 @@ export class MongoSharing implements Sharing {
 
   /** First the registration, then the read: the other order is unsafe when a stalled process comes back. */
   async #poll(): Promise<void> {
-    const { registry, keys, audit, lockout, clock, lease } = this.#parts;
+    const { registry, keys, audit, usage, lockout, clock, lease, warn } = this.#parts;
     const start = lease.now();
     await inTime((limits) => registry.renew(limits), POLL_LIMIT_MS);
     const [{ revision, changes }] = await Promise.all([
@@ -109,6 +111,7 @@ export class MongoSharing implements Sharing {
     lease.renew(start);
     this.#lastPoll = start.monotonic;
     await audit.saveHead();
+    usage.flushIfDue(clock.monotonic(), (error) => warn('counts of decisions could not be written', error));
     await registry.reap(clock.monotonic());
     await this.#compareClocks();
   }

@@ -1,5 +1,5 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
-import { placeOf, valuesOf } from '../../audit/fields.ts';
+import { type EventValues, placeOf } from '../../audit/fields.ts';
 
 /** Events that are gathered before they are written to the look-up tables. */
 const CHUNK = 16_384;
@@ -38,8 +38,7 @@ export class AuditIndexWriter {
   }
 
   /** Of an event that was written just now. */
-  add(row: number, time: number, event: string): void {
-    const values = valuesOf(event);
+  add(row: number, time: number, values: EventValues): void {
     this.#gather(row, time, String(values[KEY_ID]), String(values[CLIENT_IP]));
     this.#added++;
   }

@@ -103,7 +103,9 @@ export class SqliteAuditLog implements AuditLog {
 
   async expiredPrefixes(time: number, limit: number): Promise<readonly ChainPrefix[]> {
     const rows = await this.#database.query(
-      'SELECT process_id, sequence, hash, time FROM api_key_audit_log ORDER BY row LIMIT ?',
+      // Only what the counts of uses have reached.
+      `SELECT process_id, sequence, hash, time FROM api_key_audit_log
+       WHERE row <= (SELECT value FROM api_key_meta WHERE id = 'usage_counted') ORDER BY row LIMIT ?`,
       [limit],
     );
     const end = rows.findIndex((row) => Number(row.time) >= time);

@@ -14,11 +14,16 @@ import type {
   ThreadData,
   ThreadReply,
   ThreadRequest,
+  UsageRequest,
   Value,
 } from './thread-messages.ts';
 
 // A request as the caller knows it: the thread adds the number.
-type Unnumbered = Omit<CommitRequest, 'id'> | Omit<QueryRequest, 'id'> | { kind: 'close' };
+type Unnumbered =
+  | Omit<CommitRequest, 'id'>
+  | Omit<QueryRequest, 'id'>
+  | Omit<UsageRequest, 'id'>
+  | { kind: 'close' };
 
 // A clone runs sources, a package what was compiled from them.
 const THREAD = new URL(import.meta.url.replace(/database(\.\w+)$/, 'thread$1'));
@@ -199,6 +204,15 @@ export class SqliteDatabase {
       // Before anybody is told that something has changed.
       if (batch.guarded.length > 0 || batch.deferred.folds.length > 0) this.#snapshot.end();
       this.#snapshot.resume();
+    }
+  }
+
+  /** Has the writer write some of its counts of decisions; true when there are more. */
+  async writeUsage(): Promise<boolean> {
+    try {
+      return (await this.#writer.request({ kind: 'usage' })) === true;
+    } catch (error) {
+      throw unavailable(error);
     }
   }
 

@@ -218,5 +218,17 @@ export const MIGRATIONS: readonly string[] = [
   `,
   `
   CREATE INDEX api_keys_by_name ON api_keys (name);
+
+  -- Counts of decisions by key and hour; reaches is the row of the log that a count includes.
+  CREATE TABLE api_key_usage (
+    key_id TEXT NOT NULL,
+    hour INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    reaches INTEGER NOT NULL,
+    PRIMARY KEY (key_id, hour, outcome)
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX api_key_usage_by_hour ON api_key_usage (hour);
+  INSERT INTO api_key_meta VALUES ('usage_counted', 0), ('usage_round_end', 0);
   `,
 ];

@@ -14,6 +14,7 @@ import { SqliteLockout } from './lockout.ts';
 import { SqliteQuota } from './quota.ts';
 import { SqliteRemoteKeyLog } from './remote-keys.ts';
 import { SqliteRotationLog } from './rotations.ts';
+import { SqliteUsageLog } from './usage.ts';
 
 /** Opens `sqlite:PATH`, making the file and its folder when they are not there. One process a file. */
 export async function openSqliteStore({ url, clock, lockout, chainKey }: StoreOptions): Promise<Store> {
@@ -23,6 +24,7 @@ export async function openSqliteStore({ url, clock, lockout, chainKey }: StoreOp
   const deferred = new DeferredRows(database);
   const committer = new Committer(database, rows, deferred, clock);
   const audit = new SqliteAuditLog(database, committer, clock);
+  const usage = new SqliteUsageLog(database, committer);
   // Lockouts: the row of a quota is one a bucket, and stays.
   const dropOver = "DELETE FROM api_key_limits WHERE expire_time < ? AND key < 'quota:'";
   const dropRetired = 'DELETE FROM api_key_retired_secrets WHERE retire_time < ?';
@@ -35,6 +37,7 @@ export async function openSqliteStore({ url, clock, lockout, chainKey }: StoreOp
     rotations: new SqliteRotationLog(database, committer),
     anomalies: new SqliteAnomalyLog(database, committer),
     alerts: new SqliteAlertLog(database, committer),
+    usage,
     giteaTokens: new SqliteRemoteKeyLog('gitea_tokens', database, committer),
     n8nApiKeys: new SqliteRemoteKeyLog('n8n_api_keys', database, committer),
     // The file serves one process.
@@ -51,6 +54,9 @@ export async function openSqliteStore({ url, clock, lockout, chainKey }: StoreOp
     close: async () => {
       await audit.flushGaps();
       await committer.drained();
+      await usage.flush().catch(() => {
+        // What is not written is counted again from the log at the next start.
+      });
       await database.close();
     },
   };

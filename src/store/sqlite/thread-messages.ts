@@ -50,7 +50,17 @@ export interface QueryRequest {
   readonly params: readonly Value[];
 }
 
-export type ThreadRequest = CommitRequest | QueryRequest | { readonly kind: 'close'; readonly id: number };
+/** Writes some of the counts of decisions; answers whether there are more. */
+export interface UsageRequest {
+  readonly kind: 'usage';
+  readonly id: number;
+}
+
+export type ThreadRequest =
+  | CommitRequest
+  | QueryRequest
+  | UsageRequest
+  | { readonly kind: 'close'; readonly id: number };
 export type ThreadReply =
   | { readonly id: number; readonly result: unknown }
   | {

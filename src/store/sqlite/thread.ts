@@ -5,6 +5,7 @@
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { parentPort, workerData } from 'node:worker_threads';
 import { Chain, GENESIS } from '../../audit/chain.ts';
+import { valuesOf } from '../../audit/fields.ts';
 import { AuditIndexWriter } from './audit-index.ts';
 import { eventInsert } from './audit-rows.ts';
 import type {
@@ -17,6 +18,7 @@ import type {
   ThreadRequest,
   Value,
 } from './thread-messages.ts';
+import { UsageWriter } from './usage-writer.ts';
 
 const { path, role, processId, chainKey } = workerData as ThreadData;
 const db = new DatabaseSync(path, { readOnly: role === 'reader' });
@@ -32,6 +34,7 @@ if (role === 'writer')
   db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON');
 db.exec('PRAGMA busy_timeout = 5000');
 const lookUps = role === 'writer' ? new AuditIndexWriter(db) : undefined;
+const usage = role === 'writer' ? new UsageWriter(db) : undefined;
 
 function prepare(sql: string): StatementSync {
   let statement = statements.get(sql);
@@ -58,7 +61,10 @@ function insertEvents(text: string): void {
       // One statement's rows are numbered in turn.
       for (let i = 0; i < size; i++) {
         const [time, event] = [params[5 * i + 3] as number, params[5 * i + 4] as string];
-        lookUps?.add(Number(lastInsertRowid) - size + 1 + i, time, event);
+        const row = Number(lastInsertRowid) - size + 1 + i;
+        const values = valuesOf(event);
+        lookUps?.add(row, time, values);
+        usage?.stage(row, time, values);
       }
     }
   }
@@ -134,8 +140,10 @@ function commit({ events, guarded, limits, deferred }: CommitRequest): GuardedRe
     if (sequence !== before.sequence) noteHead(0);
     lookUps?.step();
     db.exec('COMMIT');
+    usage?.committed();
     return results;
   } catch (error) {
+    usage?.rolledBack();
     ({ sequence, head } = before);
     // A failed COMMIT may have ended the transaction already.
     if (db.isTransaction) db.exec('ROLLBACK');
@@ -148,6 +156,7 @@ parentPort?.on('message', (request: ThreadRequest) => {
   try {
     let result: unknown;
     if (request.kind === 'commit') result = commit(request);
+    else if (request.kind === 'usage') result = usage?.step();
     else if (request.kind === 'query') result = prepare(request.sql).all(...request.params);
     else {
       if (role === 'writer' && sequence > 0) noteHead(1);

@@ -13,6 +13,11 @@ export interface Adapter {
   open(url: string, clock: Clock, chainKey?: Uint8Array): Promise<Store>;
   /** Does something to a row of the audit behind the back of a store that is closed. */
   tamper(url: string, how: Tampering, row: AuditRecord): Promise<void>;
+  /**
+   * Takes a closed store's counts of decisions back. ROUND_CUT_SHORT: as if it had been killed before the last count
+   * and the end of the last round were written. ALL: as if it had never counted.
+   */
+  forgetUsage(url: string, what: 'ROUND_CUT_SHORT' | 'ALL'): Promise<void>;
   /** False where the database serves one process: two stores on one URL cannot be had. */
   readonly severalProcesses: boolean;
   /** Where counters go by the database's own clock, which no test can move. */

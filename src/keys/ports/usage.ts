@@ -1,0 +1,29 @@
+/** Decisions of one kind in one hour or day. */
+export interface UsageRow {
+  /** The beginning of the hour or day, UTC, milliseconds since 1970. */
+  readonly time: number;
+  /** `DECISION_VALID` and the like, as the audit's outcome. */
+  readonly outcome: string;
+  readonly count: number;
+}
+
+export interface UsageFilter {
+  /** One key; without it and without an owner, the decisions about all keys and about none. */
+  readonly keyId?: string;
+  /** The keys that belong to this owner now. */
+  readonly ownerId?: string;
+  /** Inclusive, a full hour. */
+  readonly startTime: number;
+  /** Exclusive, a full hour. */
+  readonly endTime: number;
+}
+
+/** Counts of decisions by key and hour. They are a function of the audit, and outlive its events. */
+export interface UsageLog {
+  /** Writes what this process has counted. A later read shows every event that was durable before. */
+  flush(): Promise<void>;
+  /** By time, then by outcome. @param stepMs an hour or a day */
+  read(filter: UsageFilter, stepMs: number): Promise<readonly UsageRow[]>;
+  /** Deletes up to `limit` counts of hours before `time`; answers how many. */
+  deleteBefore(time: number, limit: number): Promise<number>;
+}

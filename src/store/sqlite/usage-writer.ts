@@ -1,0 +1,115 @@
+import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import { type EventValues, parseEvent, placeOf } from '../../audit/fields.ts';
+import { UsageCounter, type Use } from '../../audit/usage-counter.ts';
+
+const [KEY_ID, OUTCOME, DRY_RUN] = [placeOf('keyId'), placeOf('outcome'), placeOf('dryRun')];
+/** Counts that one transaction writes, and events that one step reads from the log. */
+const SLICE = 512;
+const SCAN = 8_192;
+/** Counts kept in memory; beyond these they are made again from the log. */
+const MAX_COUNTS = 1_000_000;
+
+/**
+ * Counts decisions in the thread that writes them, and writes the counts in steps of their own. Events that it did not
+ * see being written, after a crash or of an earlier version, it reads from the log.
+ */
+export class UsageWriter {
+  readonly #db: DatabaseSync;
+  readonly #write: StatementSync;
+  readonly #note: StatementSync;
+  readonly #scan: StatementSync;
+  #counter = new UsageCounter();
+  /** Events of the transaction under way, and the row of the last one. */
+  #staged: Use[] = [];
+  #stagedRow = 0;
+  /** Every event up to this row is counted, in the table or in memory. */
+  #counted = 0;
+  /** The log may hold events beyond that. */
+  #behind = true;
+  /** A round that a crash cut short ends there; 0 for none. */
+  #cutShort = 0;
+
+  constructor(db: DatabaseSync) {
+    this.#db = db;
+    this.#write = db.prepare(
+      `INSERT INTO api_key_usage VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE
+       SET count = count + excluded.count, reaches = excluded.reaches WHERE reaches < excluded.reaches`,
+    );
+    this.#note = db.prepare('UPDATE api_key_meta SET value = ? WHERE id = ?');
+    this.#scan = db.prepare(
+      'SELECT row, time, event FROM api_key_audit_log WHERE row > ? AND row <= ? ORDER BY row LIMIT ?',
+    );
+    this.#startAnew();
+  }
+
+  /** Of an event that was written just now, in a transaction that may still fail. */
+  stage(row: number, time: number, values: EventValues): void {
+    if (this.#behind) return;
+    const [keyId, outcome] = [String(values[KEY_ID]), String(values[OUTCOME])];
+    this.#staged.push({ keyId, time, outcome, dryRun: values[DRY_RUN] === 1 });
+    this.#stagedRow = row;
+  }
+
+  committed(): void {
+    if (this.#staged.length === 0) return;
+    // Rows are numbered in turn.
+    const first = this.#stagedRow - this.#staged.length + 1;
+    for (const [i, entry] of this.#staged.entries()) this.#counter.add(entry, first + i);
+    this.#counted = this.#stagedRow;
+    this.#staged = [];
+    if (this.#counter.size > MAX_COUNTS) this.#startAnew();
+  }
+
+  rolledBack(): void {
+    this.#staged = [];
+  }
+
+  /** One transaction of its own, or a read of the log; true when there is more to do. */
+  step(): boolean {
+    if (this.#behind && this.#counter.inRound === false) {
+      this.#catchUp();
+      // A round that was cut short is written as it was.
+      if (this.#behind && this.#counted < this.#cutShort) return true;
+    }
+    const round = this.#counter.round();
+    if (round === undefined) return this.#behind;
+    const rows = round.left.slice(-SLICE);
+    this.#db.exec('BEGIN IMMEDIATE');
+    try {
+      this.#note.run(round.end, 'usage_round_end');
+      for (const { keyId, hour, outcome, count } of rows)
+        this.#write.run(keyId, hour, outcome, count, round.end);
+      if (rows.length === round.left.length) this.#note.run(round.end, 'usage_counted');
+      this.#db.exec('COMMIT');
+    } catch (error) {
+      if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
+      throw error;
+    }
+    round.left.length -= rows.length;
+    if (round.left.length === 0) this.#counter.finished();
+    return round.left.length > 0 || this.#behind;
+  }
+
+  #startAnew(): void {
+    const value = (id: string) =>
+      Number(this.#db.prepare('SELECT value FROM api_key_meta WHERE id = ?').get(id)?.value ?? 0);
+    this.#counter = new UsageCounter();
+    this.#counted = value('usage_counted');
+    const end = value('usage_round_end');
+    this.#cutShort = end > this.#counted ? end : 0;
+    this.#behind = true;
+  }
+
+  #catchUp(): void {
+    const end = this.#cutShort > this.#counted ? this.#cutShort : Number.MAX_SAFE_INTEGER;
+    let read = 0;
+    for (const { row, time, event } of this.#scan.iterate(this.#counted, end, SCAN)) {
+      this.#counter.add(parseEvent(Number(time), String(event)), Number(row));
+      this.#counted = Number(row);
+      read++;
+    }
+    // Nothing is written meanwhile: this thread is the only writer.
+    if (read < SCAN && end === Number.MAX_SAFE_INTEGER) this.#behind = false;
+    if (read < SCAN && end !== Number.MAX_SAFE_INTEGER) this.#counted = Math.max(this.#counted, end);
+  }
+}
