@@ -3,7 +3,8 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { run, tool } from './support/process.ts';
+import { run } from './support/process.ts';
+import { tool } from './support/tools.ts';
 
 const ROOT = new URL('..', import.meta.url).pathname;
 const RELEASED = join(ROOT, 'proto/released.binpb');

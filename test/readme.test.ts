@@ -2,8 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { run, spawnServer, tool } from './support/process.ts';
+import { run, spawnServer } from './support/process.ts';
+import { requires } from './support/requires.ts';
 import { freshDatabase } from './support/server.ts';
+import { tool } from './support/tools.ts';
 
 const ROOT = new URL('..', import.meta.url).pathname;
 const read = (page: string) => readFileSync(join(ROOT, page), 'utf8');
@@ -24,35 +26,39 @@ describe('README.md', () => {
 });
 
 describe('docs/rotation.md', () => {
-  it.each(['planned', 'emergency', 'gradual'])(
-    'the %s runbook ends the old secret and leaves the new one VALID',
-    async (name) => {
-      const database = freshDatabase('sqlite', '');
-      const server = await spawnServer('sqlite:./data/apikeyd.db', 'data', {}, database.folder);
-      try {
-        const address = `127.0.0.1:${server.ports.grpc}`;
-        const here = (command: string, env = {}) =>
-          run('bash', ['--norc', '-euo', 'pipefail', '-c', shell(command, server.ports)], {
-            cwd: database.folder,
-            env: { APIKEYD_ADDRESS: address, ...env },
-          });
-        const key = 'npx apikeyd api-key create it --key-type service --scope a:b --owner me --json';
-        const made = JSON.parse((await here(key)).stdout) as { key: { id: string }; secret: string };
-        const block =
-          read('docs/rotation.md').split(`<!-- runbook ${name} -->\n\`\`\`sh\n`)[1]?.split('```')[0] ?? '';
-        const ended = await here(block, { ID: made.key.id });
-        expect(ended).toMatchObject({ code: 0, stderr: '' });
-        const decision = async (secret: string) =>
-          (await here(`printf %s ${secret} | npx apikeyd api-key validate - || true`)).stdout.split('\n')[0];
-        expect(await decision(made.secret)).toBe('ROTATED');
-        const last = name === 'emergency' ? 'newest.txt' : 'new.txt';
-        expect(await decision(`"$(cat ${last})"`)).toBe('VALID');
-        if (name === 'emergency') expect(await decision('"$(cat new.txt)"')).toBe('ROTATED');
-        if (name === 'planned') expect(ended.stdout).toContain('ROTATION_MODE_MANUAL');
-      } finally {
-        await server.end('SIGTERM');
-        await database.drop();
-      }
-    },
-  );
+  for (const name of ['planned', 'emergency', 'gradual'])
+    requires(...(name === 'planned' ? (['grpcurl'] as const) : [])).it(
+      `the ${name} runbook ends the old secret and leaves the new one VALID`,
+      {},
+      async () => {
+        const database = freshDatabase('sqlite', '');
+        const server = await spawnServer('sqlite:./data/apikeyd.db', 'data', {}, database.folder);
+        try {
+          const address = `127.0.0.1:${server.ports.grpc}`;
+          const here = (command: string, env = {}) =>
+            run('sh', ['-euc', shell(command, server.ports)], {
+              cwd: database.folder,
+              env: { APIKEYD_ADDRESS: address, ...env },
+            });
+          const key = 'npx apikeyd api-key create it --key-type service --scope a:b --owner me --json';
+          const made = JSON.parse((await here(key)).stdout) as { key: { id: string }; secret: string };
+          const block =
+            read('docs/rotation.md').split(`<!-- runbook ${name} -->\n\`\`\`sh\n`)[1]?.split('```')[0] ?? '';
+          const ended = await here(block, { ID: made.key.id });
+          expect(ended).toMatchObject({ code: 0, stderr: '' });
+          const decision = async (secret: string) =>
+            (await here(`printf %s ${secret} | npx apikeyd api-key validate - || true`)).stdout.split(
+              '\n',
+            )[0];
+          expect(await decision(made.secret)).toBe('ROTATED');
+          const last = name === 'emergency' ? 'newest.txt' : 'new.txt';
+          expect(await decision(`"$(cat ${last})"`)).toBe('VALID');
+          if (name === 'emergency') expect(await decision('"$(cat new.txt)"')).toBe('ROTATED');
+          if (name === 'planned') expect(ended.stdout).toContain('ROTATION_MODE_MANUAL');
+        } finally {
+          await server.end('SIGTERM');
+          await database.drop();
+        }
+      },
+    );
 });

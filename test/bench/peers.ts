@@ -3,8 +3,8 @@ import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_pr
 import { once } from 'node:events';
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { tool } from '../support/process.ts';
 import { frame } from '../support/raw.ts';
+import { tool } from '../support/tools.ts';
 import { type Answered, alternate, type Bench, median, ratio, rounded, spread, table } from './measure.ts';
 import { ALL_ON, apikeyd, load, ROOT } from './servers.ts';
 

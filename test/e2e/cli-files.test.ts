@@ -4,14 +4,15 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { hashSecret } from '../../src/keys/secret.ts';
-import { decide, decisionOf, storesHere } from '../rpc/cases.ts';
+import { decide, decisionOf, onEachStore } from '../rpc/cases.ts';
 import { apikeyd, type ServerProcess, spawnServer } from '../support/process.ts';
+import { requires } from '../support/requires.ts';
 import { clientsOf, freshDatabase } from '../support/server.ts';
 
 /** More than are on their way at once, so that there is a middle to be killed in. */
 const MANY = process.env.LONG ? 100_000 : 12_000;
 
-describe.each(storesHere())('files of keys, on %s', (kind) => {
+onEachStore('files of keys, on %s', (kind) => {
   const database = freshDatabase(kind, inject('mongoUri'));
   let server: ServerProcess;
   const env = () => ({
@@ -187,7 +188,7 @@ describe.each(storesHere())('files of keys, on %s', (kind) => {
 });
 
 describe('completion', () => {
-  it('completes commands and options in a real bash', async () => {
+  requires('bash').it('completes commands and options in a real bash', {}, async () => {
     const script = (await apikeyd(['completion', 'bash'])).stdout;
     const complete = (...words: string[]) => {
       const line = `COMP_WORDS=(apikeyd ${words.map((word) => `'${word}'`).join(' ')}); COMP_CWORD=${words.length}; _apikeyd; echo "\${COMPREPLY[*]}"`;

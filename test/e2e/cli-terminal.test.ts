@@ -5,10 +5,12 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { GiteaDouble } from '../support/gitea-double.ts';
 import { N8nDouble } from '../support/n8n-double.ts';
 import { apikeyd, type RunOptions, run, type ServerProcess, spawnServer } from '../support/process.ts';
+import { requires } from '../support/requires.ts';
 import { freshDatabase } from '../support/server.ts';
 
 const MAIN = new URL('../../src/main.ts', import.meta.url).pathname;
 const ESCAPE = '\x1b';
+const ANY_PORT = { GRPC_ADDR: '127.0.0.1:0', HTTP_ADDR: '127.0.0.1:0', METRICS_ADDR: '127.0.0.1:0' };
 const PASSWORD = 'correct-horse-4711';
 
 describe('apikeyd at a terminal', () => {
@@ -66,7 +68,8 @@ describe('apikeyd at a terminal', () => {
     await database.drop();
   });
 
-  it.each([60, 80, 120])('fits its tables into %i columns, and leaves the ids whole', async (columns) => {
+  const atTerminal = requires('script');
+  const fits = async (columns: number) => {
     const shown = await onTerminal('api-key list', columns, { NO_COLOR: '1' });
     const lines = shown.trimEnd().split('\n');
     expect(lines.length).toBe(3);
@@ -74,15 +77,19 @@ describe('apikeyd at a terminal', () => {
     for (const line of lines) expect(line.length).toBeLessThanOrEqual(Math.max(columns, 90));
     expect(shown.match(/uid-apikey-[0-9a-f]{16}/g)).toHaveLength(2);
     if (columns === 120) expect(shown).toContain('a key with quite a long name');
-  });
+  };
+  for (const columns of [60, 80, 120])
+    atTerminal.it(`fits its tables into ${columns} columns, and leaves the ids whole`, {}, () =>
+      fits(columns),
+    );
 
-  it('is coloured on a terminal only, and not where people say NO_COLOR', async () => {
+  atTerminal.it('is coloured on a terminal only, and not where people say NO_COLOR', {}, async () => {
     expect(await onTerminal('api-key list', 200)).toContain(`${ESCAPE}[32mACTIVE`);
     expect(await onTerminal('api-key list', 200, { NO_COLOR: '1' })).not.toContain(ESCAPE);
     expect((await cli(['api-key', 'list'])).stdout).not.toContain(ESCAPE);
   });
 
-  it('shows how far long work is on a terminal only', async () => {
+  atTerminal.it('shows how far long work is on a terminal only', {}, async () => {
     expect(await onTerminal('audit verify', 100)).toMatch(/intact: \d+ events/);
     const rows = Array.from({ length: 3_000 }, (_, i) => `k${i},user,a:b`);
     const path = join(database.folder, 'many.csv');
@@ -167,7 +174,8 @@ describe('apikeyd at a terminal', () => {
     const { settings } = JSON.parse((await cli(['config', '--json'])).stdout);
     expect(settings).toContainEqual({ name: 'LOG_LEVEL', value: 'info', origin: 'default' });
     const { findings } = JSON.parse(
-      (await cli(['doctor', '--json'], { env: { STORE_URL: database.url } })).stdout,
+      // Not the default ports, where a server of one's own may run.
+      (await cli(['doctor', '--json'], { env: { STORE_URL: database.url, ...ANY_PORT } })).stdout,
     );
     expect(findings).toContainEqual(expect.objectContaining({ what: 'GRPC_ADDR', ok: true }));
   });

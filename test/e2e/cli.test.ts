@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
 import { decisionOf } from '../rpc/cases.ts';
 import { apikeyd, type ServerProcess, spawnServer } from '../support/process.ts';
+import { requires } from '../support/requires.ts';
 import { clientsOf, freshDatabase } from '../support/server.ts';
 
 describe('apikeyd', () => {
@@ -264,7 +265,7 @@ describe('apikeyd', () => {
   });
 });
 
-describe('TLS', () => {
+requires('openssl').describe('TLS', () => {
   const database = freshDatabase('sqlite', '');
   const file = (name: string) => join(database.folder, name);
   let server: ServerProcess;

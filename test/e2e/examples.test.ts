@@ -1,20 +1,17 @@
 // If this fails, backends in another language cannot ask, or the examples that people copy are wrong.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { makeKey } from '../rpc/cases.ts';
-import { toolsFolder } from '../support/process.ts';
+import { requires } from '../support/requires.ts';
 import { freshDatabase, startServer, type TestServer } from '../support/server.ts';
+import { type NeedName, tool } from '../support/tools.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
 
-const JAR = join(ROOT, 'examples/java/target/guard.jar');
-/** Not on every machine, so left out where tools.sh could not make them. */
-const MAY_LACK = new Set(['python', 'java']);
-
-/** How each is started. On a machine of one's own those that tools.sh has not made are left out. */
-const EXAMPLES = [
+/** How each is started. */
+const EXAMPLES: { name: string; needs?: NeedName[]; command: string; args: string[] }[] = [
   {
     name: 'typescript',
     command: process.execPath,
@@ -22,17 +19,15 @@ const EXAMPLES = [
   },
   {
     name: 'python',
-    command: join(toolsFolder, 'python/bin/python'),
+    needs: ['python'],
+    command: tool('python'),
     args: [join(ROOT, 'examples/python/guard.py')],
   },
-  { name: 'go', command: join(toolsFolder, 'go-guard'), args: [] },
-  { name: 'java', command: 'java', args: ['-jar', JAR], made: JAR },
-].filter(
-  ({ name, command, made = command }) =>
-    existsSync(made) || (process.env.CI === 'true' && !MAY_LACK.has(name)),
-);
+  { name: 'go', needs: ['go-guard'], command: tool('go-guard'), args: [] },
+  { name: 'java', needs: ['java', 'guard.jar'], command: 'java', args: ['-jar', tool('guard.jar')] },
+];
 
-describe.each(EXAMPLES)('the guard in $name', ({ command, args }) => {
+const guardCases = (command: string, args: readonly string[]) => {
   const database = freshDatabase('sqlite', '');
   let server: TestServer;
   let guard: ChildProcess;
@@ -122,4 +117,7 @@ describe.each(EXAMPLES)('the guard in $name', ({ command, args }) => {
     await admin.updateKey({ key: { id: guardKey?.id ?? '' }, updateMask: { paths: ['rate_limits'] } });
     expect((await ask(secret)).status).toBe(200);
   });
-});
+};
+
+for (const { name, needs = [], command, args } of EXAMPLES)
+  requires(...needs).describe(`the guard in ${name}`, () => guardCases(command, args));

@@ -9,9 +9,11 @@ import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { ValidateKeyRequestSchema, ValidateKeyResponseSchema } from '../../gen/apikey/v1/auth_pb.ts';
 import { KeyType, KeyTypeSchema } from '../../gen/apikey/v1/key_pb.ts';
 import { mintSecret } from '../../src/keys/secret.ts';
-import { decide, decisionOf, failureOf, makeKey, storesHere } from '../rpc/cases.ts';
-import { run, type ServerProcess, spawnServer, tool } from '../support/process.ts';
+import { decide, decisionOf, failureOf, makeKey, onEachStore } from '../rpc/cases.ts';
+import { run, type ServerProcess, spawnServer } from '../support/process.ts';
+import { requires } from '../support/requires.ts';
 import { type Clients, clientsOf, freshDatabase } from '../support/server.ts';
+import { tool } from '../support/tools.ts';
 import { inLanes, mixedCalls } from './load.ts';
 
 const mongoUri = inject('mongoUri');
@@ -19,7 +21,7 @@ const mongoUri = inject('mongoUri');
 const KILLS = Number(process.env.LONG_KILLS ?? (process.env.LONG ? 100 : 3));
 const VALIDATE = 'apikey.v1.ApiKeyAuth/ValidateKey';
 
-describe.each(storesHere())('main job on %s', (kind) => {
+onEachStore('main job on %s', (kind) => {
   const database = freshDatabase(kind, mongoUri);
   const secrets: string[] = [];
   let outputs = '';
@@ -63,83 +65,33 @@ describe.each(storesHere())('main job on %s', (kind) => {
     expect((await decide(clients, secrets.at(-1) ?? '', { requiredScope: 'traces:read' })).valid).toBe(true);
   });
 
-  it('gives grpcurl, buf curl, curl and a grpc-js client the same answer', async () => {
+  const questionOf = (key: string) => ({
+    key,
+    requiredScope: 'traces:read',
+    clientIp: '10.1.2.3',
+    dryRun: true,
+  });
+  /** The answer to a grpc-js client, which each of these clients must be given, too. */
+  const answersAlike = async (
+    callsOf: (auth: string, ports: ServerProcess['ports']) => [string, string[]][],
+  ) => {
     const { secret } = await makeKey(clients, {
       rateLimits: [{ name: 'm', limit: 100n, window: { seconds: 60n } }],
       keyType: KeyType.USER,
     });
-    const json = JSON.stringify({
-      key: secret,
-      requiredScope: 'traces:read',
-      clientIp: '10.1.2.3',
-      dryRun: true,
-    });
+    secrets.push(secret);
     const header = join(database.folder, 'header');
     writeFileSync(header, `authorization: Bearer ${admin}`, { mode: 0o600 });
-    const auth = `@${header}`;
-    const { grpc: grpcPort, http } = server.ports;
-    const curl = (version: string) => {
-      const url = `http://127.0.0.1:${http}/${VALIDATE}`;
-      const headers = ['-H', auth, '-H', 'content-type: application/json'];
-      return run('curl', ['-sS', version, ...headers, '-d', '@-', url], { input: json });
-    };
-    const answers = await Promise.all([
-      run(
-        tool('grpcurl'),
-        [
-          '-plaintext',
-          '-expand-headers',
-          '-H',
-          // biome-ignore lint/suspicious/noTemplateCurlyInString: grpcurl expands it, so that no key is an argument.
-          'authorization: Bearer ${KEY}',
-          '-d',
-          '@',
-          `127.0.0.1:${grpcPort}`,
-          VALIDATE,
-        ],
-        { input: json, env: { KEY: admin } },
+    const input = JSON.stringify(questionOf(secret));
+    const answers = await Promise.all(
+      callsOf(`@${header}`, server.ports).map(([command, args]) =>
+        run(command, args, { input, env: { KEY: admin } }),
       ),
-      run(
-        tool('buf'),
-        [
-          'curl',
-          '--protocol',
-          'grpc',
-          '--http2-prior-knowledge',
-          '--header',
-          auth,
-          '--data',
-          '@-',
-          `http://127.0.0.1:${grpcPort}/${VALIDATE}`,
-        ],
-        { input: json },
-      ),
-      run(
-        tool('buf'),
-        [
-          'curl',
-          '--schema',
-          'proto',
-          '--header',
-          auth,
-          '--data',
-          '@-',
-          `http://127.0.0.1:${http}/${VALIDATE}`,
-        ],
-        { input: json },
-      ),
-      curl('--http1.1'),
-      curl('--http2-prior-knowledge'),
-    ]);
-    const client = new grpc.Client(`127.0.0.1:${grpcPort}`, grpc.credentials.createInsecure());
+    );
+    const client = new grpc.Client(`127.0.0.1:${server.ports.grpc}`, grpc.credentials.createInsecure());
     const metadata = new grpc.Metadata();
     metadata.set('authorization', `Bearer ${admin}`);
-    const request = create(ValidateKeyRequestSchema, {
-      key: secret,
-      requiredScope: 'traces:read',
-      clientIp: '10.1.2.3',
-      dryRun: true,
-    });
+    const request = create(ValidateKeyRequestSchema, questionOf(secret));
     const bytes = await new Promise<Buffer>((resolve, reject) =>
       client.makeUnaryRequest(
         `/${VALIDATE}`,
@@ -158,35 +110,47 @@ describe.each(storesHere())('main job on %s', (kind) => {
       expect(stable(JSON.parse(stdout))).toEqual(expected);
     }
     outputs += answers.map(({ stderr }) => stderr).join('');
-    secrets.push(secret);
-  });
+  };
+
+  it('gives buf curl, by reflection and by the protos, and a grpc-js client the same answer', () =>
+    answersAlike((auth, ports) => {
+      const given = ['--header', auth, '--data', '@-'];
+      const byReflection = ['--protocol', 'grpc', '--http2-prior-knowledge', ...given];
+      return [
+        [tool('buf'), ['curl', ...byReflection, `http://127.0.0.1:${ports.grpc}/${VALIDATE}`]],
+        [tool('buf'), ['curl', '--schema', 'proto', ...given, `http://127.0.0.1:${ports.http}/${VALIDATE}`]],
+      ];
+    }));
+
+  requires('grpcurl', 'curl').it('gives grpcurl, curl and a grpc-js client the same answer', {}, () =>
+    answersAlike((auth, ports) => {
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: grpcurl expands it, so that no key is an argument.
+      const credential = ['-expand-headers', '-H', 'authorization: Bearer ${KEY}'];
+      const curl = (version: string): [string, string[]] => {
+        const headers = ['-H', auth, '-H', 'content-type: application/json'];
+        const url = `http://127.0.0.1:${ports.http}/${VALIDATE}`;
+        return [tool('curl'), ['-sS', version, ...headers, '-d', '@-', url]];
+      };
+      return [
+        [tool('grpcurl'), ['-plaintext', ...credential, '-d', '@', `127.0.0.1:${ports.grpc}`, VALIDATE]],
+        curl('--http1.1'),
+        curl('--http2-prior-knowledge'),
+      ];
+    }),
+  );
 
   it('is described by reflection and watched by health', async () => {
-    const address = `127.0.0.1:${server.ports.grpc}`;
-    const list = await run(tool('grpcurl'), ['-plaintext', address, 'list']);
-    expect(list.stdout.split('\n')).toEqual(
-      expect.arrayContaining(['apikey.v1.ApiKeyAdmin', 'apikey.v1.ApiKeyAuth']),
+    const url = `http://127.0.0.1:${server.ports.grpc}`;
+    const ask = (...args: string[]) =>
+      run(tool('buf'), ['curl', '--protocol', 'grpc', '--http2-prior-knowledge', ...args]);
+    const listed = await ask('--list-methods', url);
+    expect(listed.stdout.split('\n'), listed.stderr).toEqual(
+      expect.arrayContaining([VALIDATE, 'apikey.v1.ApiKeyAdmin/RevokeKey']),
     );
-    const described = await run(tool('grpcurl'), [
-      '-plaintext',
-      address,
-      'describe',
-      'apikey.v1.ValidateKeyRequest',
-    ]);
-    expect(described.stdout).toContain('optional string required_scope = 2;');
+    const schema = ['--schema', 'node_modules/grpc-health-check/proto'];
     for (const service of ['', 'apikey.v1.ApiKeyAuth', 'apikey.v1.ApiKeyAdmin']) {
-      const proto = join('node_modules/grpc-health-check/proto');
-      const check = await run(tool('grpcurl'), [
-        '-plaintext',
-        '-import-path',
-        proto,
-        '-proto',
-        'health/v1/health.proto',
-        '-d',
-        JSON.stringify({ service }),
-        address,
-        'grpc.health.v1.Health/Check',
-      ]);
+      const data = ['--data', JSON.stringify({ service })];
+      const check = await ask(...schema, ...data, `${url}/grpc.health.v1.Health/Check`);
       expect(check.stdout, check.stderr).toContain('"SERVING"');
     }
     expect((await fetch(`http://127.0.0.1:${server.ports.http}/readyz`)).status).toBe(200);
@@ -195,6 +159,21 @@ describe.each(storesHere())('main job on %s', (kind) => {
     expect(metrics).toMatch(/apikeyd_decisions_total\{decision="VALID"\} [1-9]/);
     outputs += metrics;
   });
+
+  requires('grpcurl').it(
+    'is described to grpcurl, which lists what there is and shows a message',
+    {},
+    async () => {
+      const address = `127.0.0.1:${server.ports.grpc}`;
+      const list = await run(tool('grpcurl'), ['-plaintext', address, 'list']);
+      expect(list.stdout.split('\n')).toEqual(
+        expect.arrayContaining(['apikey.v1.ApiKeyAdmin', 'apikey.v1.ApiKeyAuth']),
+      );
+      const message = 'apikey.v1.ValidateKeyRequest';
+      const described = await run(tool('grpcurl'), ['-plaintext', address, 'describe', message]);
+      expect(described.stdout).toContain('optional string required_scope = 2;');
+    },
+  );
 
   it('lets a service key validate and nothing else', async () => {
     const made = await makeKey(clients, { scopes: ['apikeys:validate'] });

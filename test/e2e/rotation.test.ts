@@ -2,9 +2,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { durationFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError } from '@connectrpc/connect';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { mintSecret } from '../../src/keys/secret.ts';
-import { decide, makeKey, nameOf, storesHere } from '../rpc/cases.ts';
+import { decide, makeKey, nameOf, onEachStore } from '../rpc/cases.ts';
 import { type ServerProcess, spawnServer } from '../support/process.ts';
 import { type Clients, clientsOf, freshDatabase } from '../support/server.ts';
 
@@ -13,7 +13,7 @@ const ROTATIONS = 20;
 const CALLS = 50_000;
 const HOUR_MS = 3_600_000;
 
-describe.each(storesHere())('rotation under load on %s', (kind) => {
+onEachStore('rotation under load on %s', (kind) => {
   const database = freshDatabase(kind, inject('mongoUri'));
   const admin = mintSecret();
   let server: ServerProcess;

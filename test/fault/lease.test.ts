@@ -1,6 +1,6 @@
 // If this fails, a revoked key is answered VALID on some process after RevokeKey has returned: promise one is a lie.
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, inject, it } from 'vitest';
 import { RotationMode } from '../../gen/apikey/v1/key_pb.ts';
 import { mintEtag, mintSecret } from '../../src/keys/secret.ts';
 import { systemClock } from '../../src/server/serve.ts';
@@ -10,6 +10,7 @@ import { decide, decisionOf, limit, makeKey } from '../rpc/cases.ts';
 import { LOCKOUT } from '../store/contract/harness.ts';
 import { entryWith } from '../support/keys.ts';
 import { run, type ServerProcess, spawnServer } from '../support/process.ts';
+import { requires } from '../support/requires.ts';
 import { type Clients, clientsOf, freshDatabase } from '../support/server.ts';
 import { Wire } from '../support/wire.ts';
 
@@ -80,7 +81,7 @@ const NARROWINGS: Record<string, Narrowing> = {
 };
 const KINDS = Object.entries(NARROWINGS);
 
-describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('several processes on one MongoDB', () => {
+requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
   const database = freshDatabase('mongo', mongoUri);
   const admin = mintSecret();
   let wire: Wire;

@@ -2,13 +2,14 @@
 import * as grpc from '@grpc/grpc-js';
 import { service } from 'grpc-health-check';
 import { MongoClient } from 'mongodb';
-import { afterEach, describe, expect, inject, it } from 'vitest';
+import { afterEach, expect, inject, it } from 'vitest';
 import { decide, decisionOf, failureOf, makeKey } from '../rpc/cases.ts';
+import { requires } from '../support/requires.ts';
 import { wiredServer } from '../support/wired.ts';
 
 const mongoUri = inject('mongoUri');
 
-describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('MongoDB away', () => {
+requires('mongodb').describe('MongoDB away', () => {
   const wired = wiredServer(mongoUri);
 
   afterEach(() => wired.wire.mend());

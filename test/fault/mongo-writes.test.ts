@@ -1,18 +1,19 @@
 // If this fails, a database that fails at one step of a change leaves half of it, or hangs or misleads its caller.
 import { create } from '@bufbuild/protobuf';
 import { MongoClient } from 'mongodb';
-import { describe, expect, inject, it } from 'vitest';
+import { expect, inject, it } from 'vitest';
 import { ImportedKeySchema } from '../../gen/apikey/v1/admin_pb.ts';
 import { KeyType } from '../../gen/apikey/v1/key_pb.ts';
 import { hashSecret, mintSecret } from '../../src/keys/secret.ts';
 import { decide, decisionOf, makeKey } from '../rpc/cases.ts';
+import { requires } from '../support/requires.ts';
 import { wiredServer } from '../support/wired.ts';
 
 const mongoUri = inject('mongoUri');
 /** Messages of a change and of what runs beside it. */
 const STEPS = process.env.LONG ? 40 : 14;
 
-describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('MongoDB failing at one step', () => {
+requires('mongodb').describe('MongoDB failing at one step', () => {
   const wired = wiredServer(mongoUri);
 
   const until = async (holds: () => Promise<boolean>) => {

@@ -1,11 +1,12 @@
 // If this fails, several processes on one MongoDB admit more than a limit, or less, or disagree.
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import type { Clock } from '../../src/keys/ports/clock.ts';
 import type { QuotaRequest } from '../../src/keys/quota.ts';
 import { openMongoStore } from '../../src/store/mongo/open.ts';
 import type { Store } from '../../src/store/store.ts';
 import { LEASE, LOCKOUT } from '../store/contract/harness.ts';
+import { requires } from '../support/requires.ts';
 import { freshDatabase } from '../support/server.ts';
 
 const mongoUri = inject('mongoUri');
@@ -31,7 +32,7 @@ interface Taken {
 /** The clock of a machine that is this much off. */
 const offBy = (ms: number): Clock => ({ now: () => Date.now() + ms, monotonic: () => performance.now() });
 
-describe.skipIf(mongoUri === '' && process.env.CI !== 'true')('quotas on several processes', () => {
+requires('mongodb').describe('quotas on several processes', () => {
   const database = freshDatabase('mongo', mongoUri);
   let stores: Store[];
   beforeAll(async () => {

@@ -6,7 +6,7 @@ import { Remote } from '../../src/integrations/remote.ts';
 import { ManageRemoteKeys } from '../../src/keys/manage-remote-keys.ts';
 import type { RemoteKeyLog } from '../../src/keys/remote-keys.ts';
 import { systemClock } from '../../src/server/serve.ts';
-import { failureOf, makeKey, storesHere } from '../rpc/cases.ts';
+import { failureOf, makeKey, onEachStore } from '../rpc/cases.ts';
 import { GiteaDouble } from '../support/gitea-double.ts';
 import { ORIGIN } from '../support/keys.ts';
 import { type Clients, freshDatabase, startServer, type TestServer } from '../support/server.ts';
@@ -18,7 +18,7 @@ import { realCases } from './real.ts';
 const PASSWORD = 'correct-horse-4711';
 const { REMOTE_ONLY, LOCAL_ONLY } = RemoteDifference;
 
-describe.each(storesHere())('tokens of Gitea, on %s', (kind) => {
+onEachStore('tokens of Gitea, on %s', (kind) => {
   const database = freshDatabase(kind, inject('mongoUri'));
   const double = new GiteaDouble();
   const secrets = [PASSWORD];

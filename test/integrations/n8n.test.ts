@@ -4,9 +4,15 @@ import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { RemoteDifference, VerifyResult } from '../../gen/apikey/v1/integrations_pb.ts';
 import { N8n } from '../../src/integrations/n8n.ts';
 import { Remote } from '../../src/integrations/remote.ts';
-import { failureOf, storesHere } from '../rpc/cases.ts';
+import { failureOf, onEachStore } from '../rpc/cases.ts';
 import { N8nDouble } from '../support/n8n-double.ts';
-import { type Clients, freshDatabase, startServer, type TestServer } from '../support/server.ts';
+import {
+  type Clients,
+  freshDatabase,
+  type StoreKind,
+  startServer,
+  type TestServer,
+} from '../support/server.ts';
 import { addressesOf, expectHidden, n8n } from './driver.ts';
 import { faultCases } from './faults.ts';
 import { lifeCases } from './life.ts';
@@ -14,9 +20,8 @@ import { realCases } from './real.ts';
 
 const PASSWORD = 'correct-horse-4711';
 const VERSIONS = ['2.x', '1.x', 'old'] as const;
-const CASES = storesHere().flatMap((kind) => VERSIONS.map((version) => ({ kind, version })));
 
-describe.each(CASES)('API keys of n8n $version, on $kind', ({ kind, version }) => {
+const keyCases = (version: (typeof VERSIONS)[number], kind: StoreKind) => {
   const database = freshDatabase(kind, inject('mongoUri'));
   const double = new N8nDouble(version);
   const secrets = [PASSWORD];
@@ -187,7 +192,10 @@ describe.each(CASES)('API keys of n8n $version, on $kind', ({ kind, version }) =
     const failure = await failureOf(n8n.list(clients, { ...login, otp: '424242' }));
     expect(failure).toMatchObject({ code: 'ResourceExhausted', reason: 'REMOTE_RATE_LIMITED' });
   });
-});
+};
+
+for (const version of VERSIONS)
+  onEachStore(`API keys of n8n ${version}, on %s`, (kind) => keyCases(version, kind));
 
 describe('API keys of n8n', () => {
   it('are switched off, and send nothing, until N8N_URL is set', async () => {

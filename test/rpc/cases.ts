@@ -7,6 +7,7 @@ import { Decision, type ValidateKeyRequest, ValidateKeyRequestSchema } from '../
 import { KeyType } from '../../gen/apikey/v1/key_pb.ts';
 import { BadRequestSchema, ErrorInfoSchema } from '../../gen/google/rpc/error_details_pb.ts';
 import { TestClock } from '../support/clock.ts';
+import { requires } from '../support/requires.ts';
 import {
   type Clients,
   freshDatabase,
@@ -87,15 +88,16 @@ export interface Mount {
   freshIp(): string;
 }
 
-/** Both stores; only the embedded one where no MongoDB is, which fails in CI. */
-export function storesHere(): readonly StoreKind[] {
-  return inject('mongoUri') === '' && process.env.CI !== 'true' ? ['sqlite'] : ['sqlite', 'mongo'];
+/** The same suite on each store; `%s` in its name is the store's. */
+export function onEachStore(name: string, suite: (kind: StoreKind) => void): void {
+  describe(name.replace('%s', 'sqlite'), () => suite('sqlite'));
+  requires('mongodb').describe(name.replace('%s', 'mongo'), () => suite('mongo'));
 }
 
 /** The same cases through every protocol of both mounts, on both stores; each store has one server. */
 export function forEveryMount(cases: (mount: Mount) => void): void {
   const mongoUri = inject('mongoUri');
-  describe.each(storesHere())('%s', (kind) => {
+  onEachStore('%s', (kind) => {
     const database = freshDatabase(kind, mongoUri);
     const clock = new TestClock(Date.now());
     let server: TestServer;

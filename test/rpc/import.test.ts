@@ -1,11 +1,11 @@
 // If this fails, people who move here from another system lose their keys, or get ones that nobody gave them.
 import { create } from '@bufbuild/protobuf';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { type ImportedKey, ImportedKeySchema } from '../../gen/apikey/v1/admin_pb.ts';
 import { KeyType } from '../../gen/apikey/v1/key_pb.ts';
 import { hashSecret, mintSecret } from '../../src/keys/secret.ts';
 import { type Clients, freshDatabase, startServer, type TestServer } from '../support/server.ts';
-import { at, decisionOf, failureOf, forEveryMount, limit, makeKey, storesHere } from './cases.ts';
+import { at, decisionOf, failureOf, forEveryMount, limit, makeKey, onEachStore } from './cases.ts';
 
 function imported(secret: string, fields: { [K in keyof ImportedKey]?: unknown } = {}): ImportedKey {
   return create(ImportedKeySchema, {
@@ -122,7 +122,7 @@ forEveryMount((mount) => {
   });
 });
 
-describe.each(storesHere())('secrets of other shapes, on %s', (kind) => {
+onEachStore('secrets of other shapes, on %s', (kind) => {
   const database = freshDatabase(kind, inject('mongoUri'));
   const foreign = ['sk_live_0123456789', 'x', `${'ä'.repeat(500)} with blanks `, 'audit_v1_short'];
   let server: TestServer;

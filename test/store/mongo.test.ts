@@ -1,7 +1,7 @@
 // If this fails, the MongoDB store loses keys, events or counts, or two processes disagree.
 import { randomBytes } from 'node:crypto';
 import { MongoClient } from 'mongodb';
-import { afterAll, describe, expect, inject, it, vi } from 'vitest';
+import { afterAll, expect, inject, it, vi } from 'vitest';
 import { Chain } from '../../src/audit/chain.ts';
 import { EventFactory } from '../../src/audit/event.ts';
 import { eventText } from '../../src/audit/fields.ts';
@@ -20,6 +20,7 @@ import { MongoSharing } from '../../src/store/mongo/sharing.ts';
 import { MongoUsageLog } from '../../src/store/mongo/usage.ts';
 import { TestClock } from '../support/clock.ts';
 import { allPages, entryWith, keyWith } from '../support/keys.ts';
+import { requires } from '../support/requires.ts';
 import { auditContract } from './contract/audit.ts';
 import { chainContract } from './contract/chain.ts';
 import { type Adapter, LEASE, LOCKOUT } from './contract/harness.ts';
@@ -107,7 +108,7 @@ const adapter: Adapter = {
   ownClock: true,
 };
 
-describe.skipIf(uri === '' && process.env.CI !== 'true')('mongo', () => {
+requires('mongodb').describe('mongo', () => {
   afterAll(async () => {
     const client = await new MongoClient(uri).connect();
     for (const name of names) await client.db(name).dropDatabase();

@@ -2,6 +2,7 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { MongoMemoryReplSet } from 'mongodb-memory-server-core';
 import type { TestProject } from 'vitest/node';
+import { isInstalled } from './tools.ts';
 
 declare module 'vitest' {
   export interface ProvidedContext {
@@ -23,8 +24,7 @@ export default async function setup(project: TestProject): Promise<(() => Promis
     provide(process.env.MONGODB_URI, 'given');
     return undefined;
   }
-  const mongod = spawnSync('mongod', ['--version']);
-  if (mongod.status === 0) return await startMongod((uri) => provide(uri, 'mongod'));
+  if (isInstalled('mongod')) return await startMongod((uri) => provide(uri, 'mongod'));
   if (process.env.CI === 'true' || running()) {
     // Its progress goes to stderr; the last line of stdout is the URI.
     const out = execFileSync('bash', [FERRETDB, 'up'], {
@@ -35,15 +35,12 @@ export default async function setup(project: TestProject): Promise<(() => Promis
     return undefined;
   }
   provide('', 'none');
-  process.stderr.write(
-    'No MongoDB: its suites are skipped. Set MONGODB_URI, put mongod on PATH, or run `npm run mongo:up` (root, apt and Go).\n',
-  );
   return undefined;
 }
 
 /** The fallback was started by `npm run mongo:up`. */
 function running(): boolean {
-  return spawnSync('bash', [FERRETDB, 'status']).status === 0;
+  return isInstalled('bash') && spawnSync('bash', [FERRETDB, 'status']).status === 0;
 }
 
 async function startMongod(provide: (uri: string) => void): Promise<() => Promise<void>> {

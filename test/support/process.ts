@@ -115,19 +115,6 @@ export function apikeyd(args: string[], options: RunOptions = {}): Promise<Finis
   });
 }
 
-/** What tools.sh has made. */
-export const toolsFolder =
-  process.env.APIKEYD_TEST_CACHE ?? join(process.env.HOME ?? '/root', '.cache/apikeyd-test');
-
-/** Where the command-line clients of the tests are. */
-export function tool(name: string): string {
-  return name === 'buf'
-    ? join(ROOT, 'node_modules/.bin/buf')
-    : ['grpcurl', 'h2spec', 'interop-client', 'connectconformance'].includes(name)
-      ? join(toolsFolder, 'bin', name)
-      : name;
-}
-
 /** A port that nobody listens on now, for a program that cannot choose one itself. */
 export function freePort(): Promise<number> {
   return new Promise((resolve) => {

@@ -4,6 +4,7 @@
 set -euo pipefail
 cache=${APIKEYD_TEST_CACHE:-${HOME:-/root}/.cache/apikeyd-test}
 mkdir -p "$cache/bin"
+command -v go >/dev/null || { echo "tools.sh: needs Go" >&2; exit 78; }
 [ -x "$cache/bin/grpcurl" ] || GOBIN=$cache/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 [ -x "$cache/bin/h2spec" ] || GOBIN=$cache/bin go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
 if [ ! -x "$cache/bin/interop-client" ]; then
@@ -28,12 +29,15 @@ make_python() {
 PATH=$cache/bin:$PATH bash "$here/examples/generate.sh" go
 (cd "$here/examples/go" && go mod tidy && go build -o "$cache/go-guard" .)
 if command -v mvn >/dev/null; then
+  # Makes examples/java/target/guard.jar.
   bash "$here/examples/generate.sh" java || { echo "no Java example here: Maven cannot build it" >&2; rm -rf "$here/examples/java/target"; }
 fi
 missing=()
 command -v curl >/dev/null || missing+=(curl)
 command -v h2load >/dev/null || missing+=(nghttp2-client)
 command -v redis-server >/dev/null || missing+=(redis-server)
+command -v redis-cli >/dev/null || missing+=(redis-tools)
+command -v openssl >/dev/null || missing+=(openssl)
 if [ ${#missing[@]} -gt 0 ]; then
   apt-get update -qq
   apt-get install -y -qq "${missing[@]}"

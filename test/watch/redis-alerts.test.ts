@@ -1,14 +1,13 @@
 // If this fails, dashboards that listen on Redis hear nothing, or Redis can hold up or fill the server.
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { createClient } from '@redis/client';
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
 import type { Alert } from '../../src/keys/notices.ts';
 import { REDIS_CHANNEL, RedisAlerts } from '../../src/watch/redis-alerts.ts';
 import { decisionOf, makeKey } from '../rpc/cases.ts';
 import { freePort } from '../support/process.ts';
+import { requires } from '../support/requires.ts';
 import { freshDatabase, startServer } from '../support/server.ts';
-
-const here = spawnSync('redis-server', ['--version']).status === 0;
 
 const alert = (id: string): Alert => ({
   id,
@@ -20,7 +19,7 @@ const alert = (id: string): Alert => ({
   detail: { anomaly: 'MULTIPLE_IPS' },
 });
 
-describe.skipIf(!here && process.env.CI !== 'true')('alerts on Redis', () => {
+requires('redis-server').describe('alerts on Redis', () => {
   let port: number;
   let redis: ChildProcess;
   const warnings: string[] = [];

@@ -1,15 +1,17 @@
 // If this fails, the server breaks a rule of HTTP/2 or HPACK that clients rely on.
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { expect } from 'vitest';
 import { LIMITS } from '../../../src/rpc/limits.ts';
 import { Http2Connection } from '../../../src/transport/http2/connection.ts';
 import { encodeHeaders } from '../../../src/transport/http2/hpack.ts';
 import type { ServerStream } from '../../../src/transport/http2/stream.ts';
-import { run, tool } from '../../support/process.ts';
+import { run } from '../../support/process.ts';
+import { requires } from '../../support/requires.ts';
+import { tool } from '../../support/tools.ts';
 
 const OK = encodeHeaders([[':status', '200']]);
 const h2spec = tool('h2spec');
@@ -24,31 +26,28 @@ function begin(stream: ServerStream) {
   return { data: () => {}, end, closed: () => {} };
 }
 
-if (existsSync(h2spec) || process.env.CI === 'true')
-  describe('h2spec', () => {
-    it('finds nothing', async () => {
-      const connections: Http2Connection[] = [];
-      const server = createServer((socket) => {
-        connections.push(new Http2Connection(socket, '', LIMITS, begin, 0));
-      }).listen(0, '127.0.0.1');
-      await once(server, 'listening');
-      const folder = mkdtempSync(join(tmpdir(), 'h2spec-'));
-      const report = join(folder, 'report.xml');
-      const port = String((server.address() as AddressInfo).port);
-      const { stdout } = await run(h2spec, ['-h', '127.0.0.1', '-p', port, '-j', report, '-o', '5']);
-      const cases = [
-        ...readFileSync(report, 'utf8').matchAll(
-          /<testcase [^>]*classname="([^"]*)"[^>]*?(?:\/>|>(.*?)<\/testcase>)/gs,
-        ),
-      ];
-      expect(cases.length).toBeGreaterThan(140);
-      const failed = cases.filter(([, , result]) => /<(failure|error)/.test(result ?? ''));
-      expect(
-        failed.map(([, name]) => name),
-        stdout,
-      ).toEqual([]);
-      for (const connection of connections) connection.destroy();
-      server.close();
-      rmSync(folder, { recursive: true });
-    }, 120_000);
-  });
+requires('h2spec').it('h2spec finds nothing', { timeout: 120_000 }, async () => {
+  const connections: Http2Connection[] = [];
+  const server = createServer((socket) => {
+    connections.push(new Http2Connection(socket, '', LIMITS, begin, 0));
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const folder = mkdtempSync(join(tmpdir(), 'h2spec-'));
+  const report = join(folder, 'report.xml');
+  const port = String((server.address() as AddressInfo).port);
+  const { stdout } = await run(h2spec, ['-h', '127.0.0.1', '-p', port, '-j', report, '-o', '5']);
+  const cases = [
+    ...readFileSync(report, 'utf8').matchAll(
+      /<testcase [^>]*classname="([^"]*)"[^>]*?(?:\/>|>(.*?)<\/testcase>)/gs,
+    ),
+  ];
+  expect(cases.length).toBeGreaterThan(140);
+  const failed = cases.filter(([, , result]) => /<(failure|error)/.test(result ?? ''));
+  expect(
+    failed.map(([, name]) => name),
+    stdout,
+  ).toEqual([]);
+  for (const connection of connections) connection.destroy();
+  server.close();
+  rmSync(folder, { recursive: true });
+});

@@ -1,17 +1,18 @@
 // If this fails, clients of other makes cannot call: gRPC's own interop client is the judge.
 import { execFileSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { create, createFileRegistry, fromBinary, type Message, toBinary } from '@bufbuild/protobuf';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { ConnectError } from '@connectrpc/connect';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { ConnectMount } from '../../../src/transport/connect-mount.ts';
 import { StreamExchange } from '../../../src/transport/exchange.ts';
 import { UnaryCall, type UnaryRoute } from '../../../src/transport/grpc-mount.ts';
 import type { ServerStream } from '../../../src/transport/http2/stream.ts';
 import { HttpServer } from '../../../src/transport/listener.ts';
 import { StreamThrottle } from '../../../src/transport/stream-throttle.ts';
-import { run, tool } from '../../support/process.ts';
+import { run } from '../../support/process.ts';
+import { requires } from '../../support/requires.ts';
+import { tool } from '../../support/tools.ts';
 
 interface EchoStatus {
   readonly code: number;
@@ -87,32 +88,31 @@ function interopServer(): HttpServer {
   return new HttpServer({ stream, request: () => {} }, new StreamThrottle(), undefined);
 }
 
-if (existsSync(client) || process.env.CI === 'true')
-  describe('the interop client of grpc-go', () => {
-    const server = interopServer();
-    let port = 0;
-    beforeAll(async () => {
-      port = await server.listen('127.0.0.1', 0);
-    });
-    afterAll(() => server.close());
-
-    it.each([
-      'empty_unary',
-      'large_unary',
-      'client_streaming',
-      'server_streaming',
-      'ping_pong',
-      'empty_stream',
-      'timeout_on_sleeping_server',
-      'cancel_after_begin',
-      'cancel_after_first_response',
-      'status_code_and_message',
-      'special_status_message',
-      'unimplemented_method',
-      'unimplemented_service',
-    ])('%s', async (name) => {
-      const args = ['--server_host=127.0.0.1', `--server_port=${port}`, `--test_case=${name}`];
-      const { code, stderr } = await run(client, args);
-      expect(code, stderr).toBe(0);
-    });
+requires('interop-client').describe('the interop client of grpc-go', () => {
+  const server = interopServer();
+  let port = 0;
+  beforeAll(async () => {
+    port = await server.listen('127.0.0.1', 0);
   });
+  afterAll(() => server.close());
+
+  it.each([
+    'empty_unary',
+    'large_unary',
+    'client_streaming',
+    'server_streaming',
+    'ping_pong',
+    'empty_stream',
+    'timeout_on_sleeping_server',
+    'cancel_after_begin',
+    'cancel_after_first_response',
+    'status_code_and_message',
+    'special_status_message',
+    'unimplemented_method',
+    'unimplemented_service',
+  ])('%s', async (name) => {
+    const args = ['--server_host=127.0.0.1', `--server_port=${port}`, `--test_case=${name}`];
+    const { code, stderr } = await run(client, args);
+    expect(code, stderr).toBe(0);
+  });
+});

@@ -1,0 +1,59 @@
+/** Ends a run with what was skipped, for want of what, and how to have it; its last line counts the tests. */
+import type { Reporter, TestCase, TestModule, TestSuite } from 'vitest/node';
+import { type NeedName, needs } from './tools.ts';
+
+export default class Skips implements Reporter {
+  onTestRunEnd(modules: readonly TestModule[]): void {
+    const tests = modules.flatMap((module) => [...module.children.allTests()]);
+    const of = (state: string) => tests.filter((test) => test.result().state === state);
+    // A file that cannot be loaded, or whose set-up fails, has no failed test that says so.
+    const broken = modules.filter((module) => module.state() === 'failed' && !hasFailedTest(module));
+    const [passed, failed, skipped] = [
+      of('passed').length,
+      of('failed').length + broken.length,
+      of('skipped'),
+    ];
+    process.stdout.write(
+      `${tableOf(skipped)}${passed} passed, ${failed} failed, ${skipped.length} skipped\n`,
+    );
+  }
+}
+
+const hasFailedTest = (module: TestModule) => [...module.children.allTests('failed')].length > 0;
+
+/** One row for each file and what it lacks. */
+export function tableOf(skipped: readonly TestCase[]): string {
+  if (skipped.length === 0) return '';
+  const rows = new Map<string, { count: number; cells: string[] }>();
+  for (const test of skipped) {
+    const file = test.module.relativeModuleId;
+    const lacks = lacksOf(test);
+    const brings = new Set(lacks.map((name) => needs[name].bring));
+    const cells =
+      lacks.length > 0
+        ? [file, lacks.join(', '), [...brings].join('; ')]
+        : [`${file} > ${test.fullName}`, '', ''];
+    const key = cells.join();
+    rows.set(key, { count: (rows.get(key)?.count ?? 0) + 1, cells });
+  }
+  const lines = [...rows.values()].map(({ count, cells }) => [String(count), ...cells]);
+  return `${aligned([['tests', 'skipped in', 'for want of', 'what brings it'], ...lines])}\n`;
+}
+
+function aligned(rows: readonly string[][]): string {
+  const width = (column: number) => Math.max(...rows.map((row) => row[column]?.length ?? 0));
+  const line = (row: readonly string[]) =>
+    row.map((cell, i) => (i === 0 ? cell.padStart(width(i)) : cell.padEnd(width(i)))).join('  ');
+  return rows.map((row) => `${line(row).trimEnd()}\n`).join('');
+}
+
+/** Of the test itself, or of the nearest suite around it that says so. */
+function lacksOf(test: TestCase): readonly NeedName[] {
+  let at: TestCase | TestSuite | TestModule = test;
+  while (at.type !== 'module') {
+    const { lacks = [] } = at.meta() as { lacks?: NeedName[] };
+    if (lacks.length > 0) return lacks;
+    at = at.parent;
+  }
+  return [];
+}

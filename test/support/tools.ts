@@ -1,0 +1,80 @@
+/**
+ * The closed list of programs that tests may start, and how to have each. A machine that can run `npm ci` has Node.js,
+ * npm, git, sh and the coreutils; a test that starts anything else says so, and is skipped where the program is missing:
+ *
+ *     requires('redis-server').describe('alerts on Redis', () => { … spawn(tool('redis-server'), …) … });
+ *     requires('grpcurl', 'mongodb').it('answers grpcurl', { timeout: 120_000 }, async () => { … });
+ *
+ * (`requires` is in requires.ts.) The run ends with a table of what was skipped, why, and how to have it (skips.ts). With
+ * CI=true, as in `npm run all`, a missing program is a failed test. Starting a program that is not in the list, or in a
+ * file that does not require it, fails on every machine (started-programs.ts).
+ *
+ * A new program: one entry here and its installation in tools.sh. Ask first whether a generated client or `buf curl`
+ * (`tool('buf')`, which comes with the packages) shows the same.
+ */
+import { accessSync, constants } from 'node:fs';
+import { delimiter, join } from 'node:path';
+
+export const ROOT = new URL('../..', import.meta.url).pathname;
+/** What tools.sh has made. */
+export const toolsFolder =
+  process.env.APIKEYD_TEST_CACHE ?? join(process.env.HOME ?? '/root', '.cache/apikeyd-test');
+
+interface Need {
+  /** The one command that brings it. */
+  readonly bring: string;
+  /** Where it is, if not on the PATH. */
+  readonly at?: string;
+  /** Why a run of the whole suite may go without. */
+  readonly mayLack?: string;
+}
+
+const TOOLS_UP = 'npm run tools:up';
+const inCache = (path: string): Need => ({ bring: TOOLS_UP, at: join(toolsFolder, path) });
+const NEEDS_PYTHON = { mayLack: 'needs Python with venv and pip' };
+const NEEDS_JAVA = { mayLack: 'needs a JDK with Maven' };
+
+const NEEDS = {
+  mongodb: { bring: 'npm run mongo:up' },
+  grpcurl: inCache('bin/grpcurl'),
+  h2spec: inCache('bin/h2spec'),
+  'interop-client': inCache('bin/interop-client'),
+  connectconformance: inCache('bin/connectconformance'),
+  'go-guard': inCache('go-guard'),
+  python: { ...inCache('python/bin/python'), ...NEEDS_PYTHON },
+  schemathesis: { ...inCache('python/bin/schemathesis'), ...NEEDS_PYTHON },
+  java: { bring: 'apt-get install default-jdk maven', ...NEEDS_JAVA },
+  'guard.jar': { bring: TOOLS_UP, at: join(ROOT, 'examples/java/target/guard.jar'), ...NEEDS_JAVA },
+  'redis-server': { bring: TOOLS_UP },
+  curl: { bring: TOOLS_UP },
+  openssl: { bring: TOOLS_UP },
+  'redis-cli': { bring: TOOLS_UP },
+  awk: { bring: 'apt-get install mawk' },
+  bash: { bring: 'apt-get install bash' },
+  grep: { bring: 'apt-get install grep' },
+  script: { bring: 'apt-get install bsdutils' },
+  sed: { bring: 'apt-get install sed' },
+} satisfies Record<string, Need>;
+
+export type NeedName = keyof typeof NEEDS;
+export const needs: Readonly<Record<NeedName, Need>> = NEEDS;
+export const needNames = Object.keys(needs) as NeedName[];
+
+/** The path or name to start a program by. */
+export function tool(name: NeedName | 'buf'): string {
+  return name === 'buf' ? join(ROOT, 'node_modules/.bin/buf') : (needs[name].at ?? name);
+}
+
+/** For a program or file; whether there is a database is known to `requires` alone. */
+export function isInstalled(name: Exclude<NeedName, 'mongodb'> | 'mongod'): boolean {
+  const at = name === 'mongod' ? undefined : needs[name].at;
+  const onPath = () => (process.env.PATH ?? '').split(delimiter).map((folder) => join(folder, name));
+  return (at === undefined ? onPath() : [at]).some((path) => {
+    try {
+      accessSync(path, path.endsWith('.jar') ? constants.R_OK : constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
