@@ -19,7 +19,7 @@ const EXAMPLES: { name: string; needs?: NeedName[]; command: string; args: strin
   },
   {
     name: 'python',
-    needs: ['python'],
+    needs: ['python', 'python-client'],
     command: tool('python'),
     args: [join(ROOT, 'examples/python/guard.py')],
   },

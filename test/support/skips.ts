@@ -1,8 +1,15 @@
 /** Ends a run with what was skipped, for want of what, and how to have it; its last line counts the tests. */
-import type { Reporter, TestCase, TestModule, TestSuite } from 'vitest/node';
+import type { Reporter, TestCase, TestModule, TestSuite, Vitest } from 'vitest/node';
 import { type NeedName, needs } from './tools.ts';
 
 export default class Skips implements Reporter {
+  /** Whether somebody chose tests by name: then those left out need no reason. */
+  #chosen = false;
+
+  onInit(vitest: Vitest): void {
+    this.#chosen = vitest.config.testNamePattern !== undefined;
+  }
+
   onTestRunEnd(modules: readonly TestModule[]): void {
     const tests = modules.flatMap((module) => [...module.children.allTests()]);
     const of = (state: string) => tests.filter((test) => test.result().state === state);
@@ -14,15 +21,20 @@ export default class Skips implements Reporter {
       of('skipped'),
     ];
     process.stdout.write(
-      `${tableOf(skipped)}${passed} passed, ${failed} failed, ${skipped.length} skipped\n`,
+      `${tableOf(skipped.filter((test) => this.#isToldOf(test)))}${passed} passed, ${failed} failed, ${skipped.length} skipped\n`,
     );
+  }
+
+  /** What was not run because its set-up failed has a failure that says so. */
+  #isToldOf(test: TestCase): boolean {
+    return lacksOf(test).length > 0 || (!this.#chosen && test.options.mode === 'skip');
   }
 }
 
 const hasFailedTest = (module: TestModule) => [...module.children.allTests('failed')].length > 0;
 
 /** One row for each file and what it lacks. */
-export function tableOf(skipped: readonly TestCase[]): string {
+function tableOf(skipped: readonly TestCase[]): string {
   if (skipped.length === 0) return '';
   const rows = new Map<string, { count: number; cells: string[] }>();
   for (const test of skipped) {

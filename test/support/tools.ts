@@ -42,6 +42,11 @@ const NEEDS = {
   connectconformance: inCache('bin/connectconformance'),
   'go-guard': inCache('go-guard'),
   python: { ...inCache('python/bin/python'), ...NEEDS_PYTHON },
+  'python-client': {
+    bring: TOOLS_UP,
+    at: join(ROOT, 'examples/python/generated/apikey/v1/auth_pb2.py'),
+    ...NEEDS_PYTHON,
+  },
   schemathesis: { ...inCache('python/bin/schemathesis'), ...NEEDS_PYTHON },
   java: { bring: 'apt-get install default-jdk maven', ...NEEDS_JAVA },
   'guard.jar': { bring: TOOLS_UP, at: join(ROOT, 'examples/java/target/guard.jar'), ...NEEDS_JAVA },
@@ -71,7 +76,7 @@ export function isInstalled(name: Exclude<NeedName, 'mongodb'> | 'mongod'): bool
   const onPath = () => (process.env.PATH ?? '').split(delimiter).map((folder) => join(folder, name));
   return (at === undefined ? onPath() : [at]).some((path) => {
     try {
-      accessSync(path, path.endsWith('.jar') ? constants.R_OK : constants.X_OK);
+      accessSync(path, /\.(jar|py)$/.test(path) ? constants.R_OK : constants.X_OK);
       return true;
     } catch {
       return false;
