@@ -12,7 +12,7 @@ import { hashSecret, mintSecret } from '../../src/keys/secret.ts';
 import { MethodNames } from '../../src/rpc/method-names.ts';
 import { inspectStore } from '../../src/store/open-store.ts';
 import { type Clients, freshDatabase, startServer, type TestServer } from '../support/server.ts';
-import { decide, failureOf, forEveryMount, makeKey, storesHere } from './cases.ts';
+import { decide, failureOf, forEveryMount, makeKey, onEachStore } from './cases.ts';
 
 const NUL = 'alice\0mallory';
 const ODD = [NUL, 'two\nlines', '\u001b[2Jgone', 'del\u007f', 'c1\u009b31m'];
@@ -160,7 +160,7 @@ forEveryMount((mount) => {
   });
 });
 
-describe.each(storesHere())('%s', (kind) => {
+onEachStore('%s', (kind) => {
   const database = freshDatabase(kind, inject('mongoUri'));
   let server: TestServer;
   beforeAll(async () => {
