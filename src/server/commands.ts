@@ -1,5 +1,5 @@
-import { writeSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
+import type { DestinationStream } from 'pino';
 import { EXIT } from '../cli/client.ts';
 import { type Print, table } from '../cli/output.ts';
 import { type Config, readConfig } from '../config.ts';
@@ -9,32 +9,58 @@ import { adminKey, localOrigin } from './bootstrap.ts';
 import { graceBounds } from './compose.ts';
 import { openConfiguredStore } from './configured-store.ts';
 import { examine } from './doctor.ts';
+import { LogSink, standardError, writeAtOnce } from './log-sink.ts';
 import { serve, systemClock } from './serve.ts';
 import { createLogger, type Logger, redact } from './telemetry.ts';
+
+/** How long the last lines of the log may take to leave. */
+const LAST_WORDS_MS = 1_000;
+/** How long a process that can decide nothing any more says so to load balancers before it ends. */
+const BROKEN_MS = 2_000;
 
 /** The environment of the process: main.ts is the only one to read it. */
 type Environment = Readonly<Record<string, string | undefined>>;
 
-function setUp(env: Environment): { config: Config; logger: Logger } {
+function setUp(
+  env: Environment,
+  to: (json: boolean) => DestinationStream,
+): { config: Config; logger: Logger } {
   const config = readConfig(env);
   // What is written here, hashes and the admin key, is for this user only.
   process.umask(0o077);
   const format = config.LOG_FORMAT || (process.stderr.isTTY ? 'pretty' : 'json');
-  // Written at once, so that the last words before an end are not lost.
-  const logger = createLogger(config.LOG_LEVEL, format, { write: (line) => void writeSync(2, line) });
-  return { config, logger };
+  return { config, logger: createLogger(config.LOG_LEVEL, format, to(format === 'json')) };
+}
+
+function droppedLine(dropped: number, json: boolean): string {
+  const time = new Date().toISOString();
+  const msg = 'lines of the log were dropped: it could not be written';
+  if (!json) return `${time.slice(11, 23)} WARN  ${msg} dropped=${dropped}\n`;
+  return `${JSON.stringify({ level: 'warn', time, pid: process.pid, dropped, msg })}\n`;
 }
 
 export async function serveCommand(env: Environment): Promise<void> {
   // After one long wait V8 takes what calls are made of for long-lived, keeps that of every later call, and each
   // collection of young objects stops all calls for 12 ms instead of 2.
   setFlagsFromString('--no-allocation-site-pretenuring');
-  const { config, logger } = setUp(env);
+  let sink: LogSink | undefined;
+  const { config, logger } = setUp(env, (json) => {
+    sink = new LogSink(standardError(), (dropped) => droppedLine(dropped, json));
+    return sink;
+  });
+  const end = (code: number) => void sink?.drained(LAST_WORDS_MS).then(() => process.exit(code));
   process.on('uncaughtException', (err) => {
     logger.fatal({ err }, 'unexpected failure, ending');
-    process.exit(EXIT.software);
+    end(EXIT.software);
   });
-  const running = await serve(config, logger);
+  const running = await serve(config, logger, systemClock, {
+    droppedLines: () => sink?.dropped ?? 0,
+    broken: (err) => {
+      logger.fatal({ err }, 'the store of this process is broken, ending: start it anew');
+      // Until then whoever asks is told.
+      setTimeout(() => end(EXIT.software), BROKEN_MS);
+    },
+  });
   let stopping = false;
   const stop = (signal: NodeJS.Signals) => {
     if (stopping) return;
@@ -42,7 +68,7 @@ export async function serveCommand(env: Environment): Promise<void> {
     logger.info({ signal }, 'finishing the calls under way');
     void running.stop().then(() => {
       logger.info('stopped');
-      process.exit(EXIT.ok);
+      end(EXIT.ok);
     });
   };
   process.on('SIGTERM', stop);
@@ -51,7 +77,7 @@ export async function serveCommand(env: Environment): Promise<void> {
 
 /** For whoever can reach the store itself: a new admin key when the last one is lost. */
 export async function recoverCommand(env: Environment, json: boolean, print: Print): Promise<void> {
-  const { config, logger } = setUp(env);
+  const { config, logger } = setUp(env, () => ({ write: writeAtOnce }));
   const store = await openConfiguredStore(config, systemClock, logger);
   try {
     const { keys } = store;

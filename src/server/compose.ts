@@ -48,14 +48,15 @@ interface Surroundings {
   readonly logger: Logger;
   readonly clock: Clock;
   readonly tls: TlsFiles | undefined;
+  readonly droppedLines: () => number;
 }
 
 /** Every part, made and given what it needs; nothing is started. */
-export function compose({ config, logger, clock, tls }: Surroundings, store: Store) {
+export function compose({ config, logger, clock, tls, droppedLines }: Surroundings, store: Store) {
   const warn = (text: string, err: unknown) => logger.warn({ err }, text);
   const { keys, apply } = cached(store, config, clock);
   const { quota, lockout, audit } = store;
-  const telemetry = new Metrics(logger);
+  const telemetry = new Metrics(logger, droppedLines);
   const redis = config.REDIS_URL === '' ? undefined : new RedisAlerts(config.REDIS_URL, warn);
   const disable = (keyId: string) => manageKeys.disable(keyId, localOrigin('apikeyd/anomaly', clock));
   const watch: Watch = new Watch({

@@ -6,7 +6,12 @@ import { readFileOf } from './setting-files.ts';
 import type { Logger } from './telemetry.ts';
 
 /** Opens the store that the settings name, with the logger told of background failures. */
-export function openConfiguredStore(config: Config, clock: Clock, logger: Logger): Promise<Store> {
+export function openConfiguredStore(
+  config: Config,
+  clock: Clock,
+  logger: Logger,
+  broken?: (error: unknown) => void,
+): Promise<Store> {
   return openStore({
     url: config.STORE_URL,
     clock,
@@ -14,6 +19,7 @@ export function openConfiguredStore(config: Config, clock: Clock, logger: Logger
     lease: { pollMs: config.REVISION_POLL_MS, leaseMs: config.REVISION_LEASE_MS, caches: caches(config) },
     chainKey: readChainKey(config),
     warn: (text, err) => logger.warn({ err }, text),
+    ...(broken === undefined ? {} : { broken }),
   });
 }
 

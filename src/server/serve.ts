@@ -23,12 +23,30 @@ export interface Running {
 
 export const systemClock: Clock = { now: () => Date.now(), monotonic: () => performance.now() };
 
+/** What the process around the server gives and is told. */
+export interface Host {
+  /** Lines of the log that could not be written. */
+  readonly droppedLines?: () => number;
+  /** Nothing can be decided here any more: only a new process can. */
+  readonly broken?: (error: unknown) => void;
+}
+
 /** Puts the whole server together and starts it. @throws ConfigError, StartError */
-export async function serve(config: Config, logger: Logger, clock: Clock = systemClock): Promise<Running> {
+export async function serve(
+  config: Config,
+  logger: Logger,
+  clock: Clock = systemClock,
+  { droppedLines = () => 0, broken = () => {} }: Host = {},
+): Promise<Running> {
   const tls = readTls(config);
-  const store = await openConfiguredStore(config, clock, logger);
+  let breaks = (error: unknown) => broken(error);
+  const store = await openConfiguredStore(config, clock, logger, (error) => breaks(error));
   const { keys, apply, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics } =
-    compose({ config, logger, clock, tls }, store);
+    compose({ config, logger, clock, tls, droppedLines }, store);
+  breaks = (error) => {
+    health.break();
+    broken(error);
+  };
   const release = async () => {
     health.stop();
     grpc.close();

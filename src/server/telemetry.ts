@@ -84,9 +84,19 @@ export class Metrics implements CallObserver {
   readonly #children = new Map<string, { calls: Counter.Internal; seconds: Histogram.Internal<'method'> }>();
   readonly #logger: Logger;
 
-  constructor(logger: Logger) {
+  /** @param droppedLines lines of the log that could not be written */
+  constructor(logger: Logger, droppedLines: () => number = () => 0) {
     this.#logger = logger;
     const registers = [this.registry];
+    new Counter({
+      name: 'apikeyd_log_lines_dropped_total',
+      help: 'Lines of the log that could not be written: a full disk, or a reader that is gone or stalled.',
+      registers,
+      collect() {
+        this.reset();
+        this.inc(droppedLines());
+      },
+    });
     const decisions = new Counter({
       name: 'apikeyd_decisions_total',
       help: 'Decisions, by outcome.',

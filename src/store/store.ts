@@ -74,6 +74,8 @@ export interface StoreOptions {
   /** Makes the audit's hash chain an HMAC. */
   readonly chainKey?: Uint8Array | undefined;
   readonly warn: Warn;
+  /** Told when this process can use the store no more, whatever is waited for: only a new process can. */
+  readonly broken?: (error: unknown) => void;
 }
 
 /** One thing that was looked at, and whether it is as it should be. */

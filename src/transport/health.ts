@@ -19,6 +19,7 @@ export class Health {
   readonly #watchers = new Set<() => void>();
   #serving = false;
   #stopped = false;
+  #broken = false;
   #timer: NodeJS.Timeout | undefined;
 
   /** @param ping rejects when no decision could be made now; no answer in 2 s counts as that. */
@@ -76,6 +77,17 @@ export class Health {
     await this.#check();
     if (this.#stopped) return;
     this.#timer = setTimeout(() => void this.start(), CHECK_MS).unref();
+  }
+
+  /** False when nothing can be decided here any more, whatever is waited for. */
+  get alive(): boolean {
+    return !this.#broken;
+  }
+
+  /** The process is broken, and is about to end. */
+  break(): void {
+    this.#broken = true;
+    this.stop();
   }
 
   /** NOT_SERVING from now on: the process is ending. */

@@ -31,7 +31,7 @@ export class PlainPages {
 
   #page(path: string): Page {
     const plain = (status: number, text: string) => ({ status, type: 'text/plain', text });
-    if (path === '/healthz') return plain(200, 'ok\n');
+    if (path === '/healthz') return this.#health.alive ? plain(200, 'ok\n') : plain(503, 'broken\n');
     if (path === '/openapi.json') return { status: 200, type: 'application/json', text: OPENAPI };
     if (path !== '/readyz') return plain(404, 'not found\n');
     return this.#health.serving ? plain(200, 'ready\n') : plain(503, 'not ready\n');

@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Committer } from '../../src/store/sqlite/committer.ts';
 import { SqliteDatabase } from '../../src/store/sqlite/database.ts';
 import { DeferredRows } from '../../src/store/sqlite/deferred-rows.ts';
@@ -80,5 +80,53 @@ describe.each([1, 2, 3])('the write number %i fails', (nth) => {
     expect(await count('api_key_audit_log')).toBe(3);
     expect(await count('api_key_secrets')).toBe(3);
     expect(await keys.revision()).toBe(3);
+  });
+});
+
+describe('one write that cannot be made', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'apikeyd-fault-'));
+  const database = SqliteDatabase.open(join(folder, 'x.db'), 'p');
+  const committer = new Committer(
+    database,
+    new LimitRows(database),
+    new DeferredRows(database),
+    new TestClock(),
+  );
+  afterAll(async () => {
+    await database.close();
+    rmSync(folder, { recursive: true });
+  });
+
+  it('fails by itself: the calls of strangers beside it in the batch are answered', async () => {
+    const bad = [{ sql: 'INSERT INTO api_key_meta VALUES (NULL, 1)', params: [] }];
+    const good = (id: string) => [{ sql: 'INSERT INTO api_key_meta VALUES (?, 1)', params: [id] }];
+    const outcomes = await Promise.allSettled([
+      committer.record(entryWith()),
+      committer.write(good('a'), entryWith()),
+      committer.write([...good('lost'), ...bad], entryWith({ reason: 'lost' })),
+      committer.write([{ sql: 'no SQL', params: [] }]),
+      committer.write(good('b'), entryWith()),
+      committer.record(entryWith()),
+    ]);
+    expect(outcomes.map(({ status }) => status)).toEqual([
+      'fulfilled',
+      'fulfilled',
+      'rejected',
+      'rejected',
+      'fulfilled',
+      'fulfilled',
+    ]);
+    const there = await database.query(
+      "SELECT id FROM api_key_meta WHERE id IN ('a', 'b', 'lost') ORDER BY id",
+      [],
+    );
+    expect(there).toEqual([{ id: 'a' }, { id: 'b' }]);
+    // Its event is not there, and the numbers of the others have no gap.
+    const events = await database.query(
+      'SELECT sequence, event FROM api_key_audit_log ORDER BY sequence',
+      [],
+    );
+    expect(events.map(({ sequence }) => sequence)).toEqual([1, 2, 3, 4]);
+    expect(JSON.stringify(events)).not.toContain('lost');
   });
 });

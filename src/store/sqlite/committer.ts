@@ -6,7 +6,7 @@ import type { SqliteDatabase } from './database.ts';
 import type { DeferredRows } from './deferred-rows.ts';
 import { unavailable } from './errors.ts';
 import type { LimitRows } from './limit-rows.ts';
-import type { GuardedResult, GuardedWrite, Statement, Value } from './thread-messages.ts';
+import type { GuardedResult, GuardedWrite, Statement, Value, WriteResult } from './thread-messages.ts';
 
 const MAX_QUEUED = 20_000;
 const MAX_BATCH = 2_000;
@@ -48,11 +48,13 @@ export class Committer {
   }
 
   /** All statements and the event, or none of them. */
-  async write(statements: readonly Statement[], entry?: AuditEntry): Promise<GuardedResult> {
+  async write(statements: readonly Statement[], entry?: AuditEntry): Promise<WriteResult> {
     const pending = new PendingWrite({ statements, event: entry === undefined ? '' : lineOf(entry) });
     await this.#group.add(pending);
-    if (pending.result === undefined) throw unavailable('a write without a result');
-    return pending.result;
+    const { result } = pending;
+    if (result === undefined) throw unavailable('a write without a result');
+    if (result.outcome === 'FAILED') throw new Error(result.message);
+    return result;
   }
 
   /** Runs a DELETE; answers how many rows went. */

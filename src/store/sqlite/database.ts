@@ -34,8 +34,12 @@ class Thread {
   readonly #waiting = new Map<number, { resolve: (v: unknown) => void; reject: (e: unknown) => void }>();
   #next = 0;
   #dead: unknown;
+  #closing = false;
+  readonly #gone: (error: unknown) => void;
 
-  constructor(data: ThreadData) {
+  /** @param gone told when it ends although nobody has closed it */
+  constructor(data: ThreadData, gone: (error: unknown) => void) {
+    this.#gone = gone;
     this.#worker = new Worker(THREAD, { workerData: data });
     this.#worker.on('message', (reply: ThreadReply) => {
       const waiting = this.#waiting.get(reply.id);
@@ -49,6 +53,7 @@ class Thread {
 
   request(message: Unnumbered): Promise<unknown> {
     if (this.#dead !== undefined) return Promise.reject(this.#dead);
+    if (message.kind === 'close') this.#closing = true;
     const id = this.#next++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
@@ -57,6 +62,7 @@ class Thread {
   }
 
   #die(error: unknown): void {
+    if (this.#dead === undefined && !this.#closing) this.#gone(error);
     this.#dead ??= error;
     for (const { reject } of this.#waiting.values()) reject(this.#dead);
     this.#waiting.clear();
@@ -139,22 +145,33 @@ export class SqliteDatabase {
   readonly #writer: Thread;
   readonly #reader: Thread;
 
-  private constructor(path: string, processId: string, lock: DatabaseSync, chainKey: Uint8Array | undefined) {
+  private constructor(
+    path: string,
+    processId: string,
+    lock: DatabaseSync,
+    chainKey: Uint8Array | undefined,
+    broken: (error: unknown) => void,
+  ) {
     this.#lock = lock;
     this.#reads = new DatabaseSync(path, { readOnly: true });
     this.#snapshot = new Snapshot(path);
-    this.#writer = new Thread({ path, processId, chainKey, role: 'writer' });
-    this.#reader = new Thread({ path, processId, chainKey, role: 'reader' });
+    this.#writer = new Thread({ path, processId, chainKey, role: 'writer' }, broken);
+    this.#reader = new Thread({ path, processId, chainKey, role: 'reader' }, broken);
   }
 
   /** @throws StartError when the file cannot be had, or another process has it. */
-  static open(path: string, processId: string, chainKey?: Uint8Array): SqliteDatabase {
+  static open(
+    path: string,
+    processId: string,
+    chainKey?: Uint8Array,
+    broken: (error: unknown) => void = () => {},
+  ): SqliteDatabase {
     let lock: DatabaseSync | undefined;
     try {
       mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
       lock = lockFile(`${path}.lock`);
       migrate(path);
-      return new SqliteDatabase(path, processId, lock, chainKey);
+      return new SqliteDatabase(path, processId, lock, chainKey, broken);
     } catch (error) {
       lock?.close();
       if (error instanceof StartError) throw error;

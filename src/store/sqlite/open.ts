@@ -17,9 +17,15 @@ import { SqliteRotationLog } from './rotations.ts';
 import { SqliteUsageLog } from './usage.ts';
 
 /** Opens `sqlite:PATH`, making the file and its folder when they are not there. One process a file. */
-export async function openSqliteStore({ url, clock, lockout, chainKey }: StoreOptions): Promise<Store> {
+export async function openSqliteStore({
+  url,
+  clock,
+  lockout,
+  chainKey,
+  broken = () => {},
+}: StoreOptions): Promise<Store> {
   const path = url.replace(/^sqlite:(\/\/)?/, '');
-  const database = SqliteDatabase.open(path, randomBytes(8).toString('hex'), chainKey);
+  const database = SqliteDatabase.open(path, randomBytes(8).toString('hex'), chainKey, broken);
   const rows = new LimitRows(database);
   const deferred = new DeferredRows(database);
   const committer = new Committer(database, rows, deferred, clock);

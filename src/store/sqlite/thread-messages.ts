@@ -19,7 +19,12 @@ export type GuardedResult =
   | { readonly outcome: 'DONE'; readonly rows: readonly (Record<string, Value> | undefined)[] }
   | { readonly outcome: 'GUARD_FAILED' }
   /** `what` is the `table.column` that is not unique. */
-  | { readonly outcome: 'NOT_UNIQUE'; readonly what: string };
+  | { readonly outcome: 'NOT_UNIQUE'; readonly what: string }
+  /** This write cannot be made; those beside it in the batch were. */
+  | { readonly outcome: 'FAILED'; readonly message: string };
+
+/** What a guarded write comes to that is no failure. */
+export type WriteResult = Exclude<GuardedResult, { readonly outcome: 'FAILED' }>;
 
 /** What the next transaction does for these tables. */
 export interface DeferredPart {

@@ -79,6 +79,9 @@ function pushRow(params: Value[], line: string): void {
   params.push(processId, sequence, head, time, event);
 }
 
+/** Errors of the file or the machine: they concern the whole batch. Full, I/O, no memory, damaged, not a database. */
+const OF_ALL: ReadonlySet<number> = new Set([7, 10, 11, 13, 26]);
+
 function runGuarded({ statements: steps, event }: GuardedWrite): GuardedResult {
   const before = { sequence, head };
   db.exec('SAVEPOINT guarded');
@@ -86,8 +89,8 @@ function runGuarded({ statements: steps, event }: GuardedWrite): GuardedResult {
     ({ sequence, head } = before);
     db.exec('ROLLBACK TO guarded; RELEASE guarded');
   };
+  const rows: (Record<string, Value> | undefined)[] = [];
   try {
-    const rows = [];
     for (const { sql, params, mustReturn } of steps) {
       const row = prepare(sql).get(...params) as Record<string, Value> | undefined;
       if (mustReturn === true && row === undefined) {
@@ -96,15 +99,19 @@ function runGuarded({ statements: steps, event }: GuardedWrite): GuardedResult {
       }
       rows.push(row);
     }
-    insertEvents(event);
-    db.exec('RELEASE guarded');
-    return { outcome: 'DONE', rows };
   } catch (error) {
-    const unique = /^UNIQUE constraint failed: ([\w.]+)/.exec((error as Error).message);
-    if (unique?.[1] === undefined) throw error;
+    const { message, errcode = 0 } = error as Error & { errcode?: number };
+    if (!db.isTransaction || OF_ALL.has(errcode & 0xff)) throw error;
     undo();
-    return { outcome: 'NOT_UNIQUE', what: unique[1] };
+    const unique = /^UNIQUE constraint failed: ([\w.]+)/.exec(message);
+    // One write's failure is its own: strangers stand beside it.
+    return unique?.[1] === undefined
+      ? { outcome: 'FAILED', message }
+      : { outcome: 'NOT_UNIQUE', what: unique[1] };
   }
+  insertEvents(event);
+  db.exec('RELEASE guarded');
+  return { outcome: 'DONE', rows };
 }
 
 /** With every batch, so that no row can be taken off the end unseen. */
