@@ -39,6 +39,14 @@ export const SETTINGS = [
   },
   { name: 'METRICS_ADDR', kind: 'text', default: '127.0.0.1:9464', about: 'Prometheus `/metrics`.' },
   {
+    name: 'HTTP2_SERVER',
+    kind: 'text',
+    default: 'own',
+    choices: ['own', 'node'],
+    about:
+      '`own`: the HTTP/2 of this program, the faster; `node`: the one of Node.js (nghttp2), half as fast.',
+  },
+  {
     name: 'TLS_CERT_FILE',
     kind: 'text',
     default: '',

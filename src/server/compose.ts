@@ -30,8 +30,10 @@ import { type Exchange, RequestExchange, StreamExchange } from '../transport/exc
 import { GatewayMount } from '../transport/gateway-mount.ts';
 import { GrpcMount } from '../transport/grpc-mount.ts';
 import { Health } from '../transport/health.ts';
-import type { ServerStream } from '../transport/http2/stream.ts';
+import { Http2Connection } from '../transport/http2/connection.ts';
+import type { Http2Transport, ServerStream } from '../transport/http2/transport.ts';
 import { HttpServer, type TlsFiles } from '../transport/listener.ts';
+import { NodeHttp2Connection } from '../transport/node-http2.ts';
 import { PlainPages } from '../transport/plain-pages.ts';
 import { addReflection } from '../transport/reflection.ts';
 import { StreamThrottle } from '../transport/stream-throttle.ts';
@@ -101,7 +103,8 @@ export function compose({ config, logger, clock, tls, droppedLines }: Surroundin
       logger[serving ? 'info' : 'warn'](serving ? 'serving' : 'not serving: the store does not answer');
     },
   );
-  const [grpc, http] = createListeners(callServer, services, gateways.doors, health, throttle, tls);
+  const http2 = config.HTTP2_SERVER === 'node' ? NodeHttp2Connection : Http2Connection;
+  const [grpc, http] = createListeners(callServer, services, gateways.doors, health, throttle, tls, http2);
   return {
     keys,
     apply,
@@ -177,6 +180,7 @@ function createListeners(
   health: Health,
   throttle: StreamThrottle,
   tls: TlsFiles | undefined,
+  http2: Http2Transport,
 ): readonly [grpc: HttpServer, http: HttpServer] {
   const unary = new GrpcMount(callServer, services);
   const connect = new ConnectMount(callServer, services, (router) => {
@@ -200,7 +204,7 @@ function createListeners(
     request: (request: IncomingMessage, response: ServerResponse) =>
       answerWeb(new RequestExchange(request, response)),
   };
-  return [new HttpServer(handlers, throttle, tls), new HttpServer(handlers, throttle, tls)];
+  return [new HttpServer(handlers, throttle, tls, http2), new HttpServer(handlers, throttle, tls, http2)];
 }
 
 /** The other systems, each where its setting says; without one, nothing that could send a packet is there. */

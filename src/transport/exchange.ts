@@ -4,8 +4,7 @@ import type { UniversalServerRequest, UniversalServerResponse } from '@connectrp
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from '@connectrpc/connect-node';
 import { LIMITS } from '../rpc/limits.ts';
 import { ERROR } from './http2/frames.ts';
-import { encodeHeaders } from './http2/hpack.ts';
-import type { Receiver, ServerStream } from './http2/stream.ts';
+import { AnswerHeaders, type Receiver, type ServerStream } from './http2/transport.ts';
 import { peerIpOf } from './peer.ts';
 
 /** A request and the way to answer it, of HTTP/1.1 or HTTP/2. */
@@ -112,13 +111,13 @@ export class StreamExchange implements Exchange, Receiver {
   async respond({ status, header, body, trailer }: UniversalServerResponse): Promise<void> {
     const stream = this.#stream;
     const fields = [[':status', String(status)] as const, ...(header ?? [])];
-    stream.respond(encodeHeaders(fields), body === undefined && trailer === undefined);
+    stream.respond(new AnswerHeaders(fields), body === undefined && trailer === undefined);
     for await (const part of body ?? []) {
       this.#gone.signal.throwIfAborted();
       stream.send(Buffer.from(part.buffer, part.byteOffset, part.byteLength));
       await stream.drained();
     }
-    stream.end(trailer === undefined ? undefined : encodeHeaders(trailer));
+    stream.end(trailer === undefined ? undefined : new AnswerHeaders(trailer));
   }
 
   abort(): void {

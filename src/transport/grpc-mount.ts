@@ -9,9 +9,7 @@ import { LIMITS } from '../rpc/limits.ts';
 import type { BoundService, Implementation } from '../rpc/method.ts';
 import { readMessage, tooLarge, unreadable } from '../rpc/wire.ts';
 import { errorFields } from './grpc-status.ts';
-import { encodeHeaders } from './http2/hpack.ts';
-import type { RequestHeaders } from './http2/request-headers.ts';
-import type { Receiver, ServerStream } from './http2/stream.ts';
+import { AnswerHeaders, type Receiver, type RequestFields, type ServerStream } from './http2/transport.ts';
 
 const FRAME_HEAD = 5;
 const COMPRESSED = 1;
@@ -19,8 +17,8 @@ const RESPONSE = [
   [':status', '200'],
   ['content-type', 'application/grpc'],
 ] as const;
-const HEADERS = encodeHeaders(RESPONSE);
-const OK = encodeHeaders([['grpc-status', '0']]);
+const HEADERS = new AnswerHeaders(RESPONSE);
+const OK = new AnswerHeaders([['grpc-status', '0']]);
 const OVERLOADED_BLOCK = failureBlock(OVERLOADED);
 
 /** gRPC's unary calls, which nearly all calls are, without a framework. Connect serves the rest of gRPC. */
@@ -58,7 +56,7 @@ function routeOf(
   implementation: Implementation<DescMethodUnary>,
 ): UnaryRoute {
   const { codec, skipsUnknownFields } = implementation;
-  const begin = (headers: RequestHeaders, peerIp: string) =>
+  const begin = (headers: RequestFields, peerIp: string) =>
     callServer.begin(newCall(callServer.clock, name, peerIp, headers.get('authorization')));
   return {
     refusal: () => (callServer.sheds(name) ? OVERLOADED_BLOCK : undefined),
@@ -78,16 +76,16 @@ function routeOf(
 /** A method as this transport sees it: bytes in, bytes out. */
 export interface UnaryRoute {
   /** Asked when the headers are in: what failureBlock made of a refusal. It costs nothing of the message. */
-  refusal(): Buffer | undefined;
+  refusal(): AnswerHeaders | undefined;
   /** Answers the message. Rejects with a ConnectError only. */
-  serve(headers: RequestHeaders, peerIp: string, message: Uint8Array): Promise<Uint8Array>;
+  serve(headers: RequestFields, peerIp: string, message: Uint8Array): Promise<Uint8Array>;
   /** The call cannot be served: records it, and gives what to tell. */
-  refuse(headers: RequestHeaders, peerIp: string, error: ApiError): Promise<ConnectError>;
+  refuse(headers: RequestFields, peerIp: string, error: ApiError): Promise<ConnectError>;
 }
 
 /** The only headers of a call that fails. */
-export function failureBlock(error: ConnectError): Buffer {
-  return encodeHeaders([...RESPONSE, ...errorFields(error)]);
+export function failureBlock(error: ConnectError): AnswerHeaders {
+  return new AnswerHeaders([...RESPONSE, ...errorFields(error)]);
 }
 
 /** One unary call of gRPC: a frame in, a frame and trailers out. */

@@ -3,8 +3,7 @@ import { type AddressInfo, createServer as createTcpServer, type Server, type So
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import { LIMITS } from '../rpc/limits.ts';
 import { Http1 } from './http1.ts';
-import { Http2Connection } from './http2/connection.ts';
-import type { Receiver, ServerStream } from './http2/stream.ts';
+import type { Http2Transport, Receiver, ServerConnection, ServerStream } from './http2/transport.ts';
 import { peerIpOf } from './peer.ts';
 import { Sockets } from './sockets.ts';
 import type { StreamThrottle } from './stream-throttle.ts';
@@ -30,15 +29,22 @@ export class HttpServer {
   readonly #http1: Http1;
   readonly #handlers: HttpHandlers;
   readonly #throttle: StreamThrottle;
-  readonly #connections = new Set<Http2Connection>();
+  readonly #http2: Http2Transport;
+  readonly #connections = new Set<ServerConnection>();
   readonly #sockets = new Sockets();
   readonly #ticking: NodeJS.Timeout;
   /** Milliseconds by its own ticks: an event loop that stands still makes nobody late. */
   #now = 0;
 
-  constructor(handlers: HttpHandlers, throttle: StreamThrottle, tls: TlsFiles | undefined) {
+  constructor(
+    handlers: HttpHandlers,
+    throttle: StreamThrottle,
+    tls: TlsFiles | undefined,
+    http2: Http2Transport,
+  ) {
     this.#handlers = handlers;
     this.#throttle = throttle;
+    this.#http2 = http2;
     this.#http1 = new Http1(handlers.request);
     this.#server = tls === undefined ? this.#cleartext() : this.#encrypted(tls);
     this.#server.maxConnections = LIMITS.connections;
@@ -118,7 +124,7 @@ export class HttpServer {
   #speakHttp2(socket: Socket): void {
     this.#sockets.speaks(socket, this.#now);
     const peerIp = peerIpOf(socket.remoteAddress);
-    const connection = new Http2Connection(socket, peerIp, LIMITS, this.#handlers.stream, this.#now);
+    const connection = new this.#http2(socket, peerIp, LIMITS, this.#handlers.stream, this.#now);
     this.#connections.add(connection);
     this.#throttle.add(connection);
     socket.once('close', () => {

@@ -9,12 +9,12 @@ import { connect as connectTls } from 'node:tls';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { LIMITS } from '../../src/rpc/limits.ts';
 import { Http1 } from '../../src/transport/http1.ts';
-import { encodeHeaders } from '../../src/transport/http2/hpack.ts';
-import type { ServerStream } from '../../src/transport/http2/stream.ts';
+import { AnswerHeaders, type ServerStream } from '../../src/transport/http2/transport.ts';
 import { HttpServer, type TlsFiles } from '../../src/transport/listener.ts';
 import { networkOf } from '../../src/transport/peer.ts';
 import { StreamThrottle } from '../../src/transport/stream-throttle.ts';
 import { selfSigned } from '../support/certificate.ts';
+import { HTTP2_SERVERS } from '../support/http2.ts';
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 const GET = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n';
@@ -26,7 +26,12 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-describe.each(['cleartext', 'TLS'])('a listener, over %s', (kind) => {
+describe.each([
+  ['cleartext', 'own'],
+  ['TLS', 'own'],
+  ['cleartext', 'node'],
+  ['TLS', 'node'],
+] as const)('a listener, over %s, with HTTP2_SERVER=%s', (kind, http2) => {
   let server: HttpServer;
   let port: number;
   /** Bytes of an answer of HTTP/1.1. */
@@ -37,9 +42,9 @@ describe.each(['cleartext', 'TLS'])('a listener, over %s', (kind) => {
       data: () => {},
       end: () =>
         stream.answer({
-          headers: encodeHeaders([[':status', '200']]),
+          headers: new AnswerHeaders([[':status', '200']]),
           body: Buffer.from('ok'),
-          trailers: encodeHeaders([['x-end', 'yes']]),
+          trailers: new AnswerHeaders([['x-end', 'yes']]),
         }),
       closed: () => {},
     }),
@@ -49,7 +54,12 @@ describe.each(['cleartext', 'TLS'])('a listener, over %s', (kind) => {
   beforeEach(async () => {
     answerBytes = 2;
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'setTimeout', 'clearTimeout'] });
-    server = new HttpServer(handlers, new StreamThrottle(), kind === 'TLS' ? tls : undefined);
+    server = new HttpServer(
+      handlers,
+      new StreamThrottle(),
+      kind === 'TLS' ? tls : undefined,
+      HTTP2_SERVERS[http2],
+    );
     port = await server.listen('127.0.0.1', 0);
   });
   afterEach(() => {
@@ -102,7 +112,12 @@ describe.each(['cleartext', 'TLS'])('a listener, over %s', (kind) => {
     async () => {
       vi.useRealTimers();
       server.close();
-      server = new HttpServer(handlers, new StreamThrottle(), kind === 'TLS' ? tls : undefined);
+      server = new HttpServer(
+        handlers,
+        new StreamThrottle(),
+        kind === 'TLS' ? tls : undefined,
+        HTTP2_SERVERS[http2],
+      );
       port = await server.listen('127.0.0.1', 0);
       const session = connectH2();
       expect(await ask(session)).toBe('ok');

@@ -13,17 +13,13 @@ import {
 } from './frames.ts';
 import { type HeaderBlock, HeaderReader } from './header-reader.ts';
 import { HpackError } from './hpack.ts';
-import { type Begun, Lateness, type Patience } from './lateness.ts';
+import { type Begun, Lateness } from './lateness.ts';
 import { Output } from './output.ts';
 import { checkPriority, incrementOf, settingsOf, settingsPayload, uint32, unpadded } from './payloads.ts';
 import { ReceiveWindow } from './receive-window.ts';
 import type { RequestHeaders } from './request-headers.ts';
-import { type Answer, type Receiver, ServerStream, type StreamConnection } from './stream.ts';
-
-export interface ConnectionLimits extends Patience {
-  readonly streamsPerConnection: number;
-  readonly headerBytes: number;
-}
+import { Http2Stream, type StreamConnection } from './stream.ts';
+import type { Answer, ConnectionLimits, Receiver, ServerConnection, ServerStream } from './transport.ts';
 
 /** Bytes that may be on their way in, over all streams. */
 const RECEIVE_WINDOW = 1 << 20;
@@ -32,15 +28,15 @@ const MAX_UNSENT = 1 << 20;
 /** Streams reset by this side whose frames may still be on their way. */
 const MAX_RESET = 200;
 /** One connection of HTTP/2, the server's side, as RFC 9113 has it: no push, no upgrade, no priorities. */
-export class Http2Connection implements StreamConnection {
+export class Http2Connection implements ServerConnection, StreamConnection {
   readonly #socket: Socket;
   readonly #output: Output;
   readonly #peerIp: string;
   readonly #limits: ConnectionLimits;
   readonly #begin: (stream: ServerStream) => Receiver;
   readonly #headers: HeaderReader;
-  readonly #streams = new Map<number, ServerStream>();
-  readonly #blocked = new Set<ServerStream>();
+  readonly #streams = new Map<number, Http2Stream>();
+  readonly #blocked = new Set<Http2Stream>();
   /** Ids of streams that this side reset, oldest first. */
   readonly #reset = new Set<number>();
   readonly #frames = new FrameReader((type, flags, id, payload) => this.#frame(type, flags, id, payload));
@@ -142,18 +138,18 @@ export class Http2Connection implements StreamConnection {
     this.#output.answer(id, answer);
   }
 
-  blocked(stream: ServerStream) {
+  blocked(stream: Http2Stream) {
     this.#blocked.add(stream);
   }
 
-  finished(stream: ServerStream) {
+  finished(stream: Http2Stream) {
     this.#conduct.finished();
     // What the client has not sent yet is not wanted any more.
     if (stream.remoteOpen) this.reset(stream, ERROR.NO_ERROR);
     else this.#remove(stream);
   }
 
-  reset(stream: ServerStream, code: number) {
+  reset(stream: Http2Stream, code: number) {
     if (this.#streams.get(stream.id) !== stream) return;
     this.#refuse(stream.id, code);
     this.#notifyClosed(stream);
@@ -227,13 +223,13 @@ export class Http2Connection implements StreamConnection {
   }
 
   #open(id: number, endStream: boolean, headers: RequestHeaders) {
-    const stream = new ServerStream(id, headers, this.#peerIp, this, this.#streamSendWindow);
+    const stream = new Http2Stream(id, headers, this.#peerIp, this, this.#streamSendWindow);
     this.#streams.set(id, stream);
     stream.receiver = this.#begin(stream);
     if (endStream) this.#endOfBody(stream);
   }
 
-  #onTrailers(stream: ServerStream, endStream: boolean, headers: RequestHeaders) {
+  #onTrailers(stream: Http2Stream, endStream: boolean, headers: RequestHeaders) {
     if (!stream.remoteOpen) throw new ConnectionError(ERROR.STREAM_CLOSED, 'headers after the end');
     if (endStream && headers.wellFormedTrailers) this.#endOfBody(stream);
     else this.reset(stream, ERROR.PROTOCOL_ERROR);
@@ -266,7 +262,7 @@ export class Http2Connection implements StreamConnection {
     if (!this.#reset.has(id)) throw new ConnectionError(ERROR.STREAM_CLOSED, 'data after the end');
   }
 
-  #endOfBody(stream: ServerStream) {
+  #endOfBody(stream: Http2Stream) {
     if (this.#streams.get(stream.id) !== stream) return;
     stream.remoteOpen = false;
     const said = stream.headers.contentLength;
@@ -353,13 +349,13 @@ export class Http2Connection implements StreamConnection {
     this.#output.frame(FRAME.RST_STREAM, 0, id, uint32(code));
   }
 
-  #notifyClosed(stream: ServerStream) {
+  #notifyClosed(stream: Http2Stream) {
     const over = !stream.localOpen && !stream.remoteOpen;
     stream.close();
     if (!over) stream.receiver?.closed();
   }
 
-  #remove(stream: ServerStream) {
+  #remove(stream: Http2Stream) {
     this.#streams.delete(stream.id);
     this.#blocked.delete(stream);
     this.#endIfDone();

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { FLAG, FRAME, FRAME_HEAD, MAX_FRAME, writeHead } from './frames.ts';
 import { uint32 } from './payloads.ts';
-import type { Answer } from './stream.ts';
+import type { Answer } from './transport.ts';
 
 const FIRST_BYTES = 4_096;
 /** A turn of the loop that answers more than this is sent in several writes. */
@@ -46,7 +46,10 @@ export class Output {
   }
 
   /** HEADERS, one DATA frame and trailers. */
-  answer(id: number, { headers, body, trailers }: Answer): void {
+  answer(id: number, answer: Answer): void {
+    const { body } = answer;
+    const headers = answer.headers.block;
+    const trailers = answer.trailers.block;
     const at = this.#reserve(3 * FRAME_HEAD + headers.length + body.length + trailers.length);
     const to = this.#buffer;
     let end = writeHead(to, at, headers.length, FRAME.HEADERS, FLAG.END_HEADERS, id);

@@ -1,16 +1,7 @@
 import { DEFAULT_WINDOW, FLAG, FRAME, MAX_FRAME } from './frames.ts';
 import { ReceiveWindow } from './receive-window.ts';
 import type { RequestHeaders } from './request-headers.ts';
-
-/** Hears of one request. */
-export interface Receiver {
-  /** A part of the body; the bytes are the receiver's to keep. */
-  data(part: Buffer): void;
-  /** The body is whole. */
-  end(): void;
-  /** The client has reset the stream, or the connection is gone: nothing can be sent any more. */
-  closed(): void;
-}
+import type { Answer, AnswerHeaders, Receiver, ServerStream } from './transport.ts';
 
 /** What a stream needs of its connection. */
 export interface StreamConnection {
@@ -22,21 +13,14 @@ export interface StreamConnection {
   /** Three frames at once: headers, one DATA frame of head and message, trailers. The window allows them. */
   writeAnswer(id: number, answer: Answer): void;
   /** The stream waits for a window, or for the socket. */
-  blocked(stream: ServerStream): void;
+  blocked(stream: Http2Stream): void;
   /** All that was to be sent is sent. */
-  finished(stream: ServerStream): void;
-  reset(stream: ServerStream, code: number): void;
-}
-
-/** A whole answer: blocks as encodeHeaders makes them. */
-export interface Answer {
-  readonly headers: Buffer;
-  readonly body: Buffer;
-  readonly trailers: Buffer;
+  finished(stream: Http2Stream): void;
+  reset(stream: Http2Stream, code: number): void;
 }
 
 /** One request and its answer, on a connection. */
-export class ServerStream {
+export class Http2Stream implements ServerStream {
   readonly id: number;
   readonly headers: RequestHeaders;
   readonly peerIp: string;
@@ -88,7 +72,7 @@ export class ServerStream {
   }
 
   /** The headers; `last` when nothing follows them. */
-  respond(block: Buffer, last = false) {
+  respond({ block }: AnswerHeaders, last = false) {
     if (!this.localOpen || this.headersSent) return;
     this.headersSent = true;
     const flags = FLAG.END_HEADERS | (last ? FLAG.END_STREAM : 0);
@@ -103,9 +87,9 @@ export class ServerStream {
   }
 
   /** With trailers, or without. */
-  end(trailers?: Buffer) {
+  end(trailers?: AnswerHeaders) {
     if (!this.localOpen) return;
-    this.#trailers = trailers ?? Buffer.alloc(0);
+    this.#trailers = trailers?.block ?? Buffer.alloc(0);
     this.pump();
   }
 

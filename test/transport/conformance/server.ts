@@ -23,9 +23,10 @@ import {
 } from '@connectrpc/connect';
 import { compressionGzip } from '@connectrpc/connect-node';
 import { type Exchange, RequestExchange, StreamExchange } from '../../../src/transport/exchange.ts';
-import type { ServerStream } from '../../../src/transport/http2/stream.ts';
+import type { ServerStream } from '../../../src/transport/http2/transport.ts';
 import { HttpServer } from '../../../src/transport/listener.ts';
 import { StreamThrottle } from '../../../src/transport/stream-throttle.ts';
+import { HTTP2_SERVERS, type Http2ServerName } from '../../support/http2.ts';
 
 const PACKAGE = 'connectrpc.conformance.v1';
 const READ_MAX_BYTES = 200 * 1024;
@@ -55,6 +56,7 @@ interface Failure {
 type Request = Message & { readonly responseDefinition?: Definition; readonly fullDuplex?: boolean };
 
 const image = readFileSync(process.argv[2] ?? '');
+const http2 = HTTP2_SERVERS[process.argv[3] as Http2ServerName];
 const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, image));
 
 function message(name: string): DescMessage {
@@ -237,6 +239,7 @@ const server = new HttpServer(
   },
   new StreamThrottle(),
   tls,
+  http2,
 );
 const port = await server.listen('127.0.0.1', 0);
 writeAnswer({ host: '127.0.0.1', port, ...(serverCreds === undefined ? {} : { pemCert: serverCreds.cert }) });

@@ -6,14 +6,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { LIMITS } from '../../../src/rpc/limits.ts';
-import { Http2Connection } from '../../../src/transport/http2/connection.ts';
-import { encodeHeaders } from '../../../src/transport/http2/hpack.ts';
-import type { ServerStream } from '../../../src/transport/http2/stream.ts';
+import {
+  AnswerHeaders,
+  type ServerConnection,
+  type ServerStream,
+} from '../../../src/transport/http2/transport.ts';
+import { HTTP2_SERVERS } from '../../support/http2.ts';
 import { run } from '../../support/process.ts';
 import { requires } from '../../support/requires.ts';
 import { tool } from '../../support/tools.ts';
 
-const OK = encodeHeaders([[':status', '200']]);
+const OK = new AnswerHeaders([[':status', '200']]);
 const h2spec = tool('h2spec');
 
 /** Answers when the request is whole. */
@@ -26,28 +29,33 @@ function begin(stream: ServerStream) {
   return { data: () => {}, end, closed: () => {} };
 }
 
-requires('h2spec').it('h2spec finds nothing', { timeout: 120_000 }, async () => {
-  const connections: Http2Connection[] = [];
-  const server = createServer((socket) => {
-    connections.push(new Http2Connection(socket, '', LIMITS, begin, 0));
-  }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const folder = mkdtempSync(join(tmpdir(), 'h2spec-'));
-  const report = join(folder, 'report.xml');
-  const port = String((server.address() as AddressInfo).port);
-  const { stdout } = await run(h2spec, ['-h', '127.0.0.1', '-p', port, '-j', report, '-o', '5']);
-  const cases = [
-    ...readFileSync(report, 'utf8').matchAll(
-      /<testcase [^>]*classname="([^"]*)"[^>]*?(?:\/>|>(.*?)<\/testcase>)/gs,
-    ),
-  ];
-  expect(cases.length).toBeGreaterThan(140);
-  const failed = cases.filter(([, , result]) => /<(failure|error)/.test(result ?? ''));
-  expect(
-    failed.map(([, name]) => name),
-    stdout,
-  ).toEqual([]);
-  for (const connection of connections) connection.destroy();
-  server.close();
-  rmSync(folder, { recursive: true });
-});
+for (const http2 of ['own'] as const)
+  requires('h2spec').it(
+    `h2spec finds nothing, with HTTP2_SERVER=${http2}`,
+    { timeout: 120_000 },
+    async () => {
+      const connections: ServerConnection[] = [];
+      const server = createServer((socket) => {
+        connections.push(new HTTP2_SERVERS[http2](socket, '', LIMITS, begin, 0));
+      }).listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      const folder = mkdtempSync(join(tmpdir(), 'h2spec-'));
+      const report = join(folder, 'report.xml');
+      const port = String((server.address() as AddressInfo).port);
+      const { stdout } = await run(h2spec, ['-h', '127.0.0.1', '-p', port, '-j', report, '-o', '5']);
+      const cases = [
+        ...readFileSync(report, 'utf8').matchAll(
+          /<testcase [^>]*classname="([^"]*)"[^>]*?(?:\/>|>(.*?)<\/testcase>)/gs,
+        ),
+      ];
+      expect(cases.length).toBeGreaterThan(140);
+      const failed = cases.filter(([, , result]) => /<(failure|error)/.test(result ?? ''));
+      expect(
+        failed.map(([, name]) => name),
+        stdout,
+      ).toEqual([]);
+      for (const connection of connections) connection.destroy();
+      server.close();
+      rmSync(folder, { recursive: true });
+    },
+  );

@@ -7,9 +7,10 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { ConnectMount } from '../../../src/transport/connect-mount.ts';
 import { StreamExchange } from '../../../src/transport/exchange.ts';
 import { UnaryCall, type UnaryRoute } from '../../../src/transport/grpc-mount.ts';
-import type { ServerStream } from '../../../src/transport/http2/stream.ts';
+import type { ServerStream } from '../../../src/transport/http2/transport.ts';
 import { HttpServer } from '../../../src/transport/listener.ts';
 import { StreamThrottle } from '../../../src/transport/stream-throttle.ts';
+import { HTTP2_SERVER_NAMES, HTTP2_SERVERS, type Http2ServerName } from '../../support/http2.ts';
 import { run } from '../../support/process.ts';
 import { requires } from '../../support/requires.ts';
 import { tool } from '../../support/tools.ts';
@@ -34,7 +35,7 @@ const throwIf = (status: EchoStatus | undefined) => {
 };
 
 /** Unary calls by our own transport, streams by Connect on our HTTP/2. */
-function interopServer(): HttpServer {
+function interopServer(http2: Http2ServerName): HttpServer {
   const image = execFileSync(tool('buf'), ['build', 'test/transport/interop', '-o', '-#format=binpb']);
   const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, image));
   const service = registry.getService(SERVICE);
@@ -85,34 +86,35 @@ function interopServer(): HttpServer {
     void connect.handle(exchange);
     return exchange;
   };
-  return new HttpServer({ stream, request: () => {} }, new StreamThrottle(), undefined);
+  return new HttpServer({ stream, request: () => {} }, new StreamThrottle(), undefined, HTTP2_SERVERS[http2]);
 }
 
-requires('interop-client').describe('the interop client of grpc-go', () => {
-  const server = interopServer();
-  let port = 0;
-  beforeAll(async () => {
-    port = await server.listen('127.0.0.1', 0);
-  });
-  afterAll(() => server.close());
+for (const http2 of HTTP2_SERVER_NAMES)
+  requires('interop-client').describe(`the interop client of grpc-go, with HTTP2_SERVER=${http2}`, () => {
+    const server = interopServer(http2);
+    let port = 0;
+    beforeAll(async () => {
+      port = await server.listen('127.0.0.1', 0);
+    });
+    afterAll(() => server.close());
 
-  it.each([
-    'empty_unary',
-    'large_unary',
-    'client_streaming',
-    'server_streaming',
-    'ping_pong',
-    'empty_stream',
-    'timeout_on_sleeping_server',
-    'cancel_after_begin',
-    'cancel_after_first_response',
-    'status_code_and_message',
-    'special_status_message',
-    'unimplemented_method',
-    'unimplemented_service',
-  ])('%s', async (name) => {
-    const args = ['--server_host=127.0.0.1', `--server_port=${port}`, `--test_case=${name}`];
-    const { code, stderr } = await run(client, args);
-    expect(code, stderr).toBe(0);
+    it.each([
+      'empty_unary',
+      'large_unary',
+      'client_streaming',
+      'server_streaming',
+      'ping_pong',
+      'empty_stream',
+      'timeout_on_sleeping_server',
+      'cancel_after_begin',
+      'cancel_after_first_response',
+      'status_code_and_message',
+      'special_status_message',
+      'unimplemented_method',
+      'unimplemented_service',
+    ])('%s', async (name) => {
+      const args = ['--server_host=127.0.0.1', `--server_port=${port}`, `--test_case=${name}`];
+      const { code, stderr } = await run(client, args);
+      expect(code, stderr).toBe(0);
+    });
   });
-});

@@ -1,0 +1,85 @@
+/** HTTP/2 as its users see it. `connection.ts` is our own, `../node-http2.ts` is Node's; both give the same. */
+import type { Socket } from 'node:net';
+import { encodeHeaders } from './hpack.ts';
+import type { Patience } from './lateness.ts';
+
+/** Begins a connection on a socket whose first bytes are HTTP/2's preface. */
+export type Http2Transport = new (
+  socket: Socket,
+  peerIp: string,
+  limits: ConnectionLimits,
+  begin: (stream: ServerStream) => Receiver,
+  /** Milliseconds, by the clock that `tick` tells. */
+  now: number,
+) => ServerConnection;
+
+export interface ConnectionLimits extends Patience {
+  readonly streamsPerConnection: number;
+  readonly headerBytes: number;
+}
+
+/** One connection. */
+export interface ServerConnection {
+  /** Asks the peer to have no more streams at once than these; more are taken up to the first limit. */
+  limitStreams(streams: number): void;
+  /** Takes no new requests; ends when those under way are answered. */
+  shutDownGracefully(): void;
+  /** Time has passed: ends a connection whose peer is late with anything that it has begun, or does not answer. */
+  tick(now: number): void;
+  destroy(): void;
+}
+
+/** One request and the way to answer it. Whatever is sent on a stream that is over is dropped. */
+export interface ServerStream {
+  readonly headers: RequestFields;
+  readonly peerIp: string;
+  /** A whole answer in one piece. */
+  answer(answer: Answer): void;
+  /** The headers; `last` when nothing follows them. */
+  respond(headers: AnswerHeaders, last?: boolean): void;
+  send(part: Buffer): void;
+  /** With trailers, or without. */
+  end(trailers?: AnswerHeaders): void;
+  reset(code: number): void;
+  /** Resolves when what was sent has left, or nobody wants it any more. */
+  drained(): Promise<void>;
+}
+
+/** Headers of a request; their names are lower-case, and values of one name are one. */
+export interface RequestFields {
+  readonly fields: ReadonlyMap<string, string>;
+  get(name: string): string | undefined;
+}
+
+/** Hears of one request. */
+export interface Receiver {
+  /** A part of the body; the bytes are the receiver's to keep. */
+  data(part: Buffer): void;
+  /** The body is whole. */
+  end(): void;
+  /** The client has reset the stream, or the connection is gone: nothing can be sent any more. */
+  closed(): void;
+}
+
+/** A whole answer. */
+export interface Answer {
+  readonly headers: AnswerHeaders;
+  readonly body: Buffer;
+  readonly trailers: AnswerHeaders;
+}
+
+/** Headers or trailers of an answer. Those of many answers are made once. */
+export class AnswerHeaders {
+  readonly fields: readonly (readonly [name: string, value: string])[];
+  #block: Buffer | undefined;
+
+  constructor(fields: Iterable<readonly [name: string, value: string]>) {
+    this.fields = [...fields];
+  }
+
+  /** As HPACK writes them. */
+  get block(): Buffer {
+    this.#block ??= encodeHeaders(this.fields);
+    return this.#block;
+  }
+}

@@ -1,0 +1,211 @@
+import {
+  constants,
+  performServerHandshake,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2';
+import type { Socket } from 'node:net';
+import { ERROR } from './http2/frames.ts';
+import { Lateness } from './http2/lateness.ts';
+import type {
+  Answer,
+  AnswerHeaders,
+  ConnectionLimits,
+  Receiver,
+  RequestFields,
+  ServerConnection,
+  ServerStream,
+} from './http2/transport.ts';
+
+/** Bytes that may be on their way in, over all streams: as our own transport has them. */
+const RECEIVE_WINDOW = 1 << 20;
+/** How often a stream looks whether the end of its answer has left, while the request is not whole. */
+const LET_GO_MS = 20;
+
+/** The HTTP/2 of Node.js, which is nghttp2: what it counts and refuses by itself is in docs/design/http2.md. */
+export class NodeHttp2Connection implements ServerConnection {
+  readonly #session: ServerHttp2Session;
+  readonly #lateness: Lateness;
+  #receivedSettings = false;
+  /** The newest limit that the peer has not been told of, because it owes an acknowledgement. */
+  #untold: number | undefined;
+
+  constructor(
+    socket: Socket,
+    peerIp: string,
+    limits: ConnectionLimits,
+    begin: (stream: ServerStream) => Receiver,
+    now: number,
+  ) {
+    this.#lateness = new Lateness(limits, now);
+    const settings = {
+      maxConcurrentStreams: limits.streamsPerConnection,
+      maxHeaderListSize: limits.headerBytes,
+    };
+    const session = performServerHandshake(socket, { settings });
+    this.#session = session;
+    session.setLocalWindowSize(RECEIVE_WINDOW);
+    session.once('remoteSettings', () => {
+      this.#receivedSettings = true;
+    });
+    session.on('localSettings', () => this.#tellLimit());
+    session.on('error', () => this.destroy());
+    session.on('stream', (stream, _headers, _flags, raw) => {
+      new NodeStream(stream, fieldsOf(raw), peerIp).serve(begin);
+    });
+  }
+
+  limitStreams(streams: number): void {
+    this.#untold = streams;
+    this.#tellLimit();
+  }
+
+  #tellLimit(): void {
+    const session = this.#session;
+    if (this.#untold === undefined || session.closed || session.destroyed || session.pendingSettingsAck)
+      return;
+    session.settings({ maxConcurrentStreams: this.#untold });
+    this.#untold = undefined;
+  }
+
+  shutDownGracefully(): void {
+    if (!this.#session.destroyed) this.#session.close();
+  }
+
+  tick(now: number): void {
+    if (this.#session.destroyed) return;
+    const lateness = this.#lateness;
+    // What has begun within a frame is not to be seen here. Such a peer cannot answer a ping, so it is gone with the next.
+    const begun = this.#receivedSettings ? undefined : ({ kind: 'settings', name: 0 } as const);
+    if (lateness.isOverdue(begun, now) || lateness.isGone(now)) this.destroy();
+    else if (lateness.asks(now)) this.#session.ping(() => lateness.pong());
+  }
+
+  destroy(): void {
+    this.#session.destroy();
+  }
+}
+
+class NodeStream implements ServerStream {
+  readonly headers: RequestFields;
+  readonly peerIp: string;
+  readonly #stream: ServerHttp2Stream;
+  #remoteOpen = true;
+  /** The end of the answer was given to Node. */
+  #sent = false;
+  #trailers: Record<string, string | string[]> = {};
+  #unsent = 0;
+  #drained: (() => void)[] = [];
+
+  constructor(stream: ServerHttp2Stream, headers: RequestFields, peerIp: string) {
+    this.#stream = stream;
+    this.headers = headers;
+    this.peerIp = peerIp;
+  }
+
+  serve(begin: (stream: ServerStream) => Receiver): void {
+    const stream = this.#stream;
+    stream.on('error', () => {});
+    this.#guarded(() => {
+      const receiver = begin(this);
+      // A copy: Node's part is a piece of all that the socket gave, and would keep the whole of it.
+      stream.on('data', (part: Buffer) => this.#guarded(() => receiver.data(Buffer.from(part))));
+      stream.on('end', () => {
+        if (stream.aborted) return;
+        this.#remoteOpen = false;
+        this.#guarded(() => receiver.end());
+      });
+      stream.on('finish', () => setImmediate(() => this.#letGo()));
+      stream.on('close', () => {
+        const over = this.#sent && stream.rstCode === constants.NGHTTP2_NO_ERROR && !this.#remoteOpen;
+        this.#wake();
+        if (!over) this.#guarded(() => receiver.closed());
+      });
+    });
+  }
+
+  /** What the client has not sent yet is not wanted any more. Earlier than this, a reset would overtake the answer. */
+  #letGo(): void {
+    const stream = this.#stream;
+    if (!this.#remoteOpen || stream.closed || stream.destroyed) return;
+    if (stream.state.localClose === 1) stream.close(constants.NGHTTP2_NO_ERROR);
+    else setTimeout(() => this.#letGo(), LET_GO_MS);
+  }
+
+  /** A receiver that throws loses its stream, and nothing else. */
+  #guarded(work: () => void): void {
+    try {
+      work();
+    } catch {
+      this.reset(ERROR.INTERNAL_ERROR);
+    }
+  }
+
+  get #writable(): boolean {
+    return !this.#stream.closed && !this.#stream.destroyed && !this.#stream.writableEnded;
+  }
+
+  answer({ headers, body, trailers }: Answer): void {
+    this.respond(headers);
+    this.send(body);
+    this.end(trailers);
+  }
+
+  respond(headers: AnswerHeaders, last = false): void {
+    const stream = this.#stream;
+    if (!this.#writable || stream.headersSent) return;
+    // To HEAD, Node ends with the headers; trailers that it waited for would hold them back.
+    const endStream = last || this.headers.get(':method') === 'HEAD';
+    this.#sent = endStream;
+    stream.respond(toNode(headers), { endStream, waitForTrailers: !endStream });
+    if (!endStream) stream.once('wantTrailers', () => stream.sendTrailers(this.#trailers));
+  }
+
+  send(part: Buffer): void {
+    if (!this.#writable || part.length === 0) return;
+    this.#unsent++;
+    this.#stream.write(part, () => {
+      if (--this.#unsent === 0) this.#wake();
+    });
+  }
+
+  end(trailers?: AnswerHeaders): void {
+    if (!this.#writable) return;
+    this.#sent = true;
+    if (trailers !== undefined) this.#trailers = toNode(trailers);
+    this.#stream.end();
+  }
+
+  reset(code: number): void {
+    this.#stream.close(code);
+  }
+
+  async drained(): Promise<void> {
+    if (this.#writable && this.#unsent > 0) await new Promise<void>((resolve) => this.#drained.push(resolve));
+  }
+
+  #wake(): void {
+    for (const resolve of this.#drained.splice(0)) resolve();
+  }
+}
+
+/** Names and values in turn. Node's own object drops some of those that come twice. */
+function fieldsOf(raw: readonly string[]): RequestFields {
+  const fields = new Map<string, string>();
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const [name = '', value = ''] = raw.slice(i, i + 2);
+    const before = fields.get(name);
+    fields.set(name, before === undefined ? value : `${before}${name === 'cookie' ? '; ' : ','}${value}`);
+  }
+  return { fields, get: (name) => fields.get(name) };
+}
+
+/** As Node takes them: what comes more than once is a list. */
+function toNode({ fields }: AnswerHeaders): Record<string, string | string[]> {
+  const object: Record<string, string | string[]> = {};
+  for (const [name, value] of fields) {
+    const before = object[name];
+    object[name] = before === undefined ? value : [before, value].flat();
+  }
+  return object;
+}
