@@ -13,6 +13,8 @@ export interface GatewayAnswer {
   readonly client: readonly Header[];
   /** For the client; '' when the request goes on. */
   readonly body: string;
+  /** Headers of the request that hold a key. */
+  readonly keyHeaders?: readonly string[];
 }
 
 /** What the upstream is told; the client's own headers of these names never reach it. */
@@ -48,16 +50,15 @@ export function answerOf(
   input: ValidateInput,
   now: number,
   reasons: boolean,
+  keyHeaders: readonly string[],
 ): GatewayAnswer {
   const { decision } = verdict;
-  const limits = rateLimitHeaders(verdict.quota?.states ?? [], now);
-  if (input.dryRun) {
-    return { status: 200, upstream: [['x-apikey-decision', decision]], client: [], body: '' };
-  }
+  if (input.dryRun)
+    return { status: 200, upstream: [['x-apikey-decision', decision]], client: [], body: '', keyHeaders };
+  const client = verdict.quota === undefined ? [] : rateLimitHeaders(verdict.quota.states, now);
   if (decision === 'VALID')
-    return { status: 200, upstream: upstreamHeaders(verdict), client: limits, body: '' };
+    return { status: 200, upstream: upstreamHeaders(verdict), client, body: '', keyHeaders };
   const { status, error } = ANSWERS[decision];
-  const client: Header[] = [...limits];
   if (status === 429) {
     if (verdict.retryAfterMs !== undefined) client.push(retryAfter(verdict.retryAfterMs));
   } else client.push(['www-authenticate', challenge(status, input, reasons ? decision : undefined)]);

@@ -24,11 +24,24 @@ export class BackwardWriter {
   }
 
   text(field: number, value: string): void {
-    const length = Buffer.byteLength(value);
     const before = this.#at;
-    this.#at -= length;
-    if (this.#at >= 0) SCRATCH.write(value, this.#at, length);
+    // Nearly all texts are short and ASCII: for those a loop is faster than Buffer.
+    const start = before - value.length;
+    let i = start < 0 ? value.length + 1 : 0;
+    for (; i < value.length; i++) {
+      const code = value.charCodeAt(i);
+      if (code >= 0x80) break;
+      SCRATCH[start + i] = code;
+    }
+    this.#at = i === value.length ? start : this.#encoded(value);
     this.enclose(field, before);
+  }
+
+  #encoded(value: string): number {
+    const length = Buffer.byteLength(value);
+    const start = this.#at - length;
+    if (start >= 0) SCRATCH.write(value, start, length);
+    return start;
   }
 
   number(field: number, value: number): void {

@@ -16,21 +16,22 @@ interface Read {
   http: boolean;
 }
 
+/** A header that is wanted, as bytes, and its name. */
+type Wanted = readonly (readonly [bytes: Buffer, name: string])[];
+
 /**
  * Reads of a CheckRequest what is asked for and nothing else, and writes CheckResponses: the general way takes longer
  * for these messages than all the rest of a check. What is unusual is left to that.
  * @param names the headers that are wanted.
  */
 export function checkCodec(names: readonly string[]): Codec<CheckRequest, Response> {
-  const wanted = new Set(names);
+  const wanted = names.map((name) => [Buffer.from(name), name] as const);
   return { decode: (bytes) => decode(bytes, wanted), encode };
 }
 
-function decode(bytes: Uint8Array, wanted: ReadonlySet<string>): CheckRequest | undefined {
+function decode(bytes: Uint8Array, wanted: Wanted): CheckRequest | undefined {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  // Without a prototype, so that no name means anything by itself.
-  const [headers, contextExtensions] = [Object.create(null), Object.create(null)];
-  const read: Read = { headers, contextExtensions, address: undefined, http: false };
+  const read: Read = { headers: {}, contextExtensions: {}, address: undefined, http: false };
   try {
     const attributes = only(new WireFields(buffer), 1);
     if (attributes !== undefined) readAttributes(attributes, buffer, read, wanted);
@@ -38,13 +39,13 @@ function decode(bytes: Uint8Array, wanted: ReadonlySet<string>): CheckRequest | 
     if (error instanceof Malformed) return undefined;
     throw error;
   }
-  const { address } = read;
+  const { headers, contextExtensions, address } = read;
   const source = address === undefined ? undefined : { address: { socketAddress: { address } } };
   const request = read.http ? { http: { headers } } : undefined;
   return { attributes: { source, request, contextExtensions } } as unknown as CheckRequest;
 }
 
-function readAttributes(fields: WireFields, buffer: Buffer, read: Read, wanted: ReadonlySet<string>): void {
+function readAttributes(fields: WireFields, buffer: Buffer, read: Read, wanted: Wanted): void {
   let sources = 0;
   let requests = 0;
   const inner = new WireFields(buffer);
@@ -60,37 +61,53 @@ function readAttributes(fields: WireFields, buffer: Buffer, read: Read, wanted: 
       requests++;
       const http = only(inner.enter(start, stop), 2);
       if (http !== undefined) readHttp(http, buffer, read, wanted);
-    } else if (number === 10) readEntry(inner.enter(start, stop), read.contextExtensions, undefined);
+    } else if (number === 10) readExtension(inner.enter(start, stop), read.contextExtensions);
   }
   // Two of a kind are merged by the rules of protobuf.
   if (sources > 1 || requests > 1) throw new Malformed();
 }
 
-function readHttp(fields: WireFields, buffer: Buffer, read: Read, wanted: ReadonlySet<string>): void {
+function readHttp(fields: WireFields, buffer: Buffer, read: Read, wanted: Wanted): void {
   read.http = true;
   const entry = new WireFields(buffer);
   while (fields.next()) {
     // header_map is seldom used.
     if (fields.number === 13) throw new Malformed();
-    if (fields.number === 3) readEntry(entry.enter(fields.start, fields.stop), read.headers, wanted);
+    if (fields.number !== 3) continue;
+    entry.enter(fields.start, fields.stop);
+    // Name, then value: as every library writes an entry of a map.
+    if (!entry.next() || entry.number !== 1) throw new Malformed();
+    const name = wantedName(buffer, entry.start, entry.stop, wanted);
+    if (name === undefined) continue;
+    const hasValue = entry.next();
+    if (hasValue && (entry.number as number) !== 2) throw new Malformed();
+    read.headers[name] = hasValue ? entry.text() : '';
+    if (hasValue && entry.next()) throw new Malformed();
   }
 }
 
+/** Without making a text of each name that nobody wants. */
+function wantedName(buffer: Buffer, start: number, stop: number, wanted: Wanted): string | undefined {
+  for (const [bytes, name] of wanted) {
+    const { length } = bytes;
+    if (length !== stop - start || bytes[length - 1] !== buffer[stop - 1]) continue;
+    let i = 0;
+    while (i < length && bytes[i] === buffer[start + i]) i++;
+    if (i === length) return name;
+  }
+  return undefined;
+}
+
 /** An entry of a map; the last of a name counts. */
-function readEntry(
-  fields: WireFields,
-  into: Record<string, string>,
-  wanted: ReadonlySet<string> | undefined,
-): void {
+function readExtension(fields: WireFields, into: Record<string, string>): void {
   let key = '';
   let value = '';
   while (fields.next()) {
-    if (fields.number === 1) {
-      key = fields.text();
-      if (wanted !== undefined && !wanted.has(key)) return;
-    } else if (fields.number === 2) value = fields.text();
+    if (fields.number === 1) key = fields.text();
+    else if (fields.number === 2) value = fields.text();
   }
-  into[key] = value;
+  // Assigned, it would mean the prototype, and the option that nobody knows would be passed over.
+  into[key === '__proto__' ? '?__proto__' : key] = value;
 }
 
 /** Enters the only field of this number; undefined when there is none. */

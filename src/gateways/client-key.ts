@@ -3,6 +3,14 @@ export type HeaderOf = (name: string) => string | undefined;
 
 const BEARER = /^bearer(?: +(.*))?$/is;
 
+/** The end client's key, and where it was. */
+export interface FoundKey {
+  /** Undefined when the client has sent no key. */
+  readonly secret: string | undefined;
+  /** The headers that hold a key, whether it was looked at or not. */
+  readonly carriers: readonly string[];
+}
+
 /** Where the end client's key is: the first of these headers that is there. */
 export class ClientKey {
   readonly names: readonly string[];
@@ -11,18 +19,16 @@ export class ClientKey {
     this.names = names;
   }
 
-  /** Undefined when the client has sent no key. */
-  in(header: HeaderOf): string | undefined {
+  in(header: HeaderOf): FoundKey {
+    let secret: string | undefined;
+    const carriers: string[] = [];
     for (const name of this.names) {
-      const secret = secretIn(name, header);
-      if (secret !== undefined) return secret;
+      const held = secretIn(name, header);
+      if (held === undefined) continue;
+      secret ??= held;
+      carriers.push(name);
     }
-    return undefined;
-  }
-
-  /** The headers that hold a key, whether it was looked at or not. */
-  carriers(header: HeaderOf): string[] {
-    return this.names.filter((name) => secretIn(name, header) !== undefined);
+    return { secret, carriers };
   }
 }
 

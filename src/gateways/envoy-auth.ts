@@ -6,7 +6,7 @@ import {
   HeaderAppendAction,
 } from '../../gen/envoy/service/auth/v3/external_auth_pb.ts';
 import { ApiError, Violations } from '../keys/errors.ts';
-import type { ServiceImplementation } from '../rpc/method.ts';
+import type { Answer, ServiceImplementation } from '../rpc/method.ts';
 import { failureOf, type GatewayAnswer, isMisconfigured, UPSTREAM_HEADERS } from './answer.ts';
 import { checkCodec } from './check-codec.ts';
 import type { HeaderOf } from './client-key.ts';
@@ -17,6 +17,8 @@ import { type Route, readRoute, refuseUnknown } from './route.ts';
 /** The name under which calls are audited and counted. */
 const METHOD = 'envoy.service.auth.v3.Authorization/Check';
 const EXTENSIONS = new Set(['required_scope', 'cost', 'trusted_hops', 'dry_run']);
+/** Whoever makes up ever new ones has them read each time. */
+const MAX_KNOWN = 256;
 /** gRPC's PERMISSION_DENIED: every code but OK denies. */
 const DENIED = 7;
 /** Headers that are read besides the key's. */
@@ -27,25 +29,44 @@ type CheckResponse = MessageInitShape<typeof CheckResponseSchema>;
 /** Envoy's ext_authz over gRPC. */
 export function envoyAuthorization(gateway: Gateway): ServiceImplementation<typeof Authorization> {
   const { clientKey } = gateway;
+  const routes = new KnownRoutes();
   return {
     check: {
       access: gateway.access,
       codec: checkCodec([...clientKey.names, ...READ]),
       // Envoy's messages grow.
       skipsUnknownFields: true,
-      async handle(request, origin) {
-        const header = headersOf(request);
+      handle(request, origin) {
         const address = request.attributes?.source?.address?.socketAddress?.address || undefined;
-        const answer = await gateway.decide(routeOf(request), header, address, origin);
-        return { message: toCheckResponse(answer, clientKey.carriers(header)) };
+        return gateway.decide(routes.of(request), headersOf(request), address, origin).then(toAnswer);
       },
       /** Denied in words of its own, so that a proxy which lets requests through on errors does not do so on these. */
       wordError(error) {
         gateway.note(METHOD, error);
-        return isMisconfigured(error) ? toCheckResponse(failureOf(error), []) : undefined;
+        return isMisconfigured(error) ? toCheckResponse(failureOf(error)) : undefined;
       },
     },
   };
+}
+
+/** Routes as they were read before: a proxy has few, and asks with the same ones again and again. */
+class KnownRoutes {
+  readonly #known = new Map<string, Route>();
+
+  of(request: CheckRequest): Route {
+    const extensions = request.attributes?.contextExtensions ?? {};
+    let text = '';
+    for (const name in extensions) text += `${name}\0${extensions[name]}\0`;
+    const known = this.#known.get(text);
+    if (known !== undefined) return known;
+    const route = routeOf(request);
+    if (this.#known.size < MAX_KNOWN) this.#known.set(text, route);
+    return route;
+  }
+}
+
+function toAnswer(answer: GatewayAnswer): Answer<CheckResponse> {
+  return { message: toCheckResponse(answer) };
 }
 
 function routeOf({ attributes }: CheckRequest): Route {
@@ -83,8 +104,8 @@ function textOf({ value, rawValue }: { value: string; rawValue: Uint8Array }): s
   return rawValue.length === 0 ? value : Buffer.from(rawValue).toString();
 }
 
-function toCheckResponse(answer: GatewayAnswer, keyCarriers: readonly string[]): CheckResponse {
-  const { status, upstream, client, body } = answer;
+function toCheckResponse(answer: GatewayAnswer): CheckResponse {
+  const { status, upstream, client, body, keyHeaders = [] } = answer;
   if (status !== 200) {
     const headers = [...client, ['content-type', 'application/json'] as const].map(overwriting);
     return {
@@ -93,14 +114,16 @@ function toCheckResponse(answer: GatewayAnswer, keyCarriers: readonly string[]):
     };
   }
   // What the client made up under these names goes, also where this key has nothing to say there.
-  const unset = UPSTREAM_HEADERS.filter((name) => !upstream.some(([set]) => set === name));
+  const headersToRemove = [...keyHeaders];
+  for (const name of UPSTREAM_HEADERS)
+    if (!upstream.some(([set]) => set === name)) headersToRemove.push(name);
   return {
     status: {},
     httpResponse: {
       case: 'okResponse',
       value: {
         headers: upstream.map(overwriting),
-        headersToRemove: [...keyCarriers, ...unset],
+        headersToRemove,
         responseHeadersToAdd: client.map(overwriting),
       },
     },

@@ -10,7 +10,6 @@ import { addressIn, entryFromRight } from './client-address.ts';
 import type { ClientKey, HeaderOf } from './client-key.ts';
 import type { Route } from './route.ts';
 
-const REQUEST_ID = /^[\x21-\x7e]{1,1024}$/;
 /** Faults of configuration are few; whoever makes more than this up is not told of each. */
 const MAX_FAULTS = 100;
 
@@ -42,7 +41,7 @@ export class Gateway {
   }
 
   /** @param peer the address that the proxy names as its peer, as it was sent; undefined when it names none. */
-  async decide(
+  decide(
     route: Route,
     header: HeaderOf,
     peer: string | undefined,
@@ -51,20 +50,21 @@ export class Gateway {
     const { clientKey, validateKey, clock, reasons } = this.#parts;
     const anonymous = origin.callerKeyId === '';
     if (anonymous && route.dryRun) throw new ApiError('CREDENTIAL_MISSING', 'dry_run needs a calling key');
-    const secret = clientKey.in(header);
-    const requestId = header('x-request-id') ?? '';
-    const input: ValidateInput = {
+    const { secret, carriers } = clientKey.in(header);
+    const asked: ValidateInput = {
       secret: secret ?? '',
       requiredScope: route.requiredScope,
       clientIp: anonymous ? undefined : clientIpOf(route, header, peer),
       userAgent: forAudit(header('user-agent') ?? '', BOUNDS.userAgentCharacters),
-      requestId: REQUEST_ID.test(requestId) ? requestId : '',
+      requestId: forAudit(header('x-request-id') ?? '', BOUNDS.textCharacters),
       cost: route.cost,
       dryRun: route.dryRun,
       minRevision: 0,
-      ...(secret === undefined ? { keyAbsent: true as const } : {}),
     };
-    return answerOf(await validateKey.run(input, origin), input, clock.now(), reasons);
+    const input: ValidateInput = secret === undefined ? { ...asked, keyAbsent: true } : asked;
+    return validateKey
+      .run(input, origin)
+      .then((verdict) => answerOf(verdict, input, clock.now(), reasons, carriers));
   }
 
   /** Says once in the log how a proxy's configuration is wrong. */

@@ -13,13 +13,16 @@ const seconds = (ms: number) => Math.min(MAX_INTEGER, Math.max(0, Math.ceil(ms /
  */
 export function rateLimitHeaders(states: readonly RateLimitState[], now: number): Header[] {
   if (states.length === 0) return [];
-  const policies = states.map(({ name, limit, windowMs }) => `"${name}";q=${limit};w=${seconds(windowMs)}`);
-  const limits = states.map(({ name, remaining, resetTime, windowMs }) => {
+  let policies = '';
+  let limits = '';
+  for (const { name, limit, windowMs, remaining, resetTime } of states) {
+    const comma = policies === '' ? '' : ', ';
     const reset = resetTime === undefined ? windowMs : resetTime - now;
-    return `"${name}";r=${remaining};t=${seconds(reset)}`;
-  });
+    policies += `${comma}"${name}";q=${limit};w=${seconds(windowMs)}`;
+    limits += `${comma}"${name}";r=${remaining};t=${seconds(reset)}`;
+  }
   return [
-    ['ratelimit-policy', policies.join(', ')],
-    ['ratelimit', limits.join(', ')],
+    ['ratelimit-policy', policies],
+    ['ratelimit', limits],
   ];
 }

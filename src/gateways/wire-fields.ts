@@ -61,6 +61,11 @@ export class WireFields {
   }
 
   #varint(): number {
+    const first = this.#at < this.#end ? (this.#bytes[this.#at] ?? 0) : 0x80;
+    if (first < 0x80) {
+      this.#at++;
+      return first;
+    }
     let value = 0;
     for (let scale = 1; scale <= 2 ** 63; scale *= 128) {
       const byte = this.#at < this.#end ? (this.#bytes[this.#at++] ?? 0) : 0x80;

@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { audit } from './audit.ts';
 import { batch } from './batch.ts';
 import { deadlines } from './deadlines.ts';
+import { gateways } from './gateways.ts';
 import { keys } from './keys.ts';
 import { latency } from './latency.ts';
 import { type Answered, alternate, type Bench, median, ratio, rounded, say } from './measure.ts';
@@ -32,6 +33,7 @@ const QUESTIONS: Record<string, (bench: Bench) => Promise<Answered>> = {
   audit,
   memory,
   overload,
+  gateways,
   mongo,
   peers,
 };

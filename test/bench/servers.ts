@@ -151,20 +151,20 @@ function requestFile(
 }
 
 /** What h2load is told of the call. It takes headers as arguments only; this key lives as long as this run. */
-export function callArgs({ admin, request, port }: Server): string[] {
+export function callArgs({ admin, request, port }: Server, path = VALIDATE): string[] {
   const headers = ['content-type: application/grpc', 'te: trailers'];
   if (admin !== '') headers.push(`authorization: Bearer ${admin}`);
-  return [
-    ...headers.flatMap((header) => ['-H', header]),
-    '-d',
-    request,
-    `http://127.0.0.1:${port}${VALIDATE}`,
-  ];
+  return [...headers.flatMap((header) => ['-H', header]), '-d', request, `http://127.0.0.1:${port}${path}`];
 }
 
 /** Calls a second of 10 connections of 32 streams; throws when not every call succeeded. */
-export function load(server: Server, calls: number): number {
-  const h2load = ['-c', '1', 'h2load', '-n', String(calls), '-c', '10', '-m', '32', ...callArgs(server)];
+export function load(server: Server, calls: number, path = VALIDATE): number {
+  return loadWith(callArgs(server, path), calls);
+}
+
+/** The same of any request, as h2load is told of it. */
+export function loadWith(args: readonly string[], calls: number): number {
+  const h2load = ['-c', '1', 'h2load', '-n', String(calls), '-c', '10', '-m', '32', ...args];
   const { stdout } = spawnSync('taskset', h2load, { encoding: 'utf8' });
   if (!stdout.includes(`${calls} succeeded`)) throw new Error(stdout);
   return Number(/([\d.]+) req\/s/.exec(stdout)?.[1]);

@@ -210,17 +210,18 @@ const suite = (name: ProxyName) => {
     expect((await events()).length).toBe(before);
   });
 
-  it.runIf(name === 'envoy')('a trial lets everything pass and says what would have been', async () => {
-    for (const [credential, decision] of [
-      [bearer(keys.good.secret), 'VALID'],
-      [bearer(keys.revoked.secret), 'REVOKED'],
-      [{}, 'MALFORMED'],
-    ] as [Record<string, string>, string][]) {
-      const { status, passed } = await ask('/trial', { ...credential, ...FORGED });
-      expect([status, passed[0]?.headers['x-apikey-decision']]).toEqual([200, decision]);
-      expect(JSON.stringify(passed[0]?.headers)).not.toContain('forged');
-    }
-  });
+  if (name === 'envoy')
+    it('a trial lets everything pass and says what would have been', async () => {
+      for (const [credential, decision] of [
+        [bearer(keys.good.secret), 'VALID'],
+        [bearer(keys.revoked.secret), 'REVOKED'],
+        [{}, 'MALFORMED'],
+      ] as [Record<string, string>, string][]) {
+        const { status, passed } = await ask('/trial', { ...credential, ...FORGED });
+        expect([status, passed[0]?.headers['x-apikey-decision']]).toEqual([200, decision]);
+        expect(JSON.stringify(passed[0]?.headers)).not.toContain('forged');
+      }
+    });
 
   it('each request is one event', async () => {
     const before = (await events()).length;

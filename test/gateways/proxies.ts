@@ -52,6 +52,7 @@ interface Surroundings {
 }
 
 export interface RunningProxy {
+  readonly pid: number | undefined;
   readonly port: number;
   /** Everything that it has logged. */
   log(): string;
@@ -92,6 +93,7 @@ export async function startProxy(name: ProxyName, around: Surroundings): Promise
     });
   await listening(child, port, () => output);
   return {
+    pid: child.pid,
     port,
     log: () => output + (name === 'nginx' ? readFileSync(accessLog, 'utf8') : ''),
     stop: () => ended(child),
