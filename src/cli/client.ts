@@ -1,11 +1,12 @@
 import { readFileSync } from 'node:fs';
+import { durationMs } from '@bufbuild/protobuf/wkt';
 import { type Client, Code, ConnectError, createClient, type Transport } from '@connectrpc/connect';
 import { createGrpcTransport } from '@connectrpc/connect-node';
 import type { Command } from 'commander';
 import { ApiKeyAdmin } from '../../gen/apikey/v1/admin_pb.ts';
 import { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
 import { ApiKeyIntegrations } from '../../gen/apikey/v1/integrations_pb.ts';
-import { BadRequestSchema, ErrorInfoSchema } from '../../gen/google/rpc/error_details_pb.ts';
+import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from '../../gen/google/rpc/error_details_pb.ts';
 import { nextStep } from './next-step.ts';
 import { plain } from './output.ts';
 
@@ -105,13 +106,21 @@ export function explain(error: unknown, { address = '' }: ConnectionOptions): Cl
   const violations = failure.findDetails(BadRequestSchema).flatMap(({ fieldViolations }) => fieldViolations);
   const lines = violations.map(({ field, description }) => `  ${field}: ${description}`);
   const reason = info === undefined ? Code[failure.code] : info.reason;
-  const next = info === undefined ? '' : nextStep(info.reason, info.metadata);
+  const step = info === undefined ? '' : nextStep(info.reason, info.metadata);
+  const next = step || waitOf(failure);
   const told = [
     `${failure.rawMessage} (${reason})`,
     ...(lines.length > 1 ? lines : []),
     ...(next === '' ? [] : [`next: ${next}`]),
   ];
   return new CliError(EXIT.denied, told.map(plain).join('\n'));
+}
+
+/** A limit tells when there is room again. */
+function waitOf(failure: ConnectError): string {
+  const delay = failure.findDetails(RetryInfoSchema)[0]?.retryDelay;
+  if (failure.code !== Code.ResourceExhausted || delay === undefined) return '';
+  return `try again in ${Math.max(1, Math.ceil(durationMs(delay) / 1000))} s`;
 }
 
 /** Makes an action of a command. */

@@ -68,7 +68,12 @@ interface RemoteCommands {
     key: string,
     options: LoginOptions,
   ): Promise<{ wasMissing: boolean; json: string }>;
-  verify(clients: Clients, secret: string): Promise<{ result: VerifyResult; json: string }>;
+  /** Undefined: nobody is named who could tell more. */
+  verify(
+    clients: Clients,
+    secret: string,
+    login: RemoteLogin | undefined,
+  ): Promise<{ result: VerifyResult; explanation: string; json: string }>;
 }
 
 /** The other system may take its time. */
@@ -110,7 +115,8 @@ export function giteaCommand(defaults: ClientDefaults, print: Print, exit: (code
     },
     async verify({ integrations }, secret) {
       const answer = await integrations.verifyGiteaToken({ secret }, CALL);
-      return { result: answer.result, json: json(VerifyGiteaTokenResponseSchema, answer) };
+      const { result, explanation } = answer;
+      return { result, explanation, json: json(VerifyGiteaTokenResponseSchema, answer) };
     },
   });
 }
@@ -152,9 +158,11 @@ export function n8nCommand(defaults: ClientDefaults, print: Print, exit: (code: 
       const answer = await integrations.deleteN8nApiKey({ login: loginOf(login), id }, CALL);
       return { wasMissing: answer.wasMissing, json: json(DeleteN8nApiKeyResponseSchema, answer) };
     },
-    async verify({ integrations }, secret) {
-      const answer = await integrations.verifyN8nApiKey({ secret }, CALL);
-      return { result: answer.result, json: json(VerifyN8nApiKeyResponseSchema, answer) };
+    async verify({ integrations }, secret, login) {
+      const request = login === undefined ? { secret } : { secret, login: loginOf(login) };
+      const answer = await integrations.verifyN8nApiKey(request, CALL);
+      const { result, explanation } = answer;
+      return { result, explanation, json: json(VerifyN8nApiKeyResponseSchema, answer) };
     },
   });
 }
@@ -206,12 +214,12 @@ function remoteCommand(
       }),
     );
   command('delete', ' <id>')
-    .description(`end one${name === 'gitea' ? ', by its id or its name' : ''}`)
+    .description(`end one, by its id or its ${name === 'gitea' ? 'name' : 'label'}`)
     .action(
       run(async (clients, options: LoginOptions, id) => {
         const deleted = await remote.delete(clients, credentials(options, remote), id, options);
         const shown = deleted.wasMissing
-          ? `${id} was gone at ${system} already: noted here`
+          ? `${id} is not in the list of ${system} any more: noted here as deleted`
           : `deleted ${id}`;
         print(options.json ? deleted.json : shown);
         return EXIT.ok;
@@ -221,9 +229,14 @@ function remoteCommand(
     .description(`ask ${system} whether the one on standard input works`)
     .action(
       run(async (clients, options: ConnectionOptions, argument) => {
-        const verified = await remote.verify(clients, secretFrom(argument));
-        print(options.json ? verified.json : state(nameOf(VerifyResultSchema, verified.result)));
-        return verified.result === VerifyResult.ALIVE ? EXIT.ok : EXIT.denied;
+        // Standard input is the secret's: only the environment can name somebody who is told more.
+        const { name: login, password } = remote.login;
+        const asking = login === '' || password === '' ? undefined : remote.login;
+        const verified = await remote.verify(clients, secretFrom(argument), asking);
+        const { result, explanation } = verified;
+        const shown = state(nameOf(VerifyResultSchema, result));
+        print(options.json ? verified.json : explanation === '' ? shown : `${shown}: ${explanation}`);
+        return result === VerifyResult.ALIVE ? EXIT.ok : EXIT.denied;
       }),
     );
   return group;

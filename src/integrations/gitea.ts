@@ -1,9 +1,21 @@
-import type { NewRemoteKey, RemoteLogin, RemoteSystem, SeenRemoteKey } from '../keys/remote-keys.ts';
+import { ApiError } from '../keys/errors.ts';
+import type {
+  NewRemoteKey,
+  RemoteList,
+  RemoteLogin,
+  RemoteSession,
+  RemoteSystem,
+  RemoteVerification,
+  SeenRemoteKey,
+} from '../keys/remote-keys.ts';
 import { field, idField, type Remote, type RemoteAnswer, textField, textsField } from './remote.ts';
 
-/** What Gitea gives at most, whatever is asked. */
-const PAGE = 50;
-const MAX_PAGES = 200;
+/** More than a server gives (50 unless it is set otherwise): the fewest pages. The second makes other pages. */
+const PAGE_SIZES = [1_000, 41];
+const MAX_PAGES = 250;
+/** What a new name may be to be told. */
+const GITEA_USER = /^(?!\.+$)[\w.-]{1,255}$/;
+const REDIRECTS = [301, 302, 307, 308];
 
 /** Access tokens of Gitea (1.19 and later) and Forgejo. */
 export class Gitea implements RemoteSystem {
@@ -13,82 +25,201 @@ export class Gitea implements RemoteSystem {
     this.#remote = remote;
   }
 
-  async create(login: RemoteLogin, { user, name, scopes }: NewRemoteKey) {
-    const whose = userOf(login, user);
-    const body = { name, scopes };
-    const answer = await this.#remote.request('POST', tokensOf(whose), basic(login), body);
-    if (answer.status === 400) throw this.#remote.refused('the name is in use, or it has no such scope');
-    this.#expect(answer, [201, 200], `user ${whose}`);
+  async open(login: RemoteLogin): Promise<RemoteSession> {
+    return new GiteaSession(this.#remote, login);
+  }
+
+  async verify(secret: string): Promise<RemoteVerification> {
+    const headers = { authorization: `token ${secret}` };
+    const answer = await this.#remote.request('GET', '/api/v1/user', { headers });
+    const message = textField(answer.json, 'message');
+    if (answer.status === 200 && idField(answer.json) !== undefined) return { result: 'ALIVE', why: '' };
+    if (answer.status === 401 && message !== undefined) return { result: 'DEAD', why: '' };
+    if (answer.status === 403 && message !== undefined) return refusedAs(message);
+    throw this.#remote.unreadable(`status ${answer.status} to a verification`);
+  }
+}
+
+/** What a refused token is. Gitea's words change between versions: those that are not known tell nothing. */
+function refusedAs(message: string): RemoteVerification {
+  // A server that shows nothing to strangers takes a dead token for one.
+  if (/only signed in user/i.test(message)) return { result: 'DEAD', why: '' };
+  const unusable = (why: string) => ({ result: 'UNUSABLE' as const, why });
+  if (/prohibited/i.test(message)) return unusable('its owner is blocked from signing in');
+  if (/not activated/i.test(message)) return unusable('the account of its owner is not active');
+  if (/change your password/i.test(message)) return unusable('its owner must change the password first');
+  // It works, but may not read its user.
+  if (/scope|public-only/i.test(message)) return { result: 'ALIVE', why: '' };
+  return { result: 'UNKNOWN', why: 'Gitea refuses it for a reason that is not known here' };
+}
+
+class GiteaSession implements RemoteSession {
+  readonly #remote: Remote;
+  readonly #login: RemoteLogin;
+  /** Since 1.27 Gitea takes each once. */
+  readonly #oneTimePasswords: string[];
+  readonly #hasSecondFactor: boolean;
+
+  constructor(remote: Remote, login: RemoteLogin) {
+    this.#remote = remote;
+    this.#login = login;
+    this.#oneTimePasswords = login.oneTimePassword.split(',').filter((each) => each !== '');
+    this.#hasSecondFactor = this.#oneTimePasswords.length > 0;
+  }
+
+  async create({ user, name, scopes }: NewRemoteKey) {
+    const whose = this.#userOf(user);
+    const userId = await this.#userIdOf(whose);
+    const answer = await this.#ask('POST', tokensOf(whose), { body: { name, scopes }, makes: true });
+    if (answer.status === 400 || answer.status === 422) throw this.#refusal(answer, name);
+    this.#expect(answer, [201, 200], whose);
     const seen = toSeen(answer.json);
     const secret = textField(answer.json, 'sha1');
     if (seen === undefined || !secret)
       throw this.#remote.unreadable('no token in it; it may have been made: see its list');
-    return { ...seen, name, scopes: textsField(answer.json, 'scopes') ?? scopes, user: whose, secret };
+    return {
+      ...seen,
+      name,
+      scopes: textsField(answer.json, 'scopes') ?? scopes,
+      user: whose,
+      userId,
+      secret,
+    };
   }
 
-  async list(login: RemoteLogin, user: string) {
-    const whose = userOf(login, user);
-    const keys: SeenRemoteKey[] = [];
+  async list(user: string): Promise<RemoteList> {
+    const whose = this.#userOf(user);
+    const userId = await this.#userIdOf(whose);
+    const keys = new Map<string, SeenRemoteKey>();
+    // Tokens of one second come in any order, so that one may stand on two pages and another on none.
+    for (const size of PAGE_SIZES)
+      if (await this.#readPages(whose, size, keys))
+        return { user: whose, userId, keys: [...keys.values()], othersById: false };
+    throw this.#remote.unreadable('its list changes while it is read');
+  }
+
+  /** @returns whether that is all of them. */
+  async #readPages(whose: string, size: number, keys: Map<string, SeenRemoteKey>): Promise<boolean> {
+    let seen = 0;
+    let first = 0;
     for (let page = 1; page <= MAX_PAGES; page++) {
-      const path = `${tokensOf(whose)}?page=${page}&limit=${PAGE}`;
-      const answer = await this.#remote.request('GET', path, basic(login));
-      this.#expect(answer, [200], `user ${whose}`);
+      const answer = await this.#ask('GET', `${tokensOf(whose)}?page=${page}&limit=${size}`);
+      this.#expect(answer, [200], whose);
       if (!Array.isArray(answer.json)) throw this.#remote.unreadable('no list in it');
-      const found = answer.json.map(toSeen).filter((seen) => seen !== undefined);
+      const found = answer.json.map(toSeen).filter((each) => each !== undefined);
       if (found.length < answer.json.length) throw this.#remote.unreadable('a token without an id');
-      keys.push(...found);
-      // A server may be set to smaller pages than were asked for; its total tells.
+      for (const each of found) keys.set(each.id, each);
+      seen += found.length;
+      if (page === 1) first = found.length;
       const total = Number(answer.headers.get('x-total-count') ?? Number.NaN);
-      const done = Number.isNaN(total) ? found.length < PAGE : keys.length >= total;
-      if (done || found.length === 0) return { user: whose, keys };
+      if (found.length === 0 || (Number.isNaN(total) ? found.length < first : seen >= total))
+        return Number.isNaN(total) || keys.size >= total;
     }
     throw this.#remote.unreadable(`more than ${MAX_PAGES} pages of tokens`);
   }
 
-  async delete(login: RemoteLogin, user: string, key: string) {
-    const whose = userOf(login, user);
-    const path = `${tokensOf(whose)}/${encodeURIComponent(key)}`;
-    const answer = await this.#remote.request('DELETE', path, basic(login));
+  async delete(user: string, id: string): Promise<boolean> {
+    const whose = this.#userOf(user);
+    // Gitea reads other ways to write a number, too: only its own is sent.
+    if (!/^[1-9]\d{0,18}$/.test(id)) throw new Error(`no id of a token: ${id}`);
+    const answer = await this.#ask('DELETE', `${tokensOf(whose)}/${id}`);
     // A page of some other server says 404, too, but not in Gitea's words.
-    if (answer.status === 404 && textField(answer.json, 'message') !== undefined)
-      return { user: whose, existed: false };
-    if (answer.status === 422)
-      throw this.#remote.refused('several tokens have this name: give the id of one');
-    this.#expect(answer, [204, 200], 'such API');
-    return { user: whose, existed: true };
+    if (answer.status === 404 && textField(answer.json, 'message') !== undefined) return false;
+    this.#expect(answer, [204, 200], whose);
+    return true;
   }
 
-  async verify(secret: string): Promise<boolean> {
-    const answer = await this.#remote.request('GET', '/api/v1/user', { authorization: `token ${secret}` });
-    // 403: it works, but may not read its user.
-    if (answer.status === 200 || answer.status === 403) return true;
-    if (answer.status === 401) return false;
-    throw this.#remote.unreadable(`status ${answer.status}`);
+  /** Gitea's id of a user, which outlives a new name. Costs no one-time password; strangers are told a new name, too. */
+  async #userIdOf(whose: string): Promise<string | undefined> {
+    const path = `/api/v1/users/${encodeURIComponent(whose)}`;
+    const toStrangers = await this.#remote.request('GET', path, { reads: REDIRECTS });
+    this.#expectNoNewName(toStrangers, whose);
+    if (toStrangers.status === 200) return idField(toStrangers.json);
+    if (this.#hasSecondFactor) return undefined;
+    const headers = { authorization: this.#basic() };
+    const answer = await this.#remote.request('GET', path, { headers, reads: REDIRECTS });
+    this.#expectNoNewName(answer, whose);
+    return answer.status === 200 ? idField(answer.json) : undefined;
   }
 
-  #expect({ status }: RemoteAnswer, good: readonly number[], what: string): void {
+  /** Gitea refuses tokens where tokens are managed, but as a password it takes one of write:user. */
+  #basic(): string {
+    const { name, password } = this.#login;
+    return `Basic ${Buffer.from(`${name}:${password}`).toString('base64')}`;
+  }
+
+  #ask(method: 'GET' | 'POST' | 'DELETE', path: string, more: { body?: object; makes?: true } = {}) {
+    const otp = this.#hasSecondFactor ? { 'x-gitea-otp': this.#nextOneTimePassword() } : {};
+    const headers = { authorization: this.#basic(), ...otp };
+    return this.#remote.request(method, path, { ...more, headers, reads: REDIRECTS });
+  }
+
+  #nextOneTimePassword(): string {
+    const next = this.#oneTimePasswords.shift();
+    if (next !== undefined) return next;
+    const text =
+      'Gitea takes each one-time password for one request, and this needs more: give several with commas between them ' +
+      '(the one before works for a while, too), or a token of scope write:user as the password, which needs none';
+    throw new ApiError('REMOTE_UNAUTHENTICATED', text, { metadata: { system: 'gitea' } });
+  }
+
+  /** Gitea's user names are the same in either case. */
+  #userOf(user: string): string {
+    return (user || this.#login.name).toLowerCase();
+  }
+
+  #refusal({ json }: RemoteAnswer, name: string): ApiError {
+    const message = textField(json, 'message') ?? '';
+    if (/used already|already been used/i.test(message))
+      return this.#remote.exists(`a token ${JSON.stringify(name)} of this user`);
+    if (/must have a scope/i.test(message)) return this.#remote.refused('a token needs a scope');
+    if (/scope/i.test(message)) return this.#remote.refused('it has no such scope');
+    return this.#remote.refused('the name or a scope');
+  }
+
+  #expect(answer: RemoteAnswer, good: readonly number[], whose: string): void {
+    const { status } = answer;
     if (good.includes(status)) return;
+    this.#expectNoNewName(answer, whose);
     if (status === 401)
       throw this.#remote.unauthenticated('this user name with this password and one-time password');
-    if (status === 403) throw this.#remote.refused('only an admin of the site acts for another user');
-    if (status === 404) throw this.#remote.notFound(what);
+    if (status === 403) throw this.#remote.refused(this.#forbidden(answer, whose));
+    if (status === 404)
+      throw this.#remote.notFound(
+        `user ${whose} that this login may see (it answers so, too, when basic authentication is switched off)`,
+      );
     throw this.#remote.unreadable(`status ${status}`);
   }
-}
 
-/** Gitea's user names are the same in either case. */
-function userOf(login: RemoteLogin, user: string): string {
-  return (user || login.name).toLowerCase();
+  #expectNoNewName({ status, headers }: RemoteAnswer, whose: string): void {
+    if (!REDIRECTS.includes(status)) return;
+    const [, path = ''] = /\/users\/([^/?#]+)/.exec(headers.get('location') ?? '') ?? [];
+    if (!GITEA_USER.test(path) || path.toLowerCase() === whose)
+      throw this.#remote.unreadable('it redirects, and redirects are not followed');
+    throw this.#remote.notFound(`user ${whose} any more: the name is ${path} now`);
+  }
+
+  /** Five causes have this status. Only those that Gitea's words show are named as the cause. */
+  #forbidden({ json }: RemoteAnswer, whose: string): string {
+    const message = textField(json, 'message') ?? '';
+    const own = whose === this.#login.name.toLowerCase();
+    if (/change your password/i.test(message)) return 'this user must change the password first';
+    if (/not activated/i.test(message)) return 'the account of this user is not active';
+    if (/prohibited/i.test(message)) return 'this user is blocked from signing in';
+    if (/broader scope/i.test(message))
+      return 'the token that is used as the password may not make one with more scopes than its own';
+    if (/required scope/i.test(message))
+      return 'the token that is used as the password lacks the scope write:user';
+    if (/site admin/i.test(message))
+      return own
+        ? 'it takes no passwords (basic authentication is switched off), or the password is a token of somebody else'
+        : 'only an admin of the site acts for another user, with basic authentication switched on';
+    return 'this login may not do it, for a reason that is not known here';
+  }
 }
 
 function tokensOf(user: string): string {
   return `/api/v1/users/${encodeURIComponent(user)}/tokens`;
-}
-
-/** Gitea refuses tokens where tokens are managed. */
-function basic({ name, password, oneTimePassword }: RemoteLogin): Record<string, string> {
-  const authorization = `Basic ${Buffer.from(`${name}:${password}`).toString('base64')}`;
-  return oneTimePassword === '' ? { authorization } : { authorization, 'x-gitea-otp': oneTimePassword };
 }
 
 function toSeen(json: unknown): SeenRemoteKey | undefined {
@@ -98,6 +229,6 @@ function toSeen(json: unknown): SeenRemoteKey | undefined {
     id,
     name: textField(json, 'name') ?? '',
     scopes: textsField(json, 'scopes') ?? [],
-    lastEight: textField(json, 'token_last_eight') ?? '',
+    ending: textField(json, 'token_last_eight') ?? '',
   };
 }

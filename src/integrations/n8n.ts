@@ -1,88 +1,177 @@
-import type { NewRemoteKey, RemoteLogin, RemoteSystem, SeenRemoteKey } from '../keys/remote-keys.ts';
+import type {
+  NewRemoteKey,
+  RemoteList,
+  RemoteLogin,
+  RemoteSession,
+  RemoteSystem,
+  RemoteVerification,
+  SeenRemoteKey,
+} from '../keys/remote-keys.ts';
 import { field, idField, type Remote, type RemoteAnswer, textField, textsField } from './remote.ts';
 
 const KEYS = '/rest/api-keys';
 const SWITCHED_OFF = 'its public API is switched off (N8N_PUBLIC_API_DISABLED)';
+/** The most that 2.x gives at once. */
+const PAGE = 250;
+const MAX_PAGES = 40;
+/** Of n8n's own making, and fit for an address. */
+const KEY_ID = /^[\w-]{1,64}$/;
 
-interface Session {
-  readonly headers: { readonly cookie: string };
-  readonly user: string;
-}
+const ALIVE = { result: 'ALIVE', why: '' } as const;
+const DEAD = { result: 'DEAD', why: '' } as const;
+const unknown = (why: string) => ({ result: 'UNKNOWN', why }) as const;
 
 /** API keys of n8n (1.89 and later): its internal interface, since the public one has none for keys. */
 export class N8n implements RemoteSystem {
   readonly #remote: Remote;
+  readonly #clock: { now(): number };
 
-  constructor(remote: Remote) {
+  constructor(remote: Remote, clock: { now(): number }) {
     this.#remote = remote;
+    this.#clock = clock;
   }
 
-  async create(login: RemoteLogin, { name, scopes, expireTime }: NewRemoteKey) {
-    const { headers, user } = await this.#logIn(login);
+  /** No `browser-id` is sent, so none is asked for later. */
+  async open({ name, password, oneTimePassword }: RemoteLogin): Promise<N8nSession> {
+    const mfa = oneTimePassword === '' ? {} : { mfaCode: oneTimePassword };
+    const body = { emailOrLdapLoginId: name, password, ...mfa };
+    const answer = await this.#remote.request('POST', '/rest/login', { body });
+    const { status } = answer;
+    if (status === 401 || status === 403)
+      throw this.#remote.unauthenticated('this login with this password and one-time password');
+    if (status === 400)
+      throw this.#remote.unauthenticated('this login: it wants an e-mail address, unless it asks LDAP');
+    if (status === 404)
+      throw this.#remote.starting('has no login yet: it is starting, or something else answers at N8N_URL');
+    if (status !== 200) throw this.#remote.unreadable(`status ${status} to a login`);
+    const cookie = answer.headers
+      .getSetCookie()
+      .map((each) => each.split(';', 1)[0] ?? '')
+      .find((each) => each.startsWith('n8n-auth='));
+    if (cookie === undefined) throw this.#remote.unreadable('no session in it');
+    return new N8nSession(this.#remote, cookie, idField(field(answer.json, 'data')) ?? name.toLowerCase());
+  }
+
+  async verify(secret: string, login: RemoteLogin | undefined): Promise<RemoteVerification> {
+    const headers = { 'x-n8n-api-key': secret };
+    const discovered = await this.#remote.request('GET', '/api/v1/discover', { headers });
+    if (discovered.status === 200 && field(discovered.json, 'data') !== undefined) return ALIVE;
+    if (discovered.status === 401 && textField(discovered.json, 'message') !== undefined)
+      return this.#refused(secret, login);
+    if (discovered.status !== 404)
+      throw this.#remote.unreadable(`status ${discovered.status} to a verification`);
+    // Before 2.0 there is no such thing, and no interface at all when it is switched off.
+    const worked = await this.#remote.request('GET', '/api/v1/workflows?limit=1', { headers });
+    const said = textField(worked.json, 'message') !== undefined;
+    if (worked.status === 200 && Array.isArray(field(worked.json, 'data'))) return ALIVE;
+    if (worked.status === 403 && said) return ALIVE;
+    if (worked.status === 401 && said) return DEAD;
+    if (worked.status === 404) return unknown(`${SWITCHED_OFF}, or n8n is starting`);
+    throw this.#remote.unreadable(`status ${worked.status} to a verification`);
+  }
+
+  /** 2.x refuses every key in the same words when its public API is switched off; a user can see whether it is. */
+  async #refused(secret: string, login: RemoteLogin | undefined): Promise<RemoteVerification> {
+    if ((expiryOf(secret) ?? Number.POSITIVE_INFINITY) < this.#clock.now()) return DEAD;
+    if (login === undefined)
+      return unknown(
+        'n8n refuses it, as it refuses every key while its public API is switched off: add a login',
+      );
+    const session = await this.open(login);
+    return (await session.publicApiIsOn()) ? DEAD : unknown(SWITCHED_OFF);
+  }
+}
+
+class N8nSession implements RemoteSession {
+  readonly #remote: Remote;
+  readonly #headers: { readonly cookie: string };
+  readonly #user: string;
+
+  constructor(remote: Remote, cookie: string, user: string) {
+    this.#remote = remote;
+    this.#headers = { cookie };
+    this.#user = user;
+  }
+
+  async create({ name, scopes, expireTime }: NewRemoteKey) {
     // n8n wants the field, also when it says nothing.
     const expiresAt = expireTime === undefined ? null : Math.floor(expireTime / 1000);
-    const answer = await this.#remote.request('POST', KEYS, headers, { label: name, scopes, expiresAt });
-    if (answer.status === 400)
-      throw this.#remote.refused('the label is in use, or it has no such scope for this user');
+    const body = { label: name, scopes, expiresAt };
+    const answer = await this.#ask('POST', KEYS, { body, makes: true, reads: [500] });
+    if (answer.status === 500) throw this.#failure(answer, name);
+    if (answer.status === 400) throw this.#remote.refused(wrongPart(answer));
     const data = this.#data(answer);
     // Very old versions answer the secret where newer ones answer it redacted.
     const secret = textField(data, 'rawApiKey') ?? textField(data, 'apiKey');
     const id = idField(data);
     if (id === undefined || !secret)
       throw this.#remote.unreadable('no API key in it; it may have been made: see its list');
-    return { id, name, scopes: textsField(data, 'scopes') ?? scopes, lastEight: '', user, secret };
+    const whose = { user: this.#user, userId: undefined };
+    return { id, name, scopes: textsField(data, 'scopes') ?? scopes, ending: '', ...whose, secret };
   }
 
-  async list(login: RemoteLogin) {
-    const { headers, user } = await this.#logIn(login);
-    const data = this.#data(await this.#remote.request('GET', KEYS, headers));
-    // 2.x answers an object with the items, 1.x the items.
-    const items = Array.isArray(data) ? data : field(data, 'items');
-    if (!Array.isArray(items)) throw this.#remote.unreadable('no list in it');
-    const keys = items.map(toSeen).filter((seen) => seen !== undefined);
-    if (keys.length < items.length) throw this.#remote.unreadable('an API key without an id');
-    return { user, keys };
-  }
-
-  async delete(login: RemoteLogin, _user: string, key: string) {
-    const { headers, user } = await this.#logIn(login);
-    const answer = await this.#remote.request('DELETE', `${KEYS}/${encodeURIComponent(key)}`, headers);
-    if (answer.status === 404) {
-      // The same status for a key that is gone and for an interface that is switched off: its list tells.
-      this.#data(await this.#remote.request('GET', KEYS, headers));
-      return { user, existed: false };
+  async list(): Promise<RemoteList> {
+    const keys = new Map<string, SeenRemoteKey>();
+    const whose = { user: this.#user, userId: undefined };
+    let read = 0;
+    for (let page = 0; page < MAX_PAGES; page++) {
+      // Without `ownership`, an owner of the instance sees everybody's. 1.x knows none of these, and gives all its own.
+      const path = `${KEYS}?ownership=mine&take=${PAGE}&skip=${read}`;
+      const data = this.#data(await this.#ask('GET', path));
+      const is2 = !Array.isArray(data);
+      const items = is2 ? field(data, 'items') : data;
+      if (!Array.isArray(items)) throw this.#remote.unreadable('no list in it');
+      read += items.length;
+      for (const item of items) {
+        const seen = toSeen(item);
+        if (seen === undefined) throw this.#remote.unreadable('an API key without an id');
+        const owner = idField(field(item, 'owner')) ?? textField(item, 'userId') ?? this.#user;
+        if (owner === this.#user) keys.set(seen.id, seen);
+      }
+      const total = field(field(data, 'counts'), 'mine');
+      const isAll = typeof total === 'number' ? read >= total : items.length < PAGE;
+      // Those of one moment come in any order: one may have stood on two pages, and another on none.
+      if (typeof total === 'number' && isAll && read === total && keys.size < total)
+        throw this.#remote.unreadable('its list changes while it is read');
+      if (!is2 || isAll || items.length === 0) return { ...whose, keys: [...keys.values()], othersById: is2 };
     }
-    this.#expect(answer);
-    return { user, existed: true };
+    throw this.#remote.unreadable(`more than ${MAX_PAGES} pages of API keys`);
   }
 
-  async verify(secret: string): Promise<boolean> {
-    const headers = { 'x-n8n-api-key': secret };
-    const discovered = await this.#remote.request('GET', '/api/v1/discover', headers);
-    if (discovered.status === 200) return true;
-    if (discovered.status === 401) return false;
-    // Before 2.0 there is no such thing.
-    const { status } = await this.#remote.request('GET', '/api/v1/workflows?limit=1', headers);
-    if (status === 200 || status === 403) return true;
-    if (status === 401) return false;
-    if (status === 404) throw this.#remote.refused(SWITCHED_OFF);
-    throw this.#remote.unreadable(`status ${status}`);
+  async delete(_user: string, id: string): Promise<boolean> {
+    if (!KEY_ID.test(id)) return false;
+    const answer = await this.#ask('DELETE', `${KEYS}/${id}`);
+    if (answer.status === 404) {
+      // The same status for a key that is gone and for an interface that is switched off.
+      if (await this.publicApiIsOn()) return false;
+      throw this.#remote.refused(SWITCHED_OFF);
+    }
+    this.#data(answer);
+    return true;
   }
 
-  /** No `browser-id` is sent, so none is asked for later. */
-  async #logIn({ name, password, oneTimePassword }: RemoteLogin): Promise<Session> {
-    const mfa = oneTimePassword === '' ? {} : { mfaCode: oneTimePassword };
-    const body = { emailOrLdapLoginId: name, password, ...mfa };
-    const answer = await this.#remote.request('POST', '/rest/login', {}, body);
-    if (answer.status === 401 || answer.status === 403)
-      throw this.#remote.unauthenticated('this login with this password and one-time password');
-    if (answer.status !== 200) throw this.#remote.unreadable(`status ${answer.status} to a login`);
-    const cookie = answer.headers
-      .getSetCookie()
-      .map((each) => each.split(';', 1)[0] ?? '')
-      .find((each) => each.startsWith('n8n-auth='));
-    if (cookie === undefined) throw this.#remote.unreadable('no session in it');
-    return { headers: { cookie }, user: idField(field(answer.json, 'data')) ?? name.toLowerCase() };
+  async publicApiIsOn(): Promise<boolean> {
+    const answer = await this.#ask('GET', `${KEYS}?ownership=mine&take=1`);
+    if (answer.status === 404) return false;
+    this.#data(answer);
+    return true;
+  }
+
+  #ask(
+    method: 'GET' | 'POST' | 'DELETE',
+    path: string,
+    more: { body?: object; makes?: true; reads?: readonly number[] } = {},
+  ): Promise<RemoteAnswer> {
+    return this.#remote.request(method, path, { ...more, headers: this.#headers });
+  }
+
+  /** Both lines answer a label that is in use so; 1.x also a second key of one second, which would be the same. */
+  #failure(answer: RemoteAnswer, label: string): Error {
+    if (/already an entry/i.test(textField(answer.json, 'message') ?? ''))
+      return this.#remote.exists(
+        `an API key ${JSON.stringify(label)} of this user, or (before 2.0) one of this very second`,
+      );
+    return this.#remote.failed(answer, true);
   }
 
   #data(answer: RemoteAnswer): unknown {
@@ -101,6 +190,27 @@ export class N8n implements RemoteSystem {
   }
 }
 
+/** A key of n8n is a JWT, which tells itself when it ends. */
+function expiryOf(secret: string): number | undefined {
+  try {
+    const claims: unknown = JSON.parse(Buffer.from(secret.split('.')[1] ?? '', 'base64url').toString());
+    const exp = field(claims, 'exp');
+    return typeof exp === 'number' ? exp * 1000 : undefined;
+  } catch {
+    // No JWT: keys of long ago are none, and have no end.
+    return undefined;
+  }
+}
+
+/** n8n names the field where its shape is wrong. */
+function wrongPart({ json }: RemoteAnswer): string {
+  const path = field(json, 'path');
+  if (Array.isArray(path) && path[0] === 'label')
+    return 'the label: it takes letters, digits, spaces and punctuation, but no < or >';
+  if (Array.isArray(path) && path[0] === 'expiresAt') return 'the expiry';
+  return 'it has no such scope for this user';
+}
+
 function toSeen(json: unknown): SeenRemoteKey | undefined {
   const id = idField(json);
   if (id === undefined) return undefined;
@@ -109,7 +219,8 @@ function toSeen(json: unknown): SeenRemoteKey | undefined {
     id,
     name: textField(json, 'label') ?? '',
     scopes: textsField(json, 'scopes') ?? [],
-    lastEight: '',
+    // Redacted: stars, and the last four.
+    ending: /^\*+(.{1,8})$/.exec(textField(json, 'apiKey') ?? '')?.[1] ?? '',
     ...(typeof expires === 'number' ? { expireTime: expires * 1000 } : {}),
   };
 }

@@ -11,6 +11,15 @@ export interface RemoteAnswer {
   readonly json: unknown;
 }
 
+export interface RemoteRequest {
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: object;
+  /** It makes something: when the answer is lost, nobody knows whether it did. */
+  readonly makes?: true;
+  /** Statuses that are the caller's to read, though they are redirects or failures. */
+  readonly reads?: readonly number[];
+}
+
 /** Calls to one other system: no redirects, no other host, everything bounded. Its words are never passed on. */
 export class Remote {
   /** As people call it. */
@@ -29,8 +38,7 @@ export class Remote {
   async request(
     method: 'GET' | 'POST' | 'DELETE',
     path: string,
-    headers: Readonly<Record<string, string>>,
-    body?: object,
+    { headers = {}, body, makes, reads = [] }: RemoteRequest = {},
   ): Promise<RemoteAnswer> {
     const signal = AbortSignal.timeout(this.#answerMs);
     let answer: RemoteAnswer;
@@ -50,15 +58,27 @@ export class Remote {
       answer = { status: response.status, headers: response.headers, json: parsed(text) };
     } catch (error) {
       if (error instanceof AnswerTooLargeError) throw this.unreadable(error.message);
+      const unknown = makes === true && !neverSent(error);
       throw signal.aborted
-        ? this.#failed('REMOTE_TIMEOUT', `has not answered in ${this.#answerMs / 1000} s`, method, error)
-        : this.#failed('REMOTE_UNAVAILABLE', 'cannot be reached', method, error);
+        ? this.#failed('REMOTE_TIMEOUT', `has not answered in ${this.#answerMs / 1000} s`, unknown, error)
+        : this.#failed('REMOTE_UNAVAILABLE', unreached(error), unknown, error);
     }
     const { status } = answer;
+    if (reads.includes(status)) return answer;
     if (status >= 300 && status < 400) throw this.unreadable('it redirects, and redirects are not followed');
     if (status === 429) throw this.#tooMany(answer.headers);
-    if (status >= 500) throw this.#failed('REMOTE_UNAVAILABLE', `answered ${status}`, method);
+    if (status >= 500) throw this.failed(answer, makes);
     return answer;
+  }
+
+  /** The other system's own failure. */
+  failed({ status }: RemoteAnswer, makes?: true): ApiError {
+    return this.#failed('REMOTE_UNAVAILABLE', `answered ${status}`, makes === true);
+  }
+
+  /** It answers, but is not ready. */
+  starting(why: string): ApiError {
+    return this.#failed('REMOTE_UNAVAILABLE', why, false);
   }
 
   unauthenticated(what: string): ApiError {
@@ -67,6 +87,10 @@ export class Remote {
 
   refused(why: string): ApiError {
     return new ApiError('REMOTE_REFUSED', `${this.name} refused: ${why}`, this.#facts());
+  }
+
+  exists(what: string): ApiError {
+    return new ApiError('REMOTE_EXISTS', `${this.name} has ${what} already`, this.#facts());
   }
 
   notFound(what: string): ApiError {
@@ -81,30 +105,49 @@ export class Remote {
 
   #tooMany(headers: Headers): ApiError {
     const seconds = Number(headers.get('retry-after'));
-    return new ApiError('REMOTE_RATE_LIMITED', `${this.name} asks to come back later`, {
-      ...this.#facts(),
-      retryAfterMs: seconds > 0 && seconds <= 86_400 ? seconds * 1000 : 60_000,
-    });
+    const wait = seconds > 0 && seconds <= 86_400 ? seconds : 60;
+    const text = `${this.name} takes no more for now: come back in ${wait} s`;
+    return new ApiError('REMOTE_RATE_LIMITED', text, { ...this.#facts(), retryAfterMs: wait * 1000 });
   }
 
-  /** After a POST nobody knows whether it took place, so repeating it is not offered. */
+  /** When nobody knows whether it took place, repeating it is not offered. */
   #failed(
     code: 'REMOTE_TIMEOUT' | 'REMOTE_UNAVAILABLE',
     what: string,
-    method: string,
+    unknown: boolean,
     cause?: unknown,
   ): ApiError {
-    const unknown = method === 'POST' ? '; it may have done it all the same: see its list' : '';
-    return new ApiError(code, `${this.name} ${what}${unknown}`, {
+    const advice = unknown ? '; it may have done it all the same: see its list' : '';
+    return new ApiError(code, `${this.name} ${what}${advice}`, {
       ...this.#facts(),
       cause,
-      ...(unknown === '' ? { retryAfterMs: 5_000 } : {}),
+      ...(unknown ? {} : { retryAfterMs: 5_000 }),
     });
   }
 
   #facts() {
     return { metadata: { system: this.name.toLowerCase() } };
   }
+}
+
+/** Failures before a byte of the request left: no connection, or no trust in the server's certificate. */
+const NEVER_SENT =
+  /^(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|UND_ERR_CONNECT_TIMEOUT|ERR_TLS_.*|CERT_.*|DEPTH_ZERO_.*|SELF_SIGNED_.*|UNABLE_TO_.*)$/;
+
+function neverSent(error: unknown): boolean {
+  return NEVER_SENT.test(causeCode(error));
+}
+
+function unreached(error: unknown): string {
+  const code = causeCode(error);
+  if (/^(ERR_TLS_|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_)/.test(code))
+    return `has a certificate that is not trusted here (${code})`;
+  return code === 'ECONNREFUSED' ? 'cannot be reached: nothing listens there' : 'cannot be reached';
+}
+
+/** Of what fetch wraps. */
+function causeCode(error: unknown): string {
+  return textField(field(error, 'cause'), 'code') ?? '';
 }
 
 class AnswerTooLargeError extends Error {}

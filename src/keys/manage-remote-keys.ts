@@ -4,14 +4,17 @@ import type { CallOrigin } from './ports/audit.ts';
 import type { Clock } from './ports/clock.ts';
 import type {
   NewRemoteKey,
-  RemoteKeyChange,
   RemoteKeyLog,
   RemoteKeyRecord,
+  RemoteList,
   RemoteLogin,
+  RemoteSession,
   RemoteSystem,
+  RemoteUser,
   SeenRemoteKey,
 } from './remote-keys.ts';
 import { hashSecret } from './secret.ts';
+import { hasSameSecret, whichRemoteKey } from './which-remote-key.ts';
 
 export interface ManageRemoteKeysParts {
   /** Undefined when it is switched off. */
@@ -27,6 +30,8 @@ export interface ListedRemoteKey {
   readonly user: string;
   readonly seen: SeenRemoteKey | undefined;
   readonly record: RemoteKeyRecord | undefined;
+  /** The secret that was made from here was replaced there. */
+  readonly rotatedThere: boolean;
 }
 
 /** Tokens of another system: made, listed, ended and verified there, and remembered here without their secrets. */
@@ -40,11 +45,12 @@ export class ManageRemoteKeys {
   /** The record is written after the other system has made the key; if that fails, the key is taken back. */
   async create(login: RemoteLogin, key: NewRemoteKey, origin: CallOrigin) {
     const { log, clock } = this.#parts;
-    const system = this.#system();
-    const { secret, user, ...seen } = await system.create(login, key);
+    const session = await this.#system().open(login);
+    const { secret, user, userId, ...seen } = await session.create(key);
     const record: RemoteKeyRecord = {
       id: seen.id,
       user,
+      userId,
       name: seen.name,
       scopes: seen.scopes,
       lastEight: secret.slice(-8),
@@ -53,54 +59,99 @@ export class ManageRemoteKeys {
       expireTime: key.expireTime,
       deleteTime: undefined,
       lastVerifyTime: undefined,
-      lastVerifyAlive: undefined,
+      lastVerifyResult: undefined,
     };
     try {
       await log.put(record, this.#entry(origin, `created ${seen.id}`));
     } catch (error) {
-      await this.#takeBack(login, record, error);
+      await this.#takeBack(session, record, error);
     }
     return { record, secret };
   }
 
-  /** What the other system has, newest first as it says, then what only this side knows. */
-  async list(login: RemoteLogin, user: string): Promise<readonly ListedRemoteKey[]> {
-    const answer = await this.#system().list(login, user);
-    const records = new Map((await this.#parts.log.list(answer.user)).map((record) => [record.id, record]));
-    const whose = { user: answer.user };
-    const there = answer.keys.map((seen) => ({ ...whose, seen, record: records.get(seen.id) }));
-    for (const { id } of answer.keys) records.delete(id);
-    const here = [...records.values()].map((record) => ({ ...whose, seen: undefined, record }));
+  /** What the other system has, newest first as it says, then what only this side knows. Puts the records right. */
+  async list(login: RemoteLogin, user: string, origin: CallOrigin): Promise<readonly ListedRemoteKey[]> {
+    const session = await this.#system().open(login);
+    const listed = await session.list(user);
+    const records = await this.#recordsOf(listed, origin);
+    const whose = { user: listed.user };
+    const there = listed.keys.map((seen) => {
+      const record = records.get(seen.id);
+      const rotatedThere = record !== undefined && !hasSameSecret(record, seen);
+      return { ...whose, seen, record, rotatedThere };
+    });
+    for (const { id } of listed.keys) records.delete(id);
+    const here = [...records.values()].map((record) => ({
+      ...whose,
+      seen: undefined,
+      record,
+      rotatedThere: false,
+    }));
     return [...there, ...here];
   }
 
-  /** @param key its id, or its name where the system has names. */
-  async delete(login: RemoteLogin, user: string, key: string, origin: CallOrigin) {
+  /** @param asked the id of a key, or its name. Only an id that a list has told is sent. */
+  async delete(login: RemoteLogin, user: string, asked: string, origin: CallOrigin) {
     const { log, clock } = this.#parts;
-    const answer = await this.#system().delete(login, user, key);
-    const record =
-      (await log.get(key)) ?? (await log.list(answer.user)).find((candidate) => candidate.name === key);
-    // Somebody else's key may have the same name or number.
-    const own = record?.user === answer.user ? record : undefined;
-    if (own === undefined) {
-      if (!answer.existed) throw new ApiError('REMOTE_NOT_FOUND', 'neither side has such a key');
+    const session = await this.#system().open(login);
+    const listed = await session.list(user);
+    const records = await this.#recordsOf(listed, origin);
+    const which = whichRemoteKey(asked, listed.keys, [...records.values()]);
+    const meant = which ?? { id: asked };
+    const { id, existed } = await end(session, listed, meant);
+    const known = records.get(id) ?? (await log.find([id]))[0];
+    // The key of another, ended by its id: its record follows.
+    const record = known !== undefined && (existed || isOf(listed, known)) ? known : undefined;
+    if (record === undefined) {
+      if (!existed) throw new ApiError('REMOTE_NOT_FOUND', 'neither side has such a key of this user');
       return { record: undefined, wasMissing: false, recorded: false };
     }
-    const change = { deleteTime: own.deleteTime ?? clock.now() };
-    const reason = `deleted ${own.id}${answer.existed ? '' : ', which was gone'}`;
-    const recorded = await log.change(own.id, change, this.#entry(origin, reason));
-    return { record: { ...own, ...change }, wasMissing: !answer.existed, recorded };
+    const change = { deleteTime: record.deleteTime ?? clock.now() };
+    const reason = `deleted ${id}${existed ? '' : ', which was gone'}`;
+    const recorded = await log.change(id, change, this.#entry(origin, reason));
+    return { record: { ...record, ...change }, wasMissing: !existed, recorded };
   }
 
-  async verify(secret: string, origin: CallOrigin) {
+  /** @param login for a system that tells a user more than nobody; undefined without one. */
+  async verify(secret: string, login: RemoteLogin | undefined, origin: CallOrigin) {
     const { log, clock } = this.#parts;
-    const alive = await this.#system().verify(secret);
+    const verified = await this.#system().verify(secret, login);
     const record = await log.findByHash(hashSecret(secret));
-    if (record === undefined) return { alive, record, recorded: false };
-    const change: RemoteKeyChange = { lastVerifyTime: clock.now(), lastVerifyAlive: alive };
-    const reason = `${record.id} is ${alive ? 'alive' : 'dead'}`;
+    // The other system has said itself that this key is no more.
+    const ended = verified.result === 'UNKNOWN' && record?.deleteTime !== undefined;
+    const result = ended ? 'DEAD' : verified.result;
+    const why = ended ? '' : verified.why;
+    if (record === undefined || result === 'UNKNOWN') return { result, why, record, recorded: false };
+    const change = { lastVerifyTime: clock.now(), lastVerifyResult: result };
+    const reason = `${record.id} is ${result.toLowerCase()}`;
     const recorded = await log.change(record.id, change, this.#entry(origin, reason));
-    return { alive, record: { ...record, ...change }, recorded };
+    return { result, why, record: { ...record, ...change }, recorded };
+  }
+
+  /** The records of the user's keys by their ids; what the list shows to be wrong in them is put right first. */
+  async #recordsOf(listed: RemoteList, origin: CallOrigin): Promise<Map<string, RemoteKeyRecord>> {
+    const { log } = this.#parts;
+    const { user, userId } = listed;
+    const records = new Map((await log.list({ user, userId })).map((record) => [record.id, record]));
+    const found = new Map(
+      (await log.find(listed.keys.map(({ id }) => id))).map((record) => [record.id, record]),
+    );
+    for (const seen of listed.keys) {
+      const record = found.get(seen.id);
+      // An id that was given anew, after its first key was deleted.
+      if (record === undefined || (record.deleteTime !== undefined && !hasSameSecret(record, seen))) continue;
+      records.set(record.id, await this.#putRight(record, { user, userId }, origin));
+    }
+    return records;
+  }
+
+  async #putRight(record: RemoteKeyRecord, now: RemoteUser, origin: CallOrigin): Promise<RemoteKeyRecord> {
+    const userId = now.userId ?? record.userId;
+    const deleted = record.deleteTime !== undefined;
+    if (!deleted && record.user === now.user && record.userId === userId) return record;
+    const reason = deleted ? `${record.id} is not deleted` : `${record.id} is of another user name`;
+    await this.#parts.log.change(record.id, { seenOf: now }, this.#entry(origin, reason));
+    return { ...record, deleteTime: undefined, user: now.user, userId };
   }
 
   #system(): RemoteSystem {
@@ -110,10 +161,9 @@ export class ManageRemoteKeys {
   }
 
   /** A key that nobody has been told, and that no record knows, must not live on. */
-  async #takeBack(login: RemoteLogin, { id, user }: RemoteKeyRecord, cause: unknown): Promise<never> {
-    try {
-      await this.#system().delete(login, user, id);
-    } catch {
+  async #takeBack(session: RemoteSession, { id, user }: RemoteKeyRecord, cause: unknown): Promise<never> {
+    const taken = await session.delete(user, id).catch(() => false);
+    if (!taken) {
       const text = `the key was made there as ${id}, but could not be recorded here nor taken back: delete it there`;
       throw new ApiError('STORE_UNAVAILABLE', text, { cause, metadata: { remote_id: id } });
     }
@@ -123,4 +173,27 @@ export class ManageRemoteKeys {
   #entry(origin: CallOrigin, reason: string) {
     return auditEntry(origin, this.#parts.clock, { outcome: 'OK', reason });
   }
+}
+
+function isOf({ user, userId }: RemoteUser, record: RemoteKeyRecord): boolean {
+  return record.user === user || (userId !== undefined && record.userId === userId);
+}
+
+type Meant = { there: SeenRemoteKey } | { record: RemoteKeyRecord } | { id: string };
+
+/** Ends a key that is listed, or one of another user. Only a list that lacks it shows that it is gone. */
+async function end(session: RemoteSession, listed: RemoteList, meant: Meant) {
+  const { user } = listed;
+  if ('record' in meant) return { id: meant.record.id, existed: false };
+  if ('id' in meant) {
+    // The list has proved that the user has no such key; whether another has, only the other system knows.
+    const existed = listed.othersById && (await session.delete(user, meant.id));
+    return { id: meant.id, existed };
+  }
+  const { id } = meant.there;
+  if (await session.delete(user, id)) return { id, existed: true };
+  const again = await session.list(user);
+  if (again.keys.some((key) => key.id === id))
+    throw new ApiError('REMOTE_REFUSED', `${id} was not deleted: it is listed there, and said to be missing`);
+  return { id, existed: false };
 }

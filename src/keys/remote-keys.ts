@@ -7,8 +7,16 @@ export type RemoteSystemName = 'gitea' | 'n8n';
 export interface RemoteLogin {
   readonly name: string;
   readonly password: string;
-  /** '' without a second factor. */
+  /** '' without a second factor; several are separated by commas, for a system that takes each once. */
   readonly oneTimePassword: string;
+}
+
+/** Whom a key acts for. */
+export interface RemoteUser {
+  /** In the words that a list is asked with. */
+  readonly user: string;
+  /** The other system's id of the user, which outlives a new name; undefined when it was not told. */
+  readonly userId: string | undefined;
 }
 
 export interface NewRemoteKey {
@@ -24,38 +32,48 @@ export interface SeenRemoteKey {
   readonly id: string;
   readonly name: string;
   readonly scopes: readonly string[];
-  /** '' when it does not tell. */
-  readonly lastEight: string;
+  /** The last characters of its secret, as many as the other system shows; '' when it shows none. */
+  readonly ending: string;
   readonly expireTime?: number | undefined;
 }
 
-/** Another system over its network interface. Each throws an ApiError with a REMOTE_ code that names the system. */
+export interface RemoteList extends RemoteUser {
+  /** All that the user has: one that is missing here does not exist. */
+  readonly keys: readonly SeenRemoteKey[];
+  /** Whether this login may end keys of others, too, and is told whether there was one. */
+  readonly othersById: boolean;
+}
+
+/** DEAD: it does not work. UNUSABLE: it exists, but its owner may not use it now. */
+export type RemoteVerdict = 'ALIVE' | 'DEAD' | 'UNUSABLE';
+
+export interface RemoteVerification {
+  /** UNKNOWN: what the other system answers does not tell. */
+  readonly result: RemoteVerdict | 'UNKNOWN';
+  /** Why it is UNUSABLE or UNKNOWN, as a sentence; else ''. */
+  readonly why: string;
+}
+
+/** One call's dealings with another system. Each throws an ApiError with a REMOTE_ code that names the system. */
+export interface RemoteSession {
+  create(key: NewRemoteKey): Promise<SeenRemoteKey & RemoteUser & { readonly secret: string }>;
+  /** Of `user`; '' is the login's own. */
+  list(user: string): Promise<RemoteList>;
+  /** @param id as a list tells it. False when the other system says that it has no such key: only a list proves it. */
+  delete(user: string, id: string): Promise<boolean>;
+}
+
+/** Another system over its network interface. */
 export interface RemoteSystem {
-  /** `user` is whom the key acts for, in the words that list is asked with. */
-  create(
-    login: RemoteLogin,
-    key: NewRemoteKey,
-  ): Promise<SeenRemoteKey & { readonly user: string; readonly secret: string }>;
-  /** All that `user` has; '' is the login's own. */
-  list(
-    login: RemoteLogin,
-    user: string,
-  ): Promise<{ readonly user: string; readonly keys: readonly SeenRemoteKey[] }>;
-  /** False when it was not there. */
-  delete(
-    login: RemoteLogin,
-    user: string,
-    key: string,
-  ): Promise<{ readonly user: string; readonly existed: boolean }>;
-  /** Whether the secret works. */
-  verify(secret: string): Promise<boolean>;
+  open(login: RemoteLogin): Promise<RemoteSession>;
+  /** Whether the secret works. @param login for a system that tells more to a user; undefined without one. */
+  verify(secret: string, login: RemoteLogin | undefined): Promise<RemoteVerification>;
 }
 
 /** What is kept of a key that was made there from here. Times in milliseconds since 1970. */
-export interface RemoteKeyRecord {
+export interface RemoteKeyRecord extends RemoteUser {
   /** The other system's id. */
   readonly id: string;
-  readonly user: string;
   readonly name: string;
   readonly scopes: readonly string[];
   readonly lastEight: string;
@@ -65,13 +83,15 @@ export interface RemoteKeyRecord {
   readonly expireTime: number | undefined;
   readonly deleteTime: number | undefined;
   readonly lastVerifyTime: number | undefined;
-  readonly lastVerifyAlive: boolean | undefined;
+  readonly lastVerifyResult: RemoteVerdict | undefined;
 }
 
 /** Changes of a record, each with the event of its call: both or neither. */
 export type RemoteKeyChange =
   | { readonly deleteTime: number }
-  | { readonly lastVerifyTime: number; readonly lastVerifyAlive: boolean };
+  | { readonly lastVerifyTime: number; readonly lastVerifyResult: RemoteVerdict }
+  /** Seen there as this user's: it is not deleted. */
+  | { readonly seenOf: RemoteUser };
 
 /** The records of one system. */
 export interface RemoteKeyLog {
@@ -79,8 +99,9 @@ export interface RemoteKeyLog {
   put(record: RemoteKeyRecord, entry: AuditEntry): Promise<void>;
   /** False, and no event, when there is no such record. */
   change(id: string, change: RemoteKeyChange, entry: AuditEntry): Promise<boolean>;
-  get(id: string): Promise<RemoteKeyRecord | undefined>;
+  /** Those that there are, whosever and deleted or not, in no order. */
+  find(ids: readonly string[]): Promise<readonly RemoteKeyRecord[]>;
   findByHash(hash: string): Promise<RemoteKeyRecord | undefined>;
-  /** Those of a user that are not deleted, newest first. */
-  list(user: string): Promise<readonly RemoteKeyRecord[]>;
+  /** Those of a user, by name or by id, that are not deleted, newest first. */
+  list(user: RemoteUser): Promise<readonly RemoteKeyRecord[]>;
 }

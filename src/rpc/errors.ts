@@ -44,6 +44,8 @@ export const ERRORS = {
   REMOTE_UNAUTHENTICATED: { status: Code.FailedPrecondition, precondition: 'REMOTE_CREDENTIALS' },
   REMOTE_REFUSED: { status: Code.FailedPrecondition, precondition: 'REMOTE_ANSWER' },
   REMOTE_NOT_FOUND: { status: Code.NotFound },
+  REMOTE_EXISTS: { status: Code.AlreadyExists },
+  REMOTE_AMBIGUOUS: { status: Code.FailedPrecondition, precondition: 'REMOTE_KEY' },
   REMOTE_RATE_LIMITED: { status: Code.ResourceExhausted, quota: 'calls to the other system' },
   REMOTE_ANSWER_UNREADABLE: { status: Code.Unavailable },
   REMOTE_TIMEOUT: { status: Code.DeadlineExceeded },

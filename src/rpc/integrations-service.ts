@@ -9,7 +9,7 @@ import {
 import type { Violations } from '../keys/errors.ts';
 import * as fields from '../keys/key-fields.ts';
 import type { ListedRemoteKey, ManageRemoteKeys } from '../keys/manage-remote-keys.ts';
-import type { RemoteKeyRecord, RemoteLogin } from '../keys/remote-keys.ts';
+import type { RemoteKeyRecord, RemoteLogin, RemoteVerification } from '../keys/remote-keys.ts';
 import { timeOf } from './convert.ts';
 import type { ServiceImplementation } from './method.ts';
 import { ADMIN, checked } from './requests.ts';
@@ -23,6 +23,8 @@ export interface IntegrationsServiceParts {
 /** What may stand in a header. */
 const SECRET = /^[\x21-\x7e]{1,1024}$/;
 const ONE_TIME_PASSWORD = /^[\x21-\x7e]{0,64}$/;
+/** Not a folder in an address, either. */
+const GITEA_USER = /^(?!\.+$)[\w.-]{1,255}$/;
 const GITEA_SCOPE = /^[a-z-]{1,64}(:[a-z]{1,64})?$/;
 const N8N_SCOPE = /^[\w-]{1,64}:[\w-]{1,64}$/;
 const GITEA_NAME_CHARACTERS = 255;
@@ -44,7 +46,7 @@ function giteaMethods({ giteaTokens }: IntegrationsServiceParts) {
         const { login, key } = checked((found) => ({
           login: giteaLoginOf(found, request.login),
           key: {
-            user: fields.optionalText(found, 'user', request.user),
+            user: giteaUserName(found, 'user', request.user),
             name: nameOf(found, 'name', request.name, GITEA_NAME_CHARACTERS),
             scopes: scopesOf(
               found,
@@ -60,9 +62,9 @@ function giteaMethods({ giteaTokens }: IntegrationsServiceParts) {
     },
     listGiteaTokens: {
       access: ADMIN,
-      async handle(request) {
+      async handle(request, origin) {
         const { login, user } = checked((found) => giteaUserOf(found, request));
-        const listed = await giteaTokens.list(login, user);
+        const listed = await giteaTokens.list(login, user, origin);
         const tokens = listed.map((each) => ({ ...toRemoteKey(each), difference: differenceOf(each) }));
         return { message: { tokens }, event: {} };
       },
@@ -83,9 +85,9 @@ function giteaMethods({ giteaTokens }: IntegrationsServiceParts) {
       access: ADMIN,
       async handle(request, origin) {
         const secret = checked((found) => secretOf(found, request.secret));
-        const { alive, record, recorded } = await giteaTokens.verify(secret, origin);
+        const { record, recorded, ...verified } = await giteaTokens.verify(secret, undefined, origin);
         const known = record === undefined ? {} : { token: toRemoteKey({ record }) };
-        return { message: { result: resultOf(alive), ...known }, ...eventUnless(recorded) };
+        return { message: { ...verification(verified), ...known }, ...eventUnless(recorded) };
       },
     },
   } satisfies Partial<ServiceImplementation<typeof ApiKeyIntegrations>>;
@@ -116,9 +118,9 @@ function n8nMethods({ n8nApiKeys, clock }: IntegrationsServiceParts) {
     },
     listN8nApiKeys: {
       access: ADMIN,
-      async handle(request) {
+      async handle(request, origin) {
         const login = checked((found) => n8nLoginOf(found, request.login));
-        const listed = await n8nApiKeys.list(login, '');
+        const listed = await n8nApiKeys.list(login, '', origin);
         const apiKeys = listed.map((each) => ({ ...toN8nApiKey(each), difference: differenceOf(each) }));
         return { message: { apiKeys }, event: {} };
       },
@@ -138,10 +140,13 @@ function n8nMethods({ n8nApiKeys, clock }: IntegrationsServiceParts) {
     verifyN8nApiKey: {
       access: ADMIN,
       async handle(request, origin) {
-        const secret = checked((found) => secretOf(found, request.secret));
-        const { alive, record, recorded } = await n8nApiKeys.verify(secret, origin);
+        const { secret, login } = checked((found) => ({
+          secret: secretOf(found, request.secret),
+          login: request.login && n8nLoginOf(found, request.login),
+        }));
+        const { record, recorded, ...verified } = await n8nApiKeys.verify(secret, login, origin);
         const known = record === undefined ? {} : { apiKey: toN8nApiKey({ record }) };
-        return { message: { result: resultOf(alive), ...known }, ...eventUnless(recorded) };
+        return { message: { ...verification(verified), ...known }, ...eventUnless(recorded) };
       },
     },
   } satisfies Partial<ServiceImplementation<typeof ApiKeyIntegrations>>;
@@ -150,15 +155,22 @@ function n8nMethods({ n8nApiKeys, clock }: IntegrationsServiceParts) {
 function giteaUserOf(found: Violations, request: { login?: GiteaLogin | undefined; user: string }) {
   return {
     login: giteaLoginOf(found, request.login),
-    user: fields.optionalText(found, 'user', request.user),
+    user: giteaUserName(found, 'user', request.user),
   };
 }
 
 function giteaLoginOf(found: Violations, login: GiteaLogin | undefined): RemoteLogin {
   const { username = '', password = '', otp = '' } = login ?? {};
-  // HTTP Basic ends the user name at its first colon.
-  if (username.includes(':')) found.add('login.username', 'no colon');
+  giteaUserName(found, 'login.username', username);
   return loginOf(found, ['username', username], password, ['otp', otp]);
+}
+
+/** Refused before it is asked for: Gitea has no user of another name, and part of an address it must not become. */
+function giteaUserName(found: Violations, at: string, name: string): string {
+  const text = fields.optionalText(found, at, name);
+  if (text.includes('@')) found.add(at, 'the user name, not the e-mail address');
+  else if (text !== '' && !GITEA_USER.test(text)) found.add(at, 'a user name: letters, digits, - _ and .');
+  return text;
 }
 
 function n8nLoginOf(found: Violations, login: N8nLogin | undefined): RemoteLogin {
@@ -202,9 +214,12 @@ function secretOf(found: Violations, secret: string): string {
   return secret;
 }
 
-const resultOf = (alive: boolean) => (alive ? VerifyResult.ALIVE : VerifyResult.DEAD);
+function verification({ result, why }: RemoteVerification) {
+  return { result: VerifyResult[result], explanation: why };
+}
 
-function differenceOf({ seen, record }: ListedRemoteKey): RemoteDifference {
+function differenceOf({ seen, record, rotatedThere }: ListedRemoteKey): RemoteDifference {
+  if (rotatedThere) return RemoteDifference.ROTATED_THERE;
   if (seen === undefined) return RemoteDifference.LOCAL_ONLY;
   return record === undefined ? RemoteDifference.REMOTE_ONLY : RemoteDifference.UNSPECIFIED;
 }
@@ -224,13 +239,13 @@ function toN8nApiKey(listed: RemoteKey) {
 }
 
 /** Where both sides know a thing, the other system's word counts: it is its key. */
-function toRemoteKey({ user, seen, record }: RemoteKey) {
+function toRemoteKey({ user, seen, record, rotatedThere = false }: RemoteKey) {
   return {
     id: seen?.id ?? record?.id ?? '',
     user: user ?? record?.user ?? '',
     name: seen?.name ?? record?.name ?? '',
     scopes: [...(seen?.scopes ?? record?.scopes ?? [])],
-    lastEight: seen?.lastEight || (record?.lastEight ?? ''),
+    lastEight: (rotatedThere ? seen?.ending : record?.lastEight) ?? seen?.ending ?? '',
     ...optionalTime('createTime', record?.createTime),
     ...optionalTime('deleteTime', record?.deleteTime),
     ...optionalTime('lastVerifyTime', record?.lastVerifyTime),
@@ -239,7 +254,7 @@ function toRemoteKey({ user, seen, record }: RemoteKey) {
 }
 
 function verifiedAs(record: RemoteKeyRecord | undefined): VerifyResult {
-  return record?.lastVerifyAlive === undefined ? VerifyResult.UNSPECIFIED : resultOf(record.lastVerifyAlive);
+  return VerifyResult[record?.lastVerifyResult ?? 'UNSPECIFIED'];
 }
 
 function optionalTime<N extends string>(name: N, time: number | undefined) {

@@ -210,7 +210,7 @@ function createListeners(
 /** The other systems, each where its setting says; without one, nothing that could send a packet is there. */
 function remoteKeys({ GITEA_URL, N8N_URL }: Config, { giteaTokens, n8nApiKeys }: Store, clock: Clock) {
   const gitea = GITEA_URL === '' ? undefined : new Gitea(new Remote('Gitea', GITEA_URL));
-  const n8n = N8N_URL === '' ? undefined : new N8n(new Remote('n8n', N8N_URL));
+  const n8n = N8N_URL === '' ? undefined : new N8n(new Remote('n8n', N8N_URL), clock);
   return {
     giteaTokens: new ManageRemoteKeys({ system: gitea, setting: 'GITEA_URL', log: giteaTokens, clock }),
     n8nApiKeys: new ManageRemoteKeys({ system: n8n, setting: 'N8N_URL', log: n8nApiKeys, clock }),

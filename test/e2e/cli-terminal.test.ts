@@ -48,7 +48,7 @@ describe('apikeyd at a terminal', () => {
     return ended.stdout.replaceAll('\r', '');
   };
   beforeAll(async () => {
-    gitea.users.set('alice', { password: PASSWORD, otp: '424242' });
+    gitea.users.set('alice', { password: PASSWORD, otp: ['424242', '535353', '646464'] });
     n8n.users.set('a@example.com', { id: 'id', password: PASSWORD });
     const settings = { GITEA_URL: await gitea.http.start(), N8N_URL: await n8n.http.start() };
     server = await spawnServer(database.url, database.folder, settings);
@@ -127,16 +127,22 @@ describe('apikeyd at a terminal', () => {
   it('makes, lists, verifies and ends tokens of Gitea with the password on standard input', async () => {
     const login = ['--login', 'alice'];
     const input = `${PASSWORD}\n424242\n`;
+    const next = { input: `${PASSWORD}\n535353\n` };
     const made = await cli(['gitea', 'create', 'ci', '--scope', 'read:user', '--quiet', ...login], { input });
     expect(made).toMatchObject({ code: 0, stdout: expect.stringMatching(/^[0-9a-f]{40}\n$/) });
     expect(await cli(['gitea', 'verify', '-'], { input: made.stdout })).toMatchObject({
       code: 0,
       stdout: 'ALIVE\n',
     });
-    const listed = await cli(['gitea', 'list', ...login], { input });
+    const listed = await cli(['gitea', 'list', ...login], next);
     expect(listed.stdout).toMatch(/ci +both +20\S+ +ALIVE +…[0-9a-f]{8} +read:user/);
     const { tokens } = JSON.parse((await cli(['gitea', 'list', '--json', ...login], { input })).stdout);
-    expect(await cli(['gitea', 'delete', tokens[0].id, ...login], { input })).toMatchObject({ code: 0 });
+    expect(await cli(['gitea', 'delete', tokens[0].id, ...login], next)).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('several with commas'),
+    });
+    const both = { input: `${PASSWORD}\n424242,646464\n` };
+    expect(await cli(['gitea', 'delete', tokens[0].id, ...login], both)).toMatchObject({ code: 0 });
     expect(await cli(['gitea', 'verify', '-'], { input: made.stdout })).toMatchObject({
       code: 1,
       stdout: 'DEAD\n',
@@ -166,8 +172,21 @@ describe('apikeyd at a terminal', () => {
     });
     expect((await cli(['n8n', 'list'], { env })).stdout).toMatch(/ci +both/);
     n8n.keys = [];
+    expect(await cli(['n8n', 'verify', '-'], { input: secret })).toMatchObject({
+      code: 1,
+      stdout: expect.stringMatching(/^UNKNOWN: n8n refuses it, .*: add a login\n$/),
+    });
+    expect(await cli(['n8n', 'verify', '-'], { input: secret, env })).toMatchObject({ stdout: 'DEAD\n' });
     const gone = await cli(['n8n', 'delete', apiKey.id], { env });
-    expect(gone).toMatchObject({ code: 0, stdout: `${apiKey.id} was gone at n8n already: noted here\n` });
+    expect(gone).toMatchObject({
+      code: 0,
+      stdout: `${apiKey.id} is not in the list of n8n any more: noted here as deleted\n`,
+    });
+    await cli(['n8n', 'list'], { env });
+    expect(await cli(['n8n', 'list'], { env })).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('next: try again in 42 s'),
+    });
   });
 
   it('prints JSON of what concerns the server itself, too', async () => {

@@ -118,7 +118,7 @@ describe('sqlite: one process', () => {
     );
     old.close();
     const store = await adapter.open(url, new TestClock());
-    expect(await store.giteaTokens.list('alice')).toEqual([]);
+    expect(await store.giteaTokens.list({ user: 'alice', userId: undefined })).toEqual([]);
     expect((await store.keys.findByHash(hashSecret(secret))).key).toEqual({ ...key, revision: 1 });
     expect(await store.keys.get(key.id)).toEqual({ ...key, revision: 1, lastUseTime: 1_234 });
     const taken = await store.quota.peek({
@@ -132,6 +132,34 @@ describe('sqlite: one process', () => {
     expect(now.prepare('PRAGMA user_version').get()).toEqual({ user_version: MIGRATIONS.length });
     expect(now.prepare("SELECT value FROM api_key_meta WHERE id = 'kept'").get()).toEqual({ value: 7 });
     now.close();
+  });
+
+  it('keeps what was noted of keys of other systems before a verification could say UNUSABLE', async () => {
+    const url = adapter.freshUrl();
+    const path = url.replace('sqlite:', '');
+    mkdirSync(dirname(path));
+    const old = new DatabaseSync(path);
+    const count = MIGRATIONS.findIndex((step) => step.includes('CREATE TABLE gitea_tokens')) + 1;
+    old.exec(`${MIGRATIONS.slice(0, count).join(';')}; PRAGMA user_version = ${count}`);
+    for (const [id, alive] of [
+      ['1', 1],
+      ['2', 0],
+      ['3', null],
+    ] as const)
+      old
+        .prepare(
+          "INSERT INTO gitea_tokens VALUES (?, 'alice', 'ci', '[\"all\"]', '89abcdef', 'h', 1, NULL, NULL, 2, ?)",
+        )
+        .run(id, alive);
+    old.close();
+    const store = await adapter.open(url, new TestClock());
+    const records = await store.giteaTokens.find(['1', '2', '3']);
+    expect(records.map(({ id, lastVerifyResult }) => [id, lastVerifyResult]).sort()).toEqual([
+      ['1', 'ALIVE'],
+      ['2', 'DEAD'],
+      ['3', undefined],
+    ]);
+    await store.close();
   });
 
   it('tells keys apart whose hashes begin alike', async () => {

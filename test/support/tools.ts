@@ -62,6 +62,8 @@ const NEEDS = {
   awk: { bring: 'apt-get install mawk' },
   bash: { bring: 'apt-get install bash' },
   grep: { bring: 'apt-get install grep' },
+  // Of PostgreSQL, for the real n8n (n8n.sh).
+  pg_ctlcluster: { bring: 'apt-get install postgresql', mayLack: 'needs PostgreSQL' },
   script: { bring: 'apt-get install bsdutils' },
   sed: { bring: 'apt-get install sed' },
 } satisfies Record<string, Need>;

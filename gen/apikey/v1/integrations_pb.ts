@@ -14,7 +14,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file apikey/v1/integrations.proto.
  */
 export const file_apikey_v1_integrations: GenFile = /*@__PURE__*/
-  fileDesc("ChxhcGlrZXkvdjEvaW50ZWdyYXRpb25zLnByb3RvEglhcGlrZXkudjEiPQoKR2l0ZWFMb2dpbhIQCgh1c2VybmFtZRgBIAEoCRIQCghwYXNzd29yZBgCIAEoCRILCgNvdHAYAyABKAkiQAoITjhuTG9naW4SEAoIbG9naW5faWQYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSEAoIbWZhX2NvZGUYAyABKAki1gIKCkdpdGVhVG9rZW4SCgoCaWQYASABKAkSDAoEdXNlchgCIAEoCRIMCgRuYW1lGAMgASgJEg4KBnNjb3BlcxgEIAMoCRISCgpsYXN0X2VpZ2h0GAUgASgJEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtkZWxldGVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNAoQbGFzdF92ZXJpZnlfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMwoSbGFzdF92ZXJpZnlfcmVzdWx0GAkgASgOMhcuYXBpa2V5LnYxLlZlcmlmeVJlc3VsdBIvCgpkaWZmZXJlbmNlGAogASgOMhsuYXBpa2V5LnYxLlJlbW90ZURpZmZlcmVuY2UihwMKCU44bkFwaUtleRIKCgJpZBgBIAEoCRIMCgR1c2VyGAIgASgJEg0KBWxhYmVsGAMgASgJEg4KBnNjb3BlcxgEIAMoCRISCgpsYXN0X2VpZ2h0GAUgASgJEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZGVsZXRlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjQKEGxhc3RfdmVyaWZ5X3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKEmxhc3RfdmVyaWZ5X3Jlc3VsdBgKIAEoDjIXLmFwaWtleS52MS5WZXJpZnlSZXN1bHQSLwoKZGlmZmVyZW5jZRgLIAEoDjIbLmFwaWtleS52MS5SZW1vdGVEaWZmZXJlbmNlImsKF0NyZWF0ZUdpdGVhVG9rZW5SZXF1ZXN0EiQKBWxvZ2luGAEgASgLMhUuYXBpa2V5LnYxLkdpdGVhTG9naW4SDAoEdXNlchgCIAEoCRIMCgRuYW1lGAMgASgJEg4KBnNjb3BlcxgEIAMoCSJQChhDcmVhdGVHaXRlYVRva2VuUmVzcG9uc2USJAoFdG9rZW4YASABKAsyFS5hcGlrZXkudjEuR2l0ZWFUb2tlbhIOCgZzZWNyZXQYAiABKAkiTAoWTGlzdEdpdGVhVG9rZW5zUmVxdWVzdBIkCgVsb2dpbhgBIAEoCzIVLmFwaWtleS52MS5HaXRlYUxvZ2luEgwKBHVzZXIYAiABKAkiQAoXTGlzdEdpdGVhVG9rZW5zUmVzcG9uc2USJQoGdG9rZW5zGAEgAygLMhUuYXBpa2V5LnYxLkdpdGVhVG9rZW4iXAoXRGVsZXRlR2l0ZWFUb2tlblJlcXVlc3QSJAoFbG9naW4YASABKAsyFS5hcGlrZXkudjEuR2l0ZWFMb2dpbhIMCgR1c2VyGAIgASgJEg0KBXRva2VuGAMgASgJIlUKGERlbGV0ZUdpdGVhVG9rZW5SZXNwb25zZRIkCgV0b2tlbhgBIAEoCzIVLmFwaWtleS52MS5HaXRlYVRva2VuEhMKC3dhc19taXNzaW5nGAIgASgIIikKF1ZlcmlmeUdpdGVhVG9rZW5SZXF1ZXN0Eg4KBnNlY3JldBgBIAEoCSJpChhWZXJpZnlHaXRlYVRva2VuUmVzcG9uc2USJwoGcmVzdWx0GAEgASgOMhcuYXBpa2V5LnYxLlZlcmlmeVJlc3VsdBIkCgV0b2tlbhgCIAEoCzIVLmFwaWtleS52MS5HaXRlYVRva2VuIowBChZDcmVhdGVOOG5BcGlLZXlSZXF1ZXN0EiIKBWxvZ2luGAEgASgLMhMuYXBpa2V5LnYxLk44bkxvZ2luEg0KBWxhYmVsGAIgASgJEg4KBnNjb3BlcxgDIAMoCRIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiUAoXQ3JlYXRlTjhuQXBpS2V5UmVzcG9uc2USJQoHYXBpX2tleRgBIAEoCzIULmFwaWtleS52MS5OOG5BcGlLZXkSDgoGc2VjcmV0GAIgASgJIjsKFUxpc3ROOG5BcGlLZXlzUmVxdWVzdBIiCgVsb2dpbhgBIAEoCzITLmFwaWtleS52MS5OOG5Mb2dpbiJAChZMaXN0TjhuQXBpS2V5c1Jlc3BvbnNlEiYKCGFwaV9rZXlzGAEgAygLMhQuYXBpa2V5LnYxLk44bkFwaUtleSJIChZEZWxldGVOOG5BcGlLZXlSZXF1ZXN0EiIKBWxvZ2luGAEgASgLMhMuYXBpa2V5LnYxLk44bkxvZ2luEgoKAmlkGAIgASgJIlUKF0RlbGV0ZU44bkFwaUtleVJlc3BvbnNlEiUKB2FwaV9rZXkYASABKAsyFC5hcGlrZXkudjEuTjhuQXBpS2V5EhMKC3dhc19taXNzaW5nGAIgASgIIigKFlZlcmlmeU44bkFwaUtleVJlcXVlc3QSDgoGc2VjcmV0GAEgASgJImkKF1ZlcmlmeU44bkFwaUtleVJlc3BvbnNlEicKBnJlc3VsdBgBIAEoDjIXLmFwaWtleS52MS5WZXJpZnlSZXN1bHQSJQoHYXBpX2tleRgCIAEoCzIULmFwaWtleS52MS5OOG5BcGlLZXkqegoQUmVtb3RlRGlmZmVyZW5jZRIhCh1SRU1PVEVfRElGRkVSRU5DRV9VTlNQRUNJRklFRBAAEiEKHVJFTU9URV9ESUZGRVJFTkNFX1JFTU9URV9PTkxZEAESIAocUkVNT1RFX0RJRkZFUkVOQ0VfTE9DQUxfT05MWRACKl4KDFZlcmlmeVJlc3VsdBIdChlWRVJJRllfUkVTVUxUX1VOU1BFQ0lGSUVEEAASFwoTVkVSSUZZX1JFU1VMVF9BTElWRRABEhYKElZFUklGWV9SRVNVTFRfREVBRBACMuoFChJBcGlLZXlJbnRlZ3JhdGlvbnMSWwoQQ3JlYXRlR2l0ZWFUb2tlbhIiLmFwaWtleS52MS5DcmVhdGVHaXRlYVRva2VuUmVxdWVzdBojLmFwaWtleS52MS5DcmVhdGVHaXRlYVRva2VuUmVzcG9uc2USWAoPTGlzdEdpdGVhVG9rZW5zEiEuYXBpa2V5LnYxLkxpc3RHaXRlYVRva2Vuc1JlcXVlc3QaIi5hcGlrZXkudjEuTGlzdEdpdGVhVG9rZW5zUmVzcG9uc2USWwoQRGVsZXRlR2l0ZWFUb2tlbhIiLmFwaWtleS52MS5EZWxldGVHaXRlYVRva2VuUmVxdWVzdBojLmFwaWtleS52MS5EZWxldGVHaXRlYVRva2VuUmVzcG9uc2USWwoQVmVyaWZ5R2l0ZWFUb2tlbhIiLmFwaWtleS52MS5WZXJpZnlHaXRlYVRva2VuUmVxdWVzdBojLmFwaWtleS52MS5WZXJpZnlHaXRlYVRva2VuUmVzcG9uc2USWAoPQ3JlYXRlTjhuQXBpS2V5EiEuYXBpa2V5LnYxLkNyZWF0ZU44bkFwaUtleVJlcXVlc3QaIi5hcGlrZXkudjEuQ3JlYXRlTjhuQXBpS2V5UmVzcG9uc2USVQoOTGlzdE44bkFwaUtleXMSIC5hcGlrZXkudjEuTGlzdE44bkFwaUtleXNSZXF1ZXN0GiEuYXBpa2V5LnYxLkxpc3ROOG5BcGlLZXlzUmVzcG9uc2USWAoPRGVsZXRlTjhuQXBpS2V5EiEuYXBpa2V5LnYxLkRlbGV0ZU44bkFwaUtleVJlcXVlc3QaIi5hcGlrZXkudjEuRGVsZXRlTjhuQXBpS2V5UmVzcG9uc2USWAoPVmVyaWZ5TjhuQXBpS2V5EiEuYXBpa2V5LnYxLlZlcmlmeU44bkFwaUtleVJlcXVlc3QaIi5hcGlrZXkudjEuVmVyaWZ5TjhuQXBpS2V5UmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("ChxhcGlrZXkvdjEvaW50ZWdyYXRpb25zLnByb3RvEglhcGlrZXkudjEiPQoKR2l0ZWFMb2dpbhIQCgh1c2VybmFtZRgBIAEoCRIQCghwYXNzd29yZBgCIAEoCRILCgNvdHAYAyABKAkiQAoITjhuTG9naW4SEAoIbG9naW5faWQYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSEAoIbWZhX2NvZGUYAyABKAki1gIKCkdpdGVhVG9rZW4SCgoCaWQYASABKAkSDAoEdXNlchgCIAEoCRIMCgRuYW1lGAMgASgJEg4KBnNjb3BlcxgEIAMoCRISCgpsYXN0X2VpZ2h0GAUgASgJEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtkZWxldGVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNAoQbGFzdF92ZXJpZnlfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMwoSbGFzdF92ZXJpZnlfcmVzdWx0GAkgASgOMhcuYXBpa2V5LnYxLlZlcmlmeVJlc3VsdBIvCgpkaWZmZXJlbmNlGAogASgOMhsuYXBpa2V5LnYxLlJlbW90ZURpZmZlcmVuY2UihwMKCU44bkFwaUtleRIKCgJpZBgBIAEoCRIMCgR1c2VyGAIgASgJEg0KBWxhYmVsGAMgASgJEg4KBnNjb3BlcxgEIAMoCRISCgpsYXN0X2VpZ2h0GAUgASgJEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZGVsZXRlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjQKEGxhc3RfdmVyaWZ5X3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKEmxhc3RfdmVyaWZ5X3Jlc3VsdBgKIAEoDjIXLmFwaWtleS52MS5WZXJpZnlSZXN1bHQSLwoKZGlmZmVyZW5jZRgLIAEoDjIbLmFwaWtleS52MS5SZW1vdGVEaWZmZXJlbmNlImsKF0NyZWF0ZUdpdGVhVG9rZW5SZXF1ZXN0EiQKBWxvZ2luGAEgASgLMhUuYXBpa2V5LnYxLkdpdGVhTG9naW4SDAoEdXNlchgCIAEoCRIMCgRuYW1lGAMgASgJEg4KBnNjb3BlcxgEIAMoCSJQChhDcmVhdGVHaXRlYVRva2VuUmVzcG9uc2USJAoFdG9rZW4YASABKAsyFS5hcGlrZXkudjEuR2l0ZWFUb2tlbhIOCgZzZWNyZXQYAiABKAkiTAoWTGlzdEdpdGVhVG9rZW5zUmVxdWVzdBIkCgVsb2dpbhgBIAEoCzIVLmFwaWtleS52MS5HaXRlYUxvZ2luEgwKBHVzZXIYAiABKAkiQAoXTGlzdEdpdGVhVG9rZW5zUmVzcG9uc2USJQoGdG9rZW5zGAEgAygLMhUuYXBpa2V5LnYxLkdpdGVhVG9rZW4iXAoXRGVsZXRlR2l0ZWFUb2tlblJlcXVlc3QSJAoFbG9naW4YASABKAsyFS5hcGlrZXkudjEuR2l0ZWFMb2dpbhIMCgR1c2VyGAIgASgJEg0KBXRva2VuGAMgASgJIlUKGERlbGV0ZUdpdGVhVG9rZW5SZXNwb25zZRIkCgV0b2tlbhgBIAEoCzIVLmFwaWtleS52MS5HaXRlYVRva2VuEhMKC3dhc19taXNzaW5nGAIgASgIIikKF1ZlcmlmeUdpdGVhVG9rZW5SZXF1ZXN0Eg4KBnNlY3JldBgBIAEoCSJ+ChhWZXJpZnlHaXRlYVRva2VuUmVzcG9uc2USJwoGcmVzdWx0GAEgASgOMhcuYXBpa2V5LnYxLlZlcmlmeVJlc3VsdBIkCgV0b2tlbhgCIAEoCzIVLmFwaWtleS52MS5HaXRlYVRva2VuEhMKC2V4cGxhbmF0aW9uGAMgASgJIowBChZDcmVhdGVOOG5BcGlLZXlSZXF1ZXN0EiIKBWxvZ2luGAEgASgLMhMuYXBpa2V5LnYxLk44bkxvZ2luEg0KBWxhYmVsGAIgASgJEg4KBnNjb3BlcxgDIAMoCRIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiUAoXQ3JlYXRlTjhuQXBpS2V5UmVzcG9uc2USJQoHYXBpX2tleRgBIAEoCzIULmFwaWtleS52MS5OOG5BcGlLZXkSDgoGc2VjcmV0GAIgASgJIjsKFUxpc3ROOG5BcGlLZXlzUmVxdWVzdBIiCgVsb2dpbhgBIAEoCzITLmFwaWtleS52MS5OOG5Mb2dpbiJAChZMaXN0TjhuQXBpS2V5c1Jlc3BvbnNlEiYKCGFwaV9rZXlzGAEgAygLMhQuYXBpa2V5LnYxLk44bkFwaUtleSJIChZEZWxldGVOOG5BcGlLZXlSZXF1ZXN0EiIKBWxvZ2luGAEgASgLMhMuYXBpa2V5LnYxLk44bkxvZ2luEgoKAmlkGAIgASgJIlUKF0RlbGV0ZU44bkFwaUtleVJlc3BvbnNlEiUKB2FwaV9rZXkYASABKAsyFC5hcGlrZXkudjEuTjhuQXBpS2V5EhMKC3dhc19taXNzaW5nGAIgASgIIkwKFlZlcmlmeU44bkFwaUtleVJlcXVlc3QSDgoGc2VjcmV0GAEgASgJEiIKBWxvZ2luGAIgASgLMhMuYXBpa2V5LnYxLk44bkxvZ2luIn4KF1ZlcmlmeU44bkFwaUtleVJlc3BvbnNlEicKBnJlc3VsdBgBIAEoDjIXLmFwaWtleS52MS5WZXJpZnlSZXN1bHQSJQoHYXBpX2tleRgCIAEoCzIULmFwaWtleS52MS5OOG5BcGlLZXkSEwoLZXhwbGFuYXRpb24YAyABKAkqnwEKEFJlbW90ZURpZmZlcmVuY2USIQodUkVNT1RFX0RJRkZFUkVOQ0VfVU5TUEVDSUZJRUQQABIhCh1SRU1PVEVfRElGRkVSRU5DRV9SRU1PVEVfT05MWRABEiAKHFJFTU9URV9ESUZGRVJFTkNFX0xPQ0FMX09OTFkQAhIjCh9SRU1PVEVfRElGRkVSRU5DRV9ST1RBVEVEX1RIRVJFEAMqlQEKDFZlcmlmeVJlc3VsdBIdChlWRVJJRllfUkVTVUxUX1VOU1BFQ0lGSUVEEAASFwoTVkVSSUZZX1JFU1VMVF9BTElWRRABEhYKElZFUklGWV9SRVNVTFRfREVBRBACEhoKFlZFUklGWV9SRVNVTFRfVU5VU0FCTEUQAxIZChVWRVJJRllfUkVTVUxUX1VOS05PV04QBDLqBQoSQXBpS2V5SW50ZWdyYXRpb25zElsKEENyZWF0ZUdpdGVhVG9rZW4SIi5hcGlrZXkudjEuQ3JlYXRlR2l0ZWFUb2tlblJlcXVlc3QaIy5hcGlrZXkudjEuQ3JlYXRlR2l0ZWFUb2tlblJlc3BvbnNlElgKD0xpc3RHaXRlYVRva2VucxIhLmFwaWtleS52MS5MaXN0R2l0ZWFUb2tlbnNSZXF1ZXN0GiIuYXBpa2V5LnYxLkxpc3RHaXRlYVRva2Vuc1Jlc3BvbnNlElsKEERlbGV0ZUdpdGVhVG9rZW4SIi5hcGlrZXkudjEuRGVsZXRlR2l0ZWFUb2tlblJlcXVlc3QaIy5hcGlrZXkudjEuRGVsZXRlR2l0ZWFUb2tlblJlc3BvbnNlElsKEFZlcmlmeUdpdGVhVG9rZW4SIi5hcGlrZXkudjEuVmVyaWZ5R2l0ZWFUb2tlblJlcXVlc3QaIy5hcGlrZXkudjEuVmVyaWZ5R2l0ZWFUb2tlblJlc3BvbnNlElgKD0NyZWF0ZU44bkFwaUtleRIhLmFwaWtleS52MS5DcmVhdGVOOG5BcGlLZXlSZXF1ZXN0GiIuYXBpa2V5LnYxLkNyZWF0ZU44bkFwaUtleVJlc3BvbnNlElUKDkxpc3ROOG5BcGlLZXlzEiAuYXBpa2V5LnYxLkxpc3ROOG5BcGlLZXlzUmVxdWVzdBohLmFwaWtleS52MS5MaXN0TjhuQXBpS2V5c1Jlc3BvbnNlElgKD0RlbGV0ZU44bkFwaUtleRIhLmFwaWtleS52MS5EZWxldGVOOG5BcGlLZXlSZXF1ZXN0GiIuYXBpa2V5LnYxLkRlbGV0ZU44bkFwaUtleVJlc3BvbnNlElgKD1ZlcmlmeU44bkFwaUtleRIhLmFwaWtleS52MS5WZXJpZnlOOG5BcGlLZXlSZXF1ZXN0GiIuYXBpa2V5LnYxLlZlcmlmeU44bkFwaUtleVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * Who asks Gitea. Never stored, logged or audited.
@@ -23,21 +23,22 @@ export const file_apikey_v1_integrations: GenFile = /*@__PURE__*/
  */
 export type GiteaLogin = Message<"apikey.v1.GiteaLogin"> & {
   /**
-   * Required: the user name.
+   * Required: the user name, not an e-mail address.
    *
    * @generated from field: string username = 1;
    */
   username: string;
 
   /**
-   * Required. Gitea takes only passwords for tokens, not tokens.
+   * Required: the password, or a token of the scope write:user in its place, which needs no one-time password.
    *
    * @generated from field: string password = 2;
    */
   password: string;
 
   /**
-   * The one-time password, where the user has two factors.
+   * The one-time password, where the user has two factors. Gitea takes each for one request since 1.27; a list takes one
+   * a page, a deletion one more. Several are separated by commas.
    *
    * @generated from field: string otp = 3;
    */
@@ -58,7 +59,7 @@ export const GiteaLoginSchema: GenMessage<GiteaLogin> = /*@__PURE__*/
  */
 export type N8nLogin = Message<"apikey.v1.N8nLogin"> & {
   /**
-   * Required: e-mail address or LDAP id.
+   * Required: the e-mail address, or the LDAP id where n8n asks LDAP.
    *
    * @generated from field: string login_id = 1;
    */
@@ -205,7 +206,7 @@ export type N8nApiKey = Message<"apikey.v1.N8nApiKey"> & {
   scopes: string[];
 
   /**
-   * Its last eight characters; empty when it was not made from here.
+   * Its last eight characters; the last four, as n8n shows them, when the secret was not made from here.
    *
    * @generated from field: string last_eight = 5;
    */
@@ -402,7 +403,7 @@ export type DeleteGiteaTokenRequest = Message<"apikey.v1.DeleteGiteaTokenRequest
   user: string;
 
   /**
-   * Required: its id or its name. A number is an id.
+   * Required: its id or its name, as the list has them. One that means several is refused with their ids.
    *
    * @generated from field: string token = 3;
    */
@@ -430,7 +431,7 @@ export type DeleteGiteaTokenResponse = Message<"apikey.v1.DeleteGiteaTokenRespon
   token?: GiteaToken | undefined;
 
   /**
-   * Gitea did not have it any more: it is only noted as deleted.
+   * Gitea's list did not have it any more: it is only noted as deleted.
    *
    * @generated from field: bool was_missing = 2;
    */
@@ -484,6 +485,13 @@ export type VerifyGiteaTokenResponse = Message<"apikey.v1.VerifyGiteaTokenRespon
    * @generated from field: apikey.v1.GiteaToken token = 2;
    */
   token?: GiteaToken | undefined;
+
+  /**
+   * Why it is UNUSABLE or UNKNOWN, for people.
+   *
+   * @generated from field: string explanation = 3;
+   */
+  explanation: string;
 };
 
 /**
@@ -619,7 +627,7 @@ export type DeleteN8nApiKeyRequest = Message<"apikey.v1.DeleteN8nApiKeyRequest">
   login?: N8nLogin | undefined;
 
   /**
-   * Required: n8n's id of the key.
+   * Required: n8n's id of the key, or its label. An owner of the instance may end keys of others by their ids.
    *
    * @generated from field: string id = 2;
    */
@@ -647,7 +655,7 @@ export type DeleteN8nApiKeyResponse = Message<"apikey.v1.DeleteN8nApiKeyResponse
   apiKey?: N8nApiKey | undefined;
 
   /**
-   * n8n did not have it any more: it is only noted as deleted. Before 2.0 n8n does not tell.
+   * n8n's list did not have it any more: it is only noted as deleted.
    *
    * @generated from field: bool was_missing = 2;
    */
@@ -673,6 +681,14 @@ export type VerifyN8nApiKeyRequest = Message<"apikey.v1.VerifyN8nApiKeyRequest">
    * @generated from field: string secret = 1;
    */
   secret: string;
+
+  /**
+   * Any user's, to tell a dead key from a public API that is switched off, which n8n 2 answers alike. Without it such a
+   * key is UNKNOWN. Used only when n8n refuses the key.
+   *
+   * @generated from field: apikey.v1.N8nLogin login = 2;
+   */
+  login?: N8nLogin | undefined;
 };
 
 /**
@@ -701,6 +717,13 @@ export type VerifyN8nApiKeyResponse = Message<"apikey.v1.VerifyN8nApiKeyResponse
    * @generated from field: apikey.v1.N8nApiKey api_key = 2;
    */
   apiKey?: N8nApiKey | undefined;
+
+  /**
+   * Why it is UNKNOWN, for people.
+   *
+   * @generated from field: string explanation = 3;
+   */
+  explanation: string;
 };
 
 /**
@@ -736,6 +759,13 @@ export const RemoteDifference = {
    * @generated from enum value: REMOTE_DIFFERENCE_LOCAL_ONLY = 2;
    */
   LOCAL_ONLY: 2,
+
+  /**
+   * Made from here, and given a new secret there: the one that was made here is dead.
+   *
+   * @generated from enum value: REMOTE_DIFFERENCE_ROTATED_THERE = 3;
+   */
+  ROTATED_THERE: 3,
 } as const;
 
 /**
@@ -777,6 +807,20 @@ export const VerifyResult = {
    * @generated from enum value: VERIFY_RESULT_DEAD = 2;
    */
   DEAD: 2,
+
+  /**
+   * It exists, but its owner may not use it now: blocked, not active, or due to change the password.
+   *
+   * @generated from enum value: VERIFY_RESULT_UNUSABLE = 3;
+   */
+  UNUSABLE: 3,
+
+  /**
+   * What the other system answers does not tell. Never kept.
+   *
+   * @generated from enum value: VERIFY_RESULT_UNKNOWN = 4;
+   */
+  UNKNOWN: 4,
 } as const;
 
 /**
@@ -822,7 +866,7 @@ export const ApiKeyIntegrations: GenService<{
     output: typeof ListGiteaTokensResponseSchema;
   },
   /**
-   * Ends a token of Gitea. One that Gitea does not have any more is only noted as deleted.
+   * Ends a token of Gitea. One that is missing in Gitea's list of the user's tokens is only noted as deleted.
    *
    * @generated from rpc apikey.v1.ApiKeyIntegrations.DeleteGiteaToken
    */
@@ -862,7 +906,7 @@ export const ApiKeyIntegrations: GenService<{
     output: typeof ListN8nApiKeysResponseSchema;
   },
   /**
-   * Ends an API key of n8n. One that n8n does not have any more is only noted as deleted.
+   * Ends an API key of n8n. One that is missing in n8n's list of the user's keys is only noted as deleted.
    *
    * @generated from rpc apikey.v1.ApiKeyIntegrations.DeleteN8nApiKey
    */

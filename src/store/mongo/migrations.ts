@@ -6,6 +6,7 @@ import { failureOf } from './errors.ts';
 const REMOTE_KEYS = [
   { key: { hash: 1 }, name: 'hash' },
   { key: { user: 1, create_time: -1, _id: -1 }, name: 'by_user' },
+  { key: { user_id: 1, create_time: -1, _id: -1 }, name: 'by_user_id', sparse: true },
   { key: { 'outbox.id': 1 }, name: 'outbox', sparse: true },
 ] as const;
 
@@ -69,14 +70,18 @@ const MIGRATIONS: readonly ((db: MongoDatabase) => Promise<unknown>)[] = [
     await insertOnce(() => meta.insertOne({ _id: 'revision', revision: 0, recent: [] }));
     await insertOnce(() => meta.insertOne({ _id: 'sweeper', holder: '', until: new Date(0) }));
   },
-  async ({ giteaTokens, n8nApiKeys }) => {
-    for (const collection of [giteaTokens, n8nApiKeys]) await collection.createIndexes([...REMOTE_KEYS]);
-  },
+  indexRemoteKeys,
   async ({ keys, usage }) => {
     await keys.createIndexes([...INDEXES.keys]);
     await usage.createIndexes([...INDEXES.usage]);
   },
+  // With the index by_user_id, which the step before did not have at first.
+  indexRemoteKeys,
 ];
+
+async function indexRemoteKeys({ giteaTokens, n8nApiKeys }: MongoDatabase): Promise<void> {
+  for (const collection of [giteaTokens, n8nApiKeys]) await collection.createIndexes([...REMOTE_KEYS]);
+}
 
 /** Brings the schema up to this program's version. */
 export async function migrate(db: MongoDatabase): Promise<void> {

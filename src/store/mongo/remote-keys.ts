@@ -1,6 +1,12 @@
 import type { Collection, Filter } from 'mongodb';
 import type { AuditEntry } from '../../keys/ports/audit.ts';
-import type { RemoteKeyChange, RemoteKeyLog, RemoteKeyRecord } from '../../keys/remote-keys.ts';
+import type {
+  RemoteKeyChange,
+  RemoteKeyLog,
+  RemoteKeyRecord,
+  RemoteUser,
+  RemoteVerdict,
+} from '../../keys/remote-keys.ts';
 import type { MongoAuditLog } from './audit-log.ts';
 import { guarded } from './errors.ts';
 import { Outbox } from './outbox.ts';
@@ -20,12 +26,7 @@ export class MongoRemoteKeyLog implements RemoteKeyLog {
 
   async put(record: RemoteKeyRecord, entry: AuditEntry): Promise<void> {
     const event = this.#outbox.event(entry);
-    const { set, unset } = fieldsOf(record);
-    const update = {
-      $set: set,
-      ...(unset.length === 0 ? {} : { $unset: Object.fromEntries(unset.map((name) => [name, '' as const])) }),
-      $push: { outbox: event },
-    };
+    const update = { ...updateOf(fieldsOf(record)), $push: { outbox: event } };
     await guarded((limits) =>
       this.#collection().updateOne({ _id: record.id }, update, { upsert: true, ...limits }),
     );
@@ -34,28 +35,26 @@ export class MongoRemoteKeyLog implements RemoteKeyLog {
 
   async change(id: string, change: RemoteKeyChange, entry: AuditEntry): Promise<boolean> {
     const event = this.#outbox.event(entry);
-    const $set =
-      'deleteTime' in change
-        ? { delete_time: new Date(change.deleteTime) }
-        : { last_verify_time: new Date(change.lastVerifyTime), last_verify_alive: change.lastVerifyAlive };
+    const update = { ...updateOf(changed(change)), $push: { outbox: event } };
     const { matchedCount } = await guarded((limits) =>
-      this.#collection().updateOne({ _id: id }, { $set, $push: { outbox: event } }, { ...limits }),
+      this.#collection().updateOne({ _id: id }, update, { ...limits }),
     );
     if (matchedCount === 0) return false;
     await this.#outbox.finish(id, event);
     return true;
   }
 
-  async get(id: string): Promise<RemoteKeyRecord | undefined> {
-    return (await this.#read({ _id: id }))[0];
+  find(ids: readonly string[]): Promise<readonly RemoteKeyRecord[]> {
+    return this.#read({ _id: { $in: [...ids] } });
   }
 
   async findByHash(hash: string): Promise<RemoteKeyRecord | undefined> {
     return (await this.#read({ hash }))[0];
   }
 
-  list(user: string): Promise<readonly RemoteKeyRecord[]> {
-    return this.#read({ user, delete_time: { $exists: false } });
+  list({ user, userId }: RemoteUser): Promise<readonly RemoteKeyRecord[]> {
+    const whose = userId === undefined ? { user } : { $or: [{ user }, { user_id: userId }] };
+    return this.#read({ ...whose, delete_time: { $exists: false } });
   }
 
   finishAbandoned(now: number): Promise<void> {
@@ -70,34 +69,61 @@ export class MongoRemoteKeyLog implements RemoteKeyLog {
   }
 }
 
-function fieldsOf(record: RemoteKeyRecord) {
-  const date = (time: number | undefined) => (time === undefined ? undefined : new Date(time));
-  const { user, name, lastEight, hash, createTime } = record;
-  const set = {
-    user,
-    name,
-    scopes: [...record.scopes],
-    last_eight: lastEight,
-    hash,
-    create_time: new Date(createTime),
+/** Undefined: the field is taken away. */
+type Fields = { [F in keyof Omit<RemoteKeyDoc, '_id' | 'outbox'>]?: RemoteKeyDoc[F] | undefined };
+
+function updateOf(fields: Fields) {
+  const all = Object.entries(fields);
+  const $set = Object.fromEntries(all.filter(([, value]) => value !== undefined));
+  const $unset = Object.fromEntries(
+    all.filter(([, value]) => value === undefined).map(([name]) => [name, '' as const]),
+  );
+  return { $set, ...(Object.keys($unset).length === 0 ? {} : { $unset }) };
+}
+
+function changed(change: RemoteKeyChange): Fields {
+  if ('deleteTime' in change) return { delete_time: new Date(change.deleteTime) };
+  if ('seenOf' in change) {
+    const { user, userId } = change.seenOf;
+    return { delete_time: undefined, user, ...(userId === undefined ? {} : { user_id: userId }) };
+  }
+  return { last_verify_time: new Date(change.lastVerifyTime), ...verdictFields(change.lastVerifyResult) };
+}
+
+function verdictFields(result: RemoteVerdict | undefined): Fields {
+  return {
+    last_verify_alive: result === undefined ? undefined : result === 'ALIVE',
+    last_verify_unusable: result === 'UNUSABLE' ? true : undefined,
   };
-  const optional = {
+}
+
+function fieldsOf(record: RemoteKeyRecord): Fields {
+  const date = (time: number | undefined) => (time === undefined ? undefined : new Date(time));
+  return {
+    user: record.user,
+    user_id: record.userId,
+    name: record.name,
+    scopes: [...record.scopes],
+    last_eight: record.lastEight,
+    hash: record.hash,
+    create_time: new Date(record.createTime),
     expire_time: date(record.expireTime),
     delete_time: date(record.deleteTime),
     last_verify_time: date(record.lastVerifyTime),
-    last_verify_alive: record.lastVerifyAlive,
+    ...verdictFields(record.lastVerifyResult),
   };
-  const present = Object.entries(optional).filter(([, value]) => value !== undefined);
-  const unset = Object.keys(optional).filter(
-    (field) => optional[field as keyof typeof optional] === undefined,
-  );
-  return { set: { ...set, ...Object.fromEntries(present) }, unset };
+}
+
+function verdictOf({ last_verify_alive: alive, last_verify_unusable: unusable }: RemoteKeyDoc) {
+  if (alive === undefined) return undefined;
+  return alive ? 'ALIVE' : unusable === true ? 'UNUSABLE' : 'DEAD';
 }
 
 function toRecord(doc: RemoteKeyDoc): RemoteKeyRecord {
   return {
     id: doc._id,
     user: doc.user,
+    userId: doc.user_id,
     name: doc.name,
     scopes: doc.scopes,
     lastEight: doc.last_eight,
@@ -106,6 +132,6 @@ function toRecord(doc: RemoteKeyDoc): RemoteKeyRecord {
     expireTime: doc.expire_time?.getTime(),
     deleteTime: doc.delete_time?.getTime(),
     lastVerifyTime: doc.last_verify_time?.getTime(),
-    lastVerifyAlive: doc.last_verify_alive,
+    lastVerifyResult: verdictOf(doc),
   };
 }

@@ -80,6 +80,7 @@ export interface AnomalyDoc {
 export interface RemoteKeyDoc {
   _id: string;
   user: string;
+  user_id?: string;
   name: string;
   scopes: string[];
   last_eight: string;
@@ -89,6 +90,8 @@ export interface RemoteKeyDoc {
   delete_time?: Date;
   last_verify_time?: Date;
   last_verify_alive?: boolean;
+  /** Beside `last_verify_alive: false`, so that an older process reads what it can. */
+  last_verify_unusable?: true;
   outbox?: EventDoc[];
 }
 

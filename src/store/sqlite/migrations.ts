@@ -231,4 +231,15 @@ export const MIGRATIONS: readonly string[] = [
   CREATE INDEX api_key_usage_by_hour ON api_key_usage (hour);
   INSERT INTO api_key_meta VALUES ('usage_counted', 0), ('usage_round_end', 0);
   `,
+  ['gitea_tokens', 'n8n_api_keys']
+    .map(
+      (table) => `
+  ALTER TABLE ${table} ADD COLUMN user_id TEXT;
+  ALTER TABLE ${table} ADD COLUMN last_verify_result TEXT;
+  UPDATE ${table} SET last_verify_result = iif(last_verify_alive, 'ALIVE', 'DEAD') WHERE last_verify_alive NOT NULL;
+  ALTER TABLE ${table} DROP COLUMN last_verify_alive;
+  CREATE INDEX ${table}_by_user_id ON ${table} (user_id, create_time, id) WHERE user_id NOT NULL;
+  `,
+    )
+    .join(''),
 ];

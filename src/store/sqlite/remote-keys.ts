@@ -1,11 +1,17 @@
 import type { AuditEntry } from '../../keys/ports/audit.ts';
-import type { RemoteKeyChange, RemoteKeyLog, RemoteKeyRecord } from '../../keys/remote-keys.ts';
+import type {
+  RemoteKeyChange,
+  RemoteKeyLog,
+  RemoteKeyRecord,
+  RemoteUser,
+  RemoteVerdict,
+} from '../../keys/remote-keys.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';
 import type { Value } from './thread-messages.ts';
 
 const COLUMNS =
-  'id, user, name, scopes, last_eight, hash, create_time, expire_time, delete_time, last_verify_time, last_verify_alive';
+  'id, user, user_id, name, scopes, last_eight, hash, create_time, expire_time, delete_time, last_verify_time, last_verify_result';
 
 export class SqliteRemoteKeyLog implements RemoteKeyLog {
   readonly #table: 'gitea_tokens' | 'n8n_api_keys';
@@ -19,50 +25,55 @@ export class SqliteRemoteKeyLog implements RemoteKeyLog {
   }
 
   async put(record: RemoteKeyRecord, entry: AuditEntry): Promise<void> {
-    const { id, user, name, scopes, lastEight, hash, createTime, lastVerifyAlive: alive } = record;
-    const times = [record.expireTime ?? null, record.deleteTime ?? null, record.lastVerifyTime ?? null];
-    const verified = alive === undefined ? null : Number(alive);
-    const params = [id, user, name, JSON.stringify(scopes), lastEight, hash, createTime, ...times, verified];
+    const { id, user, userId, name, scopes, lastEight, hash, createTime } = record;
+    const optional = [record.expireTime, record.deleteTime, record.lastVerifyTime, record.lastVerifyResult];
+    const fixed = [id, user, userId ?? null, name, JSON.stringify(scopes), lastEight, hash, createTime];
+    const params = [...fixed, ...optional.map((value) => value ?? null)];
     const sql = `INSERT OR REPLACE INTO ${this.#table} (${COLUMNS}) VALUES (?${', ?'.repeat(params.length - 1)})`;
     await this.#committer.write([{ sql, params }], entry);
   }
 
   async change(id: string, change: RemoteKeyChange, entry: AuditEntry): Promise<boolean> {
-    const [set, values]: [string, Value[]] =
-      'deleteTime' in change
-        ? ['delete_time = ?', [change.deleteTime]]
-        : [
-            'last_verify_time = ?, last_verify_alive = ?',
-            [change.lastVerifyTime, Number(change.lastVerifyAlive)],
-          ];
+    const [set, values] = changed(change);
     const sql = `UPDATE ${this.#table} SET ${set} WHERE id = ? RETURNING id`;
     const result = await this.#committer.write([{ sql, params: [...values, id], mustReturn: true }], entry);
     return result.outcome === 'DONE';
   }
 
-  async get(id: string): Promise<RemoteKeyRecord | undefined> {
-    return (await this.#read('id = ?', id))[0];
+  find(ids: readonly string[]): Promise<readonly RemoteKeyRecord[]> {
+    return this.#read('id IN (SELECT value FROM json_each(?))', [JSON.stringify(ids)]);
   }
 
   async findByHash(hash: string): Promise<RemoteKeyRecord | undefined> {
-    return (await this.#read('hash = ?', hash))[0];
+    return (await this.#read('hash = ?', [hash]))[0];
   }
 
-  list(user: string): Promise<readonly RemoteKeyRecord[]> {
-    return this.#read('user = ? AND delete_time IS NULL', user);
+  list({ user, userId }: RemoteUser): Promise<readonly RemoteKeyRecord[]> {
+    return this.#read('(user = ? OR user_id = ?) AND delete_time IS NULL', [user, userId ?? null]);
   }
 
-  async #read(where: string, value: string): Promise<RemoteKeyRecord[]> {
+  async #read(where: string, values: Value[]): Promise<RemoteKeyRecord[]> {
     const sql = `SELECT * FROM ${this.#table} WHERE ${where} ORDER BY create_time DESC, id DESC`;
-    return (await this.#database.query(sql, [value])).map(toRecord);
+    return (await this.#database.query(sql, values)).map(toRecord);
   }
+}
+
+function changed(change: RemoteKeyChange): [string, Value[]] {
+  if ('deleteTime' in change) return ['delete_time = ?', [change.deleteTime]];
+  if ('seenOf' in change) {
+    const { user, userId } = change.seenOf;
+    return ['delete_time = NULL, user = ?, user_id = coalesce(?, user_id)', [user, userId ?? null]];
+  }
+  return ['last_verify_time = ?, last_verify_result = ?', [change.lastVerifyTime, change.lastVerifyResult]];
 }
 
 function toRecord(row: Record<string, Value>): RemoteKeyRecord {
   const time = (name: string) => (row[name] === null ? undefined : Number(row[name]));
+  const text = (name: string) => (row[name] === null ? undefined : String(row[name]));
   return {
     id: String(row.id),
     user: String(row.user),
+    userId: text('user_id'),
     name: String(row.name),
     scopes: JSON.parse(String(row.scopes)),
     lastEight: String(row.last_eight),
@@ -71,6 +82,6 @@ function toRecord(row: Record<string, Value>): RemoteKeyRecord {
     expireTime: time('expire_time'),
     deleteTime: time('delete_time'),
     lastVerifyTime: time('last_verify_time'),
-    lastVerifyAlive: row.last_verify_alive === null ? undefined : row.last_verify_alive === 1,
+    lastVerifyResult: text('last_verify_result') as RemoteVerdict | undefined,
   };
 }
