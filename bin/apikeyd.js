@@ -15,11 +15,20 @@ else process.exitCode = runWith(newerNode());
 
 /** The Node that comes as a package, for machines whose own is too old. */
 function newerNode() {
+  const node = packagedNode();
+  if (existsSync(node)) return node;
+  // npm 12 runs no install script that was not allowed, and this package's puts the program in its place.
+  process.stderr.write(
+    `apikeyd: needs Node ${OLDEST_NODE}, this is ${process.versions.node}: install it, or let npm bring it: npm install --allow-scripts=node apikeyd\n`,
+  );
+  process.exit(78);
+}
+
+function packagedNode() {
   try {
     return join(dirname(createRequire(import.meta.url).resolve('node/package.json')), 'bin/node');
   } catch {
-    process.stderr.write(`apikeyd: needs Node ${OLDEST_NODE} or newer, this is ${process.versions.node}\n`);
-    process.exit(78);
+    return '';
   }
 }
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fromJson, toJson } from '@bufbuild/protobuf';
-import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { timestampFromDate, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { Command } from 'commander';
 import { VerifyAuditResponseSchema } from '../../gen/apikey/v1/admin_pb.ts';
 import {
@@ -20,7 +20,7 @@ import {
   withConnection,
 } from './client.ts';
 import { json, type Print, Progress, plain, state, table, time } from './output.ts';
-import { nameOf, wholeNumber } from './values.ts';
+import { nameOf, timeOrAgo, wholeNumber } from './values.ts';
 
 /** A million events take seconds; a store of many millions may take this. */
 const VERIFY_MS = 3_600_000;
@@ -32,10 +32,14 @@ interface FilterOptions extends ConnectionOptions {
   readonly key?: string;
   readonly outcome?: string;
   readonly clientIp?: string;
+  readonly method?: string;
+  readonly caller?: string;
 }
 
 interface ListOptions extends FilterOptions {
   readonly limit: number;
+  readonly since?: Date;
+  readonly until?: Date;
 }
 
 interface TailOptions extends FilterOptions {
@@ -53,6 +57,8 @@ export function auditCommand(defaults: ClientDefaults, print: Print, exit: (code
 
   withFilter(withConnection(group.command('list'), defaults))
     .description('list events, newest first')
+    .option('--since <time>', 'only at or after this time, or this long ago: 24h', timeOrAgo)
+    .option('--until <time>', 'only before this time, or this long ago', timeOrAgo)
     .option('--limit <n>', 'at most so many', wholeNumber, 100)
     .action(run((clients, options: ListOptions) => list(clients, options, print)));
 
@@ -96,11 +102,13 @@ function withFilter(command: Command): Command {
   return command
     .option('--key <id>', 'only about this key')
     .option('--outcome <name>', 'only with this outcome, e.g. DECISION_REVOKED')
+    .option('--method <name>', 'only of this method, e.g. ValidateKey or ApiKeyAuth/ValidateKey')
+    .option('--caller <id>', 'only of calls with this key as the credential')
     .option('--client-ip <address>', 'only from there');
 }
 
-function filterOf({ key = '', outcome = '', clientIp = '' }: FilterOptions) {
-  return { keyId: key, outcome, clientIp };
+function filterOf({ key = '', outcome = '', clientIp = '', method = '', caller = '' }: FilterOptions) {
+  return { keyId: key, outcome, clientIp, method, callerKeyId: caller };
 }
 
 function cells(event: AuditEvent): string[] {
@@ -135,8 +143,14 @@ async function tail(clients: Clients, options: TailOptions, print: Print): Promi
 }
 
 async function list(clients: Clients, options: ListOptions, print: Print): Promise<number> {
+  const { since, until } = options;
+  const filter = {
+    ...filterOf(options),
+    ...(since === undefined ? {} : { startTime: timestampFromDate(since) }),
+    ...(until === undefined ? {} : { endTime: timestampFromDate(until) }),
+  };
   const rows: string[][] = [];
-  for await (const event of events(clients, filterOf(options), options.limit)) {
+  for await (const event of events(clients, filter, options.limit)) {
     if (options.json) print(JSON.stringify(toJson(AuditEventSchema, event)));
     else rows.push(cells(event));
   }

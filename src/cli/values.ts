@@ -43,6 +43,15 @@ export function isoTime(text: string): Date {
   return time;
 }
 
+/** A time, or how long ago: `24h`. */
+export function timeOrAgo(text: string): Date {
+  if (/^\d+[smhd]$/.test(text)) return new Date(Date.now() - seconds(text) * 1000);
+  const time = ISO.test(text) ? isoTime(text) : undefined;
+  if (time === undefined)
+    throw new InvalidArgumentError('a time like 2027-01-31T12:00:00Z, or how long ago: 15m, 24h, 7d');
+  return time;
+}
+
 /** False for 30 February and the like, which Date takes for a day of March. */
 function isDay(text: string): boolean {
   const [year = 0, month = 0, day = 0] = text.slice(0, 10).split('-').map(Number);

@@ -12,12 +12,15 @@ const GATEWAY_METHODS = ['envoy.service.auth.v3.Authorization/Check', 'http/auth
 /** Finds the method that a filter means: by its bare name, as Service/Method, or in full as events have it. */
 export class MethodNames {
   readonly #full: readonly string[];
+  /** Without the packages of the services. */
+  readonly #short: readonly string[];
 
   constructor(services: readonly DescService[]) {
     const ofServices = services.flatMap(({ typeName, methods }) =>
       methods.map(({ name }) => `${typeName}/${name}`),
     );
     this.#full = [...ofServices, ...GATEWAY_METHODS, ...OWN_METHODS];
+    this.#short = this.#full.map((full) => full.replace(/^[a-z0-9.]+\.(?=[A-Z])/, ''));
   }
 
   resolve(found: Violations, field: string, text: string): string {
@@ -26,7 +29,7 @@ export class MethodNames {
     );
     const [method] = same;
     if (method === undefined)
-      found.add(field, 'no method has this name; such as ValidateKey, or ApiKeyAuth/ValidateKey');
+      found.add(field, `no method has this name; known are ${this.#short.join(', ')}`);
     else if (same.length > 1 && !same.includes(text)) found.add(field, `say which: ${same.join(', ')}`);
     return same.includes(text) ? text : (method ?? text);
   }

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import type { DestinationStream } from 'pino';
 import { EXIT } from '../cli/client.ts';
@@ -9,6 +10,7 @@ import { adminKey, localOrigin } from './bootstrap.ts';
 import { graceBounds } from './compose.ts';
 import { openConfiguredStore } from './configured-store.ts';
 import { examine } from './doctor.ts';
+import { firstSteps } from './first-steps.ts';
 import { LogSink, standardError, writeAtOnce } from './log-sink.ts';
 import { serve, systemClock } from './serve.ts';
 import { createLogger, type Logger, redact } from './telemetry.ts';
@@ -61,6 +63,8 @@ export async function serveCommand(env: Environment): Promise<void> {
       setTimeout(() => end(EXIT.software), BROKEN_MS);
     },
   });
+  if (process.stderr.isTTY && config.LOG_FORMAT !== 'json')
+    sink?.write(firstSteps(config, running, existsSync(config.APIKEYD_KEY_FILE)));
   let stopping = false;
   const stop = (signal: NodeJS.Signals) => {
     if (stopping) return;

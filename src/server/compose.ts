@@ -106,6 +106,7 @@ export function compose({ config, logger, clock, tls, droppedLines }: Surroundin
   const http2 = config.HTTP2_SERVER === 'node' ? NodeHttp2Connection : Http2Connection;
   const [grpc, http] = createListeners(callServer, services, gateways.doors, health, throttle, tls, http2);
   return {
+    telemetry,
     keys,
     apply,
     manageKeys,

@@ -4,12 +4,13 @@ import { createServer } from 'node:net';
 import { type Config, ConfigError, parseAddress, type SettingName } from '../config.ts';
 import { inspectStore } from '../store/open-store.ts';
 import { type Finding, StartError } from '../store/store.ts';
+import { findNeighbour, type Neighbour, shownStore } from './neighbour.ts';
 
 /** What would stop a server from working here, as far as it can be seen without starting one. */
 export async function examine(config: Config, now: Date): Promise<Finding[]> {
   const findings = [...(await storeOf(config)), ...certificatesOf(config, now)];
   for (const name of ['GRPC_ADDR', 'HTTP_ADDR', 'METRICS_ADDR'] as const)
-    findings.push(await portOf(config, name));
+    findings.push(await portOf(config, name, () => neighbourOf(config)));
   return findings;
 }
 
@@ -46,27 +47,53 @@ function validity(what: string, pem: Buffer, now: Date): Finding {
   return { what, ok: true, text: `valid until ${validToDate.toISOString()}` };
 }
 
-function portOf(config: Config, what: SettingName & `${string}_ADDR`): Promise<Finding> {
+type AddressSetting = SettingName & `${string}_ADDR`;
+
+/** The server that holds the addresses of these settings, if it is one of this program. */
+function neighbourOf(config: Config): Promise<Neighbour | undefined> {
+  const { host, port } = parseAddress('METRICS_ADDR', config.METRICS_ADDR);
+  return findNeighbour(host, port);
+}
+
+async function portOf(
+  config: Config,
+  what: AddressSetting,
+  neighbour: () => Promise<Neighbour | undefined>,
+): Promise<Finding> {
+  try {
+    const error = await bindError(parseAddress(what, config[what]));
+    if (error === undefined) return { what, ok: true, text: `${config[what]} is free` };
+    if (error.code !== 'EADDRINUSE') return { what, ok: false, text: error.message };
+    return takenBy(config, what, await neighbour());
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return { what, ok: false, text: error.message };
+  }
+}
+
+/** A server of one's own is no fault; what keeps it from deciding is. */
+function takenBy(config: Config, what: AddressSetting, server: Neighbour | undefined): Finding {
+  const address = config[what];
+  if (server?.addresses[what] !== address)
+    return { what, ok: false, text: `${address} is taken by another program` };
+  const text = `${address} is served by apikeyd ${server.version} on ${server.store}`;
+  const store = shownStore(config.STORE_URL);
+  if (server.store !== store) return { what, ok: false, text: `${text}, and not on ${store}` };
+  return server.serving
+    ? { what, ok: true, text }
+    : { what, ok: false, text: `${text}, which cannot decide now: see its log` };
+}
+
+function bindError({
+  host,
+  port,
+}: {
+  host: string;
+  port: number;
+}): Promise<NodeJS.ErrnoException | undefined> {
   return new Promise((resolve) => {
-    let address: { host: string; port: number };
-    try {
-      address = parseAddress(what, config[what]);
-    } catch (error) {
-      const text = error instanceof ConfigError ? error.message : String(error);
-      resolve({ what, ok: false, text });
-      return;
-    }
     const server = createServer();
-    server.once('error', (error: NodeJS.ErrnoException) => {
-      const taken = error.code === 'EADDRINUSE';
-      resolve({
-        what,
-        ok: false,
-        text: taken ? `${config[what]} is taken: is a server running?` : error.message,
-      });
-    });
-    server.listen(address.port, address.host, () => {
-      server.close(() => resolve({ what, ok: true, text: `${config[what]} is free` }));
-    });
+    server.once('error', resolve);
+    server.listen(port, host, () => server.close(() => resolve(undefined)));
   });
 }

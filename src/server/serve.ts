@@ -1,6 +1,7 @@
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
+import packageJson from '../../package.json' with { type: 'json' };
 import { type Config, parseAddress, type SettingName } from '../config.ts';
 import type { Clock } from '../keys/ports/clock.ts';
 import { StartError } from '../store/store.ts';
@@ -8,8 +9,9 @@ import type { TlsFiles } from '../transport/listener.ts';
 import { bootstrap } from './bootstrap.ts';
 import { compose } from './compose.ts';
 import { openConfiguredStore } from './configured-store.ts';
+import { shownStore } from './neighbour.ts';
 import { readTls } from './setting-files.ts';
-import type { Logger } from './telemetry.ts';
+import type { AddressName, Logger } from './telemetry.ts';
 
 const DRAIN_MS = 9_000;
 const RELEASE_MS = 4_000;
@@ -17,6 +19,8 @@ const RELEASE_MS = 4_000;
 export interface Running {
   /** Bound ports; a port of 0 in the settings asks for any. */
   readonly ports: { readonly grpc: number; readonly http: number; readonly metrics: number };
+  /** The same with their hosts. */
+  readonly addresses: Readonly<Record<AddressName, string>>;
   /** Answers what is under way, within 10 s, and lets everything go. */
   stop(): Promise<void>;
 }
@@ -41,8 +45,8 @@ export async function serve(
   const tls = readTls(config);
   let breaks = (error: unknown) => broken(error);
   const store = await openConfiguredStore(config, clock, logger, (error) => breaks(error));
-  const { keys, apply, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics } =
-    compose({ config, logger, clock, tls, droppedLines }, store);
+  const parts = compose({ config, logger, clock, tls, droppedLines }, store);
+  const { keys, apply, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics } = parts;
   breaks = (error) => {
     health.break();
     broken(error);
@@ -70,6 +74,8 @@ export async function serve(
     await release();
     throw error;
   }
+  const addresses = addressesOf(config, ports);
+  parts.telemetry.listening(packageJson.version, shownStore(config.STORE_URL), addresses);
   await health.start();
   watch.start();
   const stop = async () => {
@@ -81,7 +87,20 @@ export async function serve(
     ]);
     await release();
   };
-  return { ports, stop };
+  return { ports, addresses, stop };
+}
+
+/** The addresses as the settings have them, with the ports that were bound. */
+function addressesOf(config: Config, { grpc, http, metrics }: Running['ports']): Running['addresses'] {
+  const withPort = (name: AddressName, port: number) => {
+    const { host } = parseAddress(name, config[name]);
+    return `${host.includes(':') ? `[${host}]` : host}:${port}`;
+  };
+  return {
+    GRPC_ADDR: withPort('GRPC_ADDR', grpc),
+    HTTP_ADDR: withPort('HTTP_ADDR', http),
+    METRICS_ADDR: withPort('METRICS_ADDR', metrics),
+  };
 }
 
 type Bind = (host: string, port: number) => Promise<number>;

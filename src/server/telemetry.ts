@@ -5,6 +5,9 @@ import type { AlertType } from '../keys/notices.ts';
 import type { CallObserver } from '../rpc/call-server.ts';
 import type { WatchLogger } from '../watch/watch.ts';
 
+/** The settings that name where to listen. */
+export type AddressName = 'GRPC_ADDR' | 'HTTP_ADDR' | 'METRICS_ADDR';
+
 export type { Logger };
 
 const SECRET = /audit_v1_[A-Za-z0-9_-]{22}/g;
@@ -79,6 +82,7 @@ export class Metrics implements CallObserver {
   readonly #seconds: Histogram<'method'>;
   readonly #serving: Gauge;
   readonly #alerts: Counter<'type'>;
+  readonly #info: Gauge<'version' | 'store' | 'grpc' | 'http' | 'metrics'>;
   readonly #skew: Gauge;
   readonly #lease: Gauge;
   readonly #children = new Map<string, { calls: Counter.Internal; seconds: Histogram.Internal<'method'> }>();
@@ -138,6 +142,12 @@ export class Metrics implements CallObserver {
       registers,
     });
     this.#serving = new Gauge({ name: 'apikeyd_serving', help: '1 while decisions can be made.', registers });
+    this.#info = new Gauge({
+      name: 'apikeyd_server_info',
+      help: '1, with the version, the store without its credentials, and the addresses.',
+      labelNames: ['version', 'store', 'grpc', 'http', 'metrics'],
+      registers,
+    });
   }
 
   decided(decision: Decision): void {
@@ -172,5 +182,13 @@ export class Metrics implements CallObserver {
 
   serving(is: boolean): void {
     this.#serving.set(is ? 1 : 0);
+  }
+
+  listening(
+    version: string,
+    store: string,
+    { GRPC_ADDR: grpc, HTTP_ADDR: http, METRICS_ADDR: metrics }: Record<AddressName, string>,
+  ): void {
+    this.#info.set({ version, store, grpc, http, metrics }, 1);
   }
 }

@@ -1,8 +1,8 @@
 // If this fails, people who install the package get a program that does not start.
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { run } from '../support/process.ts';
 
@@ -12,7 +12,8 @@ const ANY_PORT = { GRPC_ADDR: '127.0.0.1:0', HTTP_ADDR: '127.0.0.1:0', METRICS_A
 describe('the packed program', () => {
   const folder = mkdtempSync(join(tmpdir(), 'apikeyd-package-'));
   // The npm that came with this machine; inside, the program finds the Node that it needs by itself.
-  const env = { PATH: process.env.PATH, npm_config_update_notifier: 'false' };
+  const { PATH, HOME, npm_config_registry } = process.env;
+  const env = { PATH, HOME, npm_config_registry, npm_config_update_notifier: 'false' };
   const npx = (...args: string[]) => run('npx', ['--offline', ...args], { cwd: folder, env });
   beforeAll(async () => {
     const packed = await run('npm', ['pack', '--pack-destination', folder], { cwd: ROOT, env });
@@ -24,6 +25,32 @@ describe('the packed program', () => {
     expect(installed.code, installed.stderr).toBe(0);
   }, 300_000);
   afterAll(() => rmSync(folder, { recursive: true }));
+
+  it('holds the compiled program, the protos, the licence and what README and CHANGELOG say, and nothing else', () => {
+    const filesBelow = (below: string) =>
+      readdirSync(below, { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map(({ parentPath, name }) => relative(below, join(parentPath, name)));
+    const compiled = (room: string) =>
+      filesBelow(join(ROOT, room))
+        .filter((name) => !name.endsWith('.d.ts'))
+        .map((name) => `dist/${room}/${name.replace(/\.ts$/, '.js')}`);
+    const protos = filesBelow(join(ROOT, 'proto')).filter((name) => name.endsWith('.proto'));
+    expect(filesBelow(join(folder, 'node_modules/apikeyd')).sort()).toEqual(
+      [
+        ...['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json', 'bin/apikeyd.js', 'dist/package.json'],
+        ...[...compiled('src'), ...compiled('gen')],
+        ...protos.map((name) => `proto/${name}`),
+      ].sort(),
+    );
+  });
+
+  it('is one that npm would publish, without a word of warning but that nobody is logged in', async () => {
+    const tried = await run('npm', ['publish', '--dry-run', '--loglevel=warn'], { cwd: ROOT, env });
+    expect(tried.code, tried.stderr).toBe(0);
+    const warnings = tried.stderr.split('\n').filter((line) => line.startsWith('npm warn'));
+    expect(warnings.filter((line) => !line.includes('requires you to be logged in'))).toEqual([]);
+  });
 
   it('runs the main job in an empty folder', async () => {
     const server = spawn(join(folder, 'node_modules/.bin/apikeyd'), ['serve'], {
@@ -82,6 +109,14 @@ describe('the packed program', () => {
       env,
     });
     expect(wrong.code).toBe(2);
+    // npm 12 leaves out the script that puts the packaged Node in its place.
+    const packaged = join(folder, 'node_modules/node/bin/node');
+    rmSync(packaged);
+    const without = await run(command, [join(folder, 'node_modules/apikeyd/bin/apikeyd.js'), '--version'], {
+      env,
+    });
+    if (command !== process.execPath)
+      expect(without).toMatchObject({ code: 78, stderr: expect.stringContaining('--allow-scripts=node') });
   });
 });
 
