@@ -8,8 +8,9 @@ export default defineConfig({
     reporters: ['default', './test/support/skips.ts'],
     // The real processes, browsers and databases of the end-to-end suites share two cores.
     maxWorkers: 2,
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // For what hangs, and not for what is slow: a machine may be, or may be busy.
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
     execArgv: ['--disable-warning=ExperimentalWarning'],
   },
 });
