@@ -14,7 +14,7 @@ const MAY_IMPORT: Record<string, { rooms: string[]; packages: RegExp }> = {
   integrations: { rooms: ['integrations', 'keys'], packages: /^node:/ },
   rpc: {
     rooms: ['rpc', 'keys', 'audit', 'watch', 'gen'],
-    packages: /^(node:|@bufbuild\/protobuf|@connectrpc\/|rate-limiter-flexible$)/,
+    packages: /^(node:|@bufbuild\/protobuf|@connectrpc\/|lru-cache$)/,
   },
   gateways: { rooms: ['gateways', 'keys', 'rpc', 'gen'], packages: /^(node:|@bufbuild\/protobuf)/ },
   transport: {

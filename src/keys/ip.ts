@@ -23,10 +23,27 @@ export function normalizeCidr(text: string): string | undefined {
   return length >= 0 && length <= bits ? `${ip}/${length}` : undefined;
 }
 
+/**
+ * Whom an address stands for in lockouts and limits: an IPv4 address itself, of IPv6 the /64, which is one subscriber's.
+ * @param ip in the form that normalizeIp gives
+ */
+export function networkOf(ip: string): string {
+  if (!ip.includes(':')) return ip;
+  const [head = '', tail] = ip.split('::');
+  const groups = head === '' ? [] : head.split(':');
+  if (tail !== undefined) {
+    const last = tail === '' ? [] : tail.split(':');
+    while (groups.length + last.length < 8) groups.push('0');
+    groups.push(...last);
+  }
+  return `${normalizeIp(`${groups.slice(0, 4).join(':')}::`) ?? ip}/64`;
+}
+
 /** A key's allow-list, compiled at its first use. Empty means any address. */
 export class IpAllowlist {
   readonly cidrs: readonly string[];
-  #compiled: BlockList | undefined;
+  /** A list for each family: Node's holds an IPv4 address for a part of ::/0. */
+  #compiled: { readonly ipv4: BlockList; readonly ipv6: BlockList } | undefined;
 
   /** @param cidrs in the form that normalizeCidr gives. */
   constructor(cidrs: readonly string[]) {
@@ -38,15 +55,17 @@ export class IpAllowlist {
     if (this.cidrs.length === 0) return true;
     if (ip === undefined) return false;
     this.#compiled ??= compile(this.cidrs);
-    return this.#compiled.check(ip, isIP(ip) === 6 ? 'ipv6' : 'ipv4');
+    const family = isIP(ip) === 6 ? 'ipv6' : 'ipv4';
+    return this.#compiled[family].check(ip, family);
   }
 }
 
-function compile(cidrs: readonly string[]): BlockList {
-  const list = new BlockList();
+function compile(cidrs: readonly string[]) {
+  const lists = { ipv4: new BlockList(), ipv6: new BlockList() };
   for (const cidr of cidrs) {
     const [address = '', length] = cidr.split('/');
-    list.addSubnet(address, Number(length), isIP(address) === 6 ? 'ipv6' : 'ipv4');
+    const family = isIP(address) === 6 ? 'ipv6' : 'ipv4';
+    lists[family].addSubnet(address, Number(length), family);
   }
-  return list;
+  return lists;
 }

@@ -235,7 +235,9 @@ function reportMethods({ keys, audit, lockout, verifier, clock }: AdminServicePa
       async handle(request) {
         const clientIp = checked((found) => {
           if (request.clientIp === '') found.add('client_ip', 'required');
-          return fields.clientIp(found, 'client_ip', request.clientIp) ?? '';
+          // As ListLockouts shows one of IPv6.
+          const address = request.clientIp.replace(/(:.*)\/64$/, '$1');
+          return fields.clientIp(found, 'client_ip', address) ?? '';
         });
         if (!(await lockout.clear(clientIp))) {
           throw new ApiError('LOCKOUT_NOT_FOUND', `no failures are counted for ${clientIp}`);

@@ -3,13 +3,14 @@ import type { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
 import { ApiError, Violations } from '../keys/errors.ts';
 import { BOUNDS } from '../keys/key-fields.ts';
 import type { ManageKeys } from '../keys/manage-keys.ts';
+import { hashSecret } from '../keys/secret.ts';
 import type { ValidateKey, Verdict } from '../keys/validate-key.ts';
 import type { KeyFeed, KeyNotice } from '../watch/key-feed.ts';
 import type { Authenticator } from './authenticate.ts';
 import { toValidateInput, toValidateResponse } from './convert.ts';
 import { KEY_CHANGES, revokeReasonOf } from './enums.ts';
 import type { ServiceImplementation } from './method.ts';
-import { checked } from './requests.ts';
+import { checked, subscriberOf } from './requests.ts';
 import { validateCodec } from './validate-codec.ts';
 
 export interface AuthServiceParts {
@@ -72,13 +73,13 @@ export function authService(parts: AuthServiceParts): ServiceImplementation<type
     },
     watchKeys: {
       access: { anyOf: VALIDATE },
-      async open({ sinceRevision }) {
+      async open({ sinceRevision }, origin) {
         const since = checked((found) => {
           if (sinceRevision !== undefined && (sinceRevision < 0n || sinceRevision > MAX_REVISION))
             found.add('since_revision', '0 or more');
           return sinceRevision === undefined ? undefined : Number(sinceRevision);
         });
-        const { notices, subscription } = keyFeed.subscribe(since);
+        const { notices, subscription } = keyFeed.subscribe(since, subscriberOf(origin));
         return {
           messages: messagesOf(notices),
           end: (failure) => subscription.end(failure),
@@ -93,7 +94,7 @@ export function authService(parts: AuthServiceParts): ServiceImplementation<type
         if (request.key === '') found.add('key', 'required');
         const reason = revokeReasonOf(found, 'reason', request.reason);
         found.throwIfAny();
-        await authenticator.admit(call);
+        await authenticator.admit(call, hashSecret(request.key));
         const { key, proven } = await manageKeys.revokeOwn(request.key, reason, origin);
         if (key !== undefined) return { message: { keyId: key.id, revision: BigInt(key.revision) } };
         if (!proven) await authenticator.countWrong(call);

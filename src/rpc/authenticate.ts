@@ -1,6 +1,6 @@
-import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
 import { firstDenial } from '../keys/check.ts';
 import { ApiError } from '../keys/errors.ts';
+import { networkOf } from '../keys/ip.ts';
 import type { Key } from '../keys/key.ts';
 import { slotOf } from '../keys/key.ts';
 import { type MaybePromise, mapMaybe } from '../keys/maybe-promise.ts';
@@ -12,10 +12,10 @@ import { retryAfterMs } from '../keys/quota.ts';
 import { matchingGrant } from '../keys/scope.ts';
 import { hashSecret } from '../keys/secret.ts';
 import type { Call } from './call.ts';
+import { LookBudgets } from './look-budgets.ts';
 import type { RequiredScope } from './method.ts';
 
 const BEARER = /^Bearer +(\S+)$/i;
-const UNKNOWN_LOOKUPS_PER_MINUTE = 10;
 
 export interface AuthenticatorParts {
   readonly keys: KeyStore;
@@ -31,23 +31,25 @@ export interface AuthenticatorParts {
 /** Who calls, and may they: an ordinary key with a scope that begins with `apikeys`. */
 export class Authenticator {
   readonly #parts: AuthenticatorParts;
-  readonly #unknownLookups = new RateLimiterMemory({ points: UNKNOWN_LOOKUPS_PER_MINUTE, duration: 60 });
+  readonly #budgets: LookBudgets;
 
   constructor(parts: AuthenticatorParts) {
     this.#parts = parts;
+    this.#budgets = new LookBudgets(parts.clock);
   }
 
   /** The calling key. UNAUTHENTICATED when there is none, or when it would be denied. */
   identify(call: Call): MaybePromise<Key> {
     if (call.authorization === undefined || call.authorization === '') {
+      this.#failed(call);
       throw new ApiError('CREDENTIAL_MISSING', 'send a key as metadata: authorization: Bearer <key>');
     }
     const secret = BEARER.exec(call.authorization)?.[1];
     if (secret === undefined || !this.#parts.mayBeSecret(secret)) return this.#wrong(call);
     const secretHash = hashSecret(secret);
     const known = this.#parts.keys.peekCached(secretHash);
-    const found = known?.key === undefined ? this.#lookUp(call, secretHash) : known;
-    return mapMaybe(found, (facts) => this.#judge(call, secretHash, facts));
+    if (known?.key !== undefined) return this.#judge(call, secretHash, known);
+    return this.#lookUp(call, secretHash).then((found) => this.#judge(call, secretHash, found));
   }
 
   #judge(call: Call, secretHash: string, found: Found): MaybePromise<Key> {
@@ -61,7 +63,12 @@ export class Authenticator {
       const { observer } = this.#parts;
       observer.oldCredential({ decision, key, slot, clientIp: call.peerIp, dryRun: false, time: now });
     }
-    if (denial === undefined) return key;
+    if (denial === undefined) {
+      // Not of each call: those from memory need no budget.
+      if (found.fromCache !== true) this.#budgets.good(networkOf(call.peerIp), secretHash);
+      return key;
+    }
+    this.#failed(call);
     // It proves possession, so it does not count for lockout and its holder may know why.
     throw new ApiError('CREDENTIAL_INVALID', `the calling key is ${denial}`, {
       keyId: key.id,
@@ -91,33 +98,45 @@ export class Authenticator {
   }
 
   /** Admits a try with a secret that is its own proof: limited once the peer is locked out. */
-  async admit(call: Call): Promise<void> {
+  async admit(call: Call, secretHash: string): Promise<void> {
+    if (!this.#budgets.wasGood(secretHash)) this.#refuseFlood(call);
     if ((await this.#lockedForMs(call)) === 0) return;
-    try {
-      await this.#unknownLookups.consume(call.peerIp);
-    } catch (refused) {
-      if (!(refused instanceof RateLimiterRes)) throw refused;
-      throw new ApiError('PEER_LOCKED_OUT', 'too many wrong credentials from this address', {
-        retryAfterMs: refused.msBeforeNext,
-      });
-    }
+    const retryAfterMs = this.#budgets.lookWaitMs(networkOf(call.peerIp), secretHash);
+    if (retryAfterMs === 0) return;
+    const text = 'too many wrong credentials from this address';
+    throw new ApiError('PEER_LOCKED_OUT', text, { retryAfterMs });
   }
 
   /** Counts a wrong secret for the calling address. */
   async countWrong(call: Call): Promise<void> {
+    this.#failed(call);
     if ((await this.#lockedForMs(call)) > 0) return;
     const { locksForMs } = await this.#parts.lockout.fail(call.peerIp);
     if (locksForMs !== undefined) this.#parts.observer.lockedOut(call.peerIp, locksForMs);
   }
 
   async #lookUp(call: Call, secretHash: string): Promise<Found> {
-    await this.admit(call);
+    await this.admit(call, secretHash);
     return this.#parts.keys.findByHash(secretHash);
   }
 
   async #lockedForMs({ peerIp }: Call): Promise<number> {
     const { lockout } = this.#parts;
     return lockout.lockedForMs(peerIp) ?? lockout.readLockedForMs(peerIp);
+  }
+
+  /** One more failed credential of this address, if it is still told one by one. */
+  #failed(call: Call): void {
+    this.#refuseFlood(call);
+    this.#budgets.failed(networkOf(call.peerIp));
+  }
+
+  /** Each refusal is an event of 300 bytes: beyond a budget they are counted, and cost nothing. */
+  #refuseFlood({ peerIp }: Call): void {
+    const retryAfterMs = this.#budgets.failureWaitMs(networkOf(peerIp));
+    if (retryAfterMs === 0) return;
+    const text = 'too many wrong or missing credentials from this address';
+    throw new ApiError('TOO_MANY_WRONG_CREDENTIALS', text, { retryAfterMs: Math.max(1_000, retryAfterMs) });
   }
 
   async #wrong(call: Call): Promise<never> {

@@ -9,7 +9,7 @@ import { timeOf, toAlertMessage, toAnomalyMessage } from './convert.ts';
 import { anomalyStateOf, anomalyTypeOf } from './enums.ts';
 import type { ServiceImplementation } from './method.ts';
 import { pageOf, tokenOf } from './page-token.ts';
-import { ADMIN, checked, READ } from './requests.ts';
+import { ADMIN, checked, READ, subscriberOf } from './requests.ts';
 
 export interface NoticeMethodsParts {
   readonly anomalies: AnomalyLog;
@@ -55,9 +55,9 @@ export function noticeMethods({ anomalies, alertFeed, clock }: NoticeMethodsPart
     },
     watchAlerts: {
       access: READ,
-      async open(request) {
+      async open(request, origin) {
         const since = checked((found) => timeOf(found, 'since_time', request.sinceTime));
-        const { alerts, subscription } = alertFeed.subscribe(since);
+        const { alerts, subscription } = alertFeed.subscribe(since, subscriberOf(origin));
         return { messages: messagesOf(alerts), end: (failure) => subscription.end(failure), event: {} };
       },
     },

@@ -1,3 +1,4 @@
+import { NetworkLockout } from './network-lockout.ts';
 import type { Finding, Store, StoreOptions } from './store.ts';
 import { StartError } from './store.ts';
 
@@ -5,6 +6,11 @@ const MONGODB = /^mongodb(\+srv)?:\/\//;
 
 /** Opens the store that STORE_URL names. Only the adapter that is used is loaded. */
 export async function openStore(options: StoreOptions): Promise<Store> {
+  const store = await open(options);
+  return { ...store, lockout: new NetworkLockout(store.lockout) };
+}
+
+async function open(options: StoreOptions): Promise<Store> {
   if (options.url.startsWith('sqlite:')) return (await import('./sqlite/open.ts')).openSqliteStore(options);
   if (MONGODB.test(options.url)) return (await import('./mongo/open.ts')).openMongoStore(options);
   throw notKnown();

@@ -1,6 +1,6 @@
 import type { Alert, AlertLog } from '../keys/notices.ts';
 import type { Clock } from '../keys/ports/clock.ts';
-import { Subscribers, type Subscription } from './subscription.ts';
+import { type Subscriber, Subscribers, type Subscription } from './subscription.ts';
 
 const POLL_MS = 1_000;
 const PAGE = 500;
@@ -28,9 +28,12 @@ export class AlertFeed {
   }
 
   /** @param since also those from then on; undefined: only from now on. */
-  subscribe(since: number | undefined): { alerts: AsyncIterable<Alert>; subscription: Subscription<Alert> } {
+  subscribe(
+    since: number | undefined,
+    who: Subscriber,
+  ): { alerts: AsyncIterable<Alert>; subscription: Subscription<Alert> } {
     if (this.#subscribers.size === 0) this.#through = this.#clock.now();
-    const subscription = this.#subscribers.add();
+    const subscription = this.#subscribers.add(who);
     const from = since ?? this.#clock.now();
     this.#look();
     return { alerts: this.#read(subscription, from, since !== undefined), subscription };

@@ -11,6 +11,13 @@ const PAGE = 500;
 /** Keys looked at in one sweep for one kind of time; the rest come with the next. */
 const MAX_KEYS = 100_000;
 
+interface Look {
+  /** Where it begins. */
+  readonly after: readonly (string | number)[] | undefined;
+  /** Keys that need not be looked at again. */
+  readonly over: (key: Key) => boolean;
+}
+
 export interface DueKeysParts {
   readonly keys: Pick<KeyStore, 'due'>;
   readonly rotations: Pick<RotationLog, 'noteGraceEnded'>;
@@ -29,6 +36,8 @@ export class DueKeys {
   readonly #parts: DueKeysParts;
   /** Rotations whose end this process has noted. */
   #ended = new Set<string>();
+  /** Where the look for keys that expire goes on: those before it are over, and stay over. */
+  #expired: readonly (string | number)[] | undefined;
 
   constructor(parts: DueKeysParts) {
     this.#parts = parts;
@@ -40,18 +49,31 @@ export class DueKeys {
     this.#ended = new Set();
     await this.#each('ROTATION_GRACE', now, (key) => this.#graceOver(key, now, ended));
     await this.#each('ROTATION', now, async (key) => this.#rotationDue(key, now));
-    await this.#each('EXPIRY', now + 7 * DAY_MS, async (key) => this.#expiring(key, now));
+    // A key whose time was changed to one before the cursor is over too, or is found again at the next start.
+    this.#expired = await this.#each('EXPIRY', now + 7 * DAY_MS, async (key) => this.#expiring(key, now), {
+      after: this.#expired,
+      over: (key) => key.expireTime !== undefined && key.expireTime <= now,
+    });
   }
 
-  async #each(kind: DueTime, until: number, handle: (key: Key) => Promise<void>): Promise<void> {
-    let after: readonly (string | number)[] | undefined;
+  /** @returns the end of the pages that held only keys that are over, for the next look to begin there */
+  async #each(
+    kind: DueTime,
+    until: number,
+    handle: (key: Key) => Promise<void>,
+    { after: start, over }: Look = { after: undefined, over: () => false },
+  ): Promise<Look['after']> {
+    let after = start;
+    let done = start;
     for (let seen = 0; seen < MAX_KEYS; ) {
       const page = await this.#parts.keys.due(kind, until, { size: PAGE, after });
       for (const key of page.items) await handle(key);
-      if (page.next === undefined) return;
+      if (done === after && page.next !== undefined && page.items.every(over)) done = page.next;
+      if (page.next === undefined) break;
       after = page.next;
       seen += page.items.length;
     }
+    return done;
   }
 
   async #graceOver(key: Key, now: number, ended: ReadonlySet<string>): Promise<void> {

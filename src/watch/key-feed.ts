@@ -1,5 +1,5 @@
 import type { KeyChange, KeyStore } from '../keys/ports/key-store.ts';
-import { Subscribers, type Subscription } from './subscription.ts';
+import { type Subscriber, Subscribers, type Subscription } from './subscription.ts';
 
 const POLL_MS = 250;
 const HEARTBEAT_POLLS = 4;
@@ -29,11 +29,14 @@ export class KeyFeed {
   }
 
   /** @param since also what was published after this revision; undefined: only from now on. */
-  subscribe(since: number | undefined): {
+  subscribe(
+    since: number | undefined,
+    who: Subscriber,
+  ): {
     notices: AsyncIterable<KeyNotice>;
     subscription: Subscription<KeyNotice>;
   } {
-    const subscription = this.#subscribers.add();
+    const subscription = this.#subscribers.add(who);
     clearTimeout(this.#timer);
     this.#looking ??= this.#look();
     return { notices: this.#read(subscription, since, this.#looking), subscription };

@@ -2,6 +2,14 @@ import { ApiError } from '../keys/errors.ts';
 
 const MAX_WAITING = 1_000;
 const MAX_SUBSCRIBERS = 1_000;
+/** Of one calling key, and of one address: nobody shuts all others out. */
+export const MAX_OF_ONE = 500;
+
+/** Who listens: the calling key, and the network it calls from. */
+export interface Subscriber {
+  readonly keyId: string;
+  readonly network: string;
+}
 
 /** What one subscriber has still to read: bounded, so that a slow one is dropped rather than buffered without end. */
 export class Subscription<T> implements AsyncIterable<T> {
@@ -55,7 +63,7 @@ export class Subscription<T> implements AsyncIterable<T> {
 
 /** The subscribers of one kind of message. */
 export class Subscribers<T> {
-  readonly #all = new Set<Subscription<T>>();
+  readonly #all = new Map<Subscription<T>, Subscriber>();
   #closed = false;
 
   get size(): number {
@@ -63,26 +71,37 @@ export class Subscribers<T> {
   }
 
   /** @throws TOO_MANY_SUBSCRIBERS, SERVER_STOPPING */
-  add(): Subscription<T> {
+  add(who: Subscriber): Subscription<T> {
     if (this.#closed) throw stopping();
+    const same = { key: 0, network: 0 };
+    for (const { keyId, network } of this.#all.values()) {
+      if (keyId === who.keyId) same.key++;
+      if (network === who.network) same.network++;
+    }
+    if (same.key >= MAX_OF_ONE || same.network >= MAX_OF_ONE) {
+      const whose = same.key >= MAX_OF_ONE ? 'this calling key' : 'this address';
+      throw new ApiError('TOO_MANY_SUBSCRIBERS', `${whose} has ${MAX_OF_ONE} subscribers on this process`, {
+        retryAfterMs: 10_000,
+      });
+    }
     if (this.#all.size >= MAX_SUBSCRIBERS) {
       throw new ApiError('TOO_MANY_SUBSCRIBERS', `this process has ${MAX_SUBSCRIBERS} subscribers`, {
         retryAfterMs: 10_000,
       });
     }
     const subscription: Subscription<T> = new Subscription(() => this.#all.delete(subscription));
-    this.#all.add(subscription);
+    this.#all.set(subscription, who);
     return subscription;
   }
 
   push(item: T): void {
-    for (const subscription of this.#all) subscription.push(item);
+    for (const subscription of this.#all.keys()) subscription.push(item);
   }
 
   /** Ends every stream: clients come back to another process. */
   close(): void {
     this.#closed = true;
-    for (const subscription of this.#all) subscription.end(stopping());
+    for (const subscription of this.#all.keys()) subscription.end(stopping());
   }
 }
 

@@ -1,5 +1,6 @@
 import { Retention } from '../audit/retention.ts';
 import type { Decision } from '../keys/check.ts';
+import { networkOf } from '../keys/ip.ts';
 import type { Key } from '../keys/key.ts';
 import type { Alert, AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
 import type { AuditLog } from '../keys/ports/audit.ts';
@@ -113,7 +114,8 @@ export class Watch implements Observer {
     this.#parts.logger.rotationBegun(key, rotation);
   }
 
-  lockedOut(clientIp: string, forMs: number): void {
+  lockedOut(address: string, forMs: number): void {
+    const clientIp = networkOf(address);
     const time = this.#parts.clock.now();
     const expireTime = new Date(time + forMs).toISOString();
     this.#alerts.raise({

@@ -14,7 +14,7 @@ import type {
 } from '../../keys/ports/audit.ts';
 import type { Clock } from '../../keys/ports/clock.ts';
 import type { Page, Paged } from '../../keys/ports/page.ts';
-import { pagedBy, wrongToken } from '../paging.ts';
+import { pagedBy, startOf } from '../paging.ts';
 import { backoff } from '../retry.ts';
 import type { Warn } from '../store.ts';
 import type { MongoDatabase } from './database.ts';
@@ -302,14 +302,14 @@ export class MongoAuditLog implements AuditLog {
   }
 }
 
-function before([time, sequence, id]: readonly (string | number)[]): Filter<AuditDoc> {
-  if (typeof time !== 'number' || typeof sequence !== 'number' || typeof id !== 'string') throw wrongToken();
-  const at = new Date(time);
+function before(after: readonly (string | number)[]): Filter<AuditDoc> {
+  const [time, sequence = 0, id = ''] = startOf(after, 'number', 'number', 'string');
+  const at = new Date(Number(time));
   return {
     $or: [
       { time: { $lt: at } },
-      { time: at, sequence: { $lt: sequence } },
-      { time: at, sequence, _id: { $lt: id } },
+      { time: at, sequence: { $lt: Number(sequence) } },
+      { time: at, sequence: Number(sequence), _id: { $lt: String(id) } },
     ],
   };
 }

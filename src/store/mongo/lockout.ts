@@ -6,7 +6,7 @@ import type { Page, Paged } from '../../keys/ports/page.ts';
 import type { Lease } from '../lease.ts';
 import { LockedAddresses } from '../locked-addresses.ts';
 import { countFailure, limiterOptions } from '../lockout-limiter.ts';
-import { pagedBy } from '../paging.ts';
+import { pagedBy, startOf } from '../paging.ts';
 import { backoff } from '../retry.ts';
 import type { LockoutSettings } from '../store.ts';
 import type { MongoDatabase } from './database.ts';
@@ -60,7 +60,11 @@ export class MongoLockout implements Lockout {
 
   list(page: Page): Promise<Paged<LockedAddress>> {
     return guarded(async (limits) => {
-      const locks = await this.#lockedNow(lockedAfter(String(page.after?.[0] ?? '')), page.size + 1, limits);
+      const locks = await this.#lockedNow(
+        lockedAfter(String(startOf(page.after ?? [''], 'string')[0])),
+        page.size + 1,
+        limits,
+      );
       return pagedBy(locks.map(toLocked), page.size, ({ clientIp }) => [clientIp]);
     });
   }

@@ -16,7 +16,16 @@ const MAX_ATTEMPTS = 3;
 const SEND_MS = 2_500;
 /** A document outlives its last window. */
 const KEEP_MS = 86_400_000;
-const KEPT_OPS = 8;
+/** A request that was sent cannot arrive so long afterwards. */
+const KEEP_OP_MS = 600_000;
+const MAX_OPS = 256;
+
+/** An update, by the process that sends it and its number there. */
+interface Op {
+  readonly id: string;
+  readonly p: string;
+  readonly n: number;
+}
 
 interface Waiting {
   readonly request: QuotaRequest;
@@ -33,20 +42,20 @@ interface Waiting {
  */
 export class MongoQuota implements QuotaLimiter {
   readonly #database: MongoDatabase;
-  readonly #opPrefix: string;
+  readonly #processId: string;
   readonly #waiting = new Map<string, Waiting[]>();
   #ops = 0;
   #waitingTakes = 0;
 
   constructor(database: MongoDatabase, processId: string) {
     this.#database = database;
-    this.#opPrefix = processId;
+    this.#processId = processId;
   }
 
   take(request: QuotaRequest): Promise<QuotaTaken> {
     if (this.#waitingTakes >= MAX_WAITING) {
       const text = 'too many calls are waiting for the quota store';
-      return Promise.reject(new ApiError('AUDIT_OVERLOADED', text, { retryAfterMs: 1000 }));
+      return Promise.reject(new ApiError('QUOTA_OVERLOADED', text, { retryAfterMs: 1000 }));
     }
     this.#waitingTakes++;
     return new Promise((resolve, reject) => {
@@ -97,7 +106,8 @@ export class MongoQuota implements QuotaLimiter {
   }
 
   async #takeAll(bucket: string, requests: readonly QuotaRequest[]): Promise<QuotaTaken[]> {
-    const op = `${this.#opPrefix}-${this.#ops++}`;
+    const n = this.#ops++;
+    const op = { id: `${this.#processId}-${n}`, p: this.#processId, n };
     const found = await this.#apply(bucket, op, pipelineFor(bucket, op, requests));
     // The server decided by the same arithmetic on the same counters: replayed here for the answers.
     let counters = toCounters(found.before);
@@ -110,8 +120,9 @@ export class MongoQuota implements QuotaLimiter {
   }
 
   /** Applies the update exactly once, however often it must be sent, and answers what it found. */
-  async #apply(bucket: string, op: string, pipeline: Document[]) {
-    const filter = { _id: idOf(bucket), 'ops.id': { $ne: op } };
+  async #apply(bucket: string, { id: op, p, n }: Op, pipeline: Document[]) {
+    // One update of a process is in flight on a bucket: of its ops the last one is kept, and none before it may come late.
+    const filter = { _id: idOf(bucket), ops: { $not: { $elemMatch: { p, n: { $gte: n } } } } };
     for (let attempt = 1; ; attempt++) {
       try {
         const options = { upsert: true, returnDocument: 'after', projection: { ops: 1 } } as const;
@@ -160,7 +171,7 @@ function batchSize(queue: readonly Waiting[]): number {
 }
 
 /** The update: forget what is over, open the windows needed, note what was found, then take one after the other. */
-function pipelineFor(bucket: string, op: string, requests: readonly QuotaRequest[]): Document[] {
+function pipelineFor(bucket: string, op: Op, requests: readonly QuotaRequest[]): Document[] {
   const windows = new Map(
     requests.flatMap(({ limits }) => limits).map((limit) => [counterName(limit), limit.windowMs]),
   );
@@ -170,6 +181,10 @@ function pipelineFor(bucket: string, op: string, requests: readonly QuotaRequest
     `c.${name}`,
     { $ifNull: [`$c.${name}`, { used: 0, end: { $add: ['$$NOW', windowMs] } }] },
   ]);
+  const others = {
+    $and: [{ $ne: ['$$this.p', op.p] }, { $gt: ['$$this.now', { $subtract: ['$$NOW', KEEP_OP_MS] }] }],
+  };
+  const kept = { $filter: { input: { $ifNull: ['$ops', []] }, cond: others } };
   const longest = Math.max(...windows.values());
   return [
     { $set: { key: idOf(bucket), c: { $arrayToObject: { $filter: { input: stored, cond: counting } } } } },
@@ -177,10 +192,7 @@ function pipelineFor(bucket: string, op: string, requests: readonly QuotaRequest
     {
       $set: {
         ops: {
-          $slice: [
-            { $concatArrays: [{ $ifNull: ['$ops', []] }, [{ id: op, now: '$$NOW', before: '$c' }]] },
-            -KEPT_OPS,
-          ],
+          $slice: [{ $concatArrays: [kept, [{ ...op, now: '$$NOW', before: '$c' }]] }, -MAX_OPS],
         },
         expire: { $max: ['$expire', { $add: ['$$NOW', longest + KEEP_MS] }] },
       },

@@ -11,7 +11,7 @@ import { IpAllowlist } from '../../keys/ip.ts';
 import type { Key, RateLimit } from '../../keys/key.ts';
 import type { AuditEntry, AuditRecord } from '../../keys/ports/audit.ts';
 import { type RotationEffects, rotationDueTime } from '../../keys/rotation.ts';
-import { wrongToken } from '../paging.ts';
+import { startOf } from '../paging.ts';
 
 const DOC_FIELDS = AUDIT_FIELDS.map((field: AuditField) => ({
   name: field.name,
@@ -150,7 +150,13 @@ export interface LimitDoc {
   /** Quota: the counters, by counterName. */
   c?: Record<string, { used: number; end: Date }>;
   /** Quota: the last batches, with what they found. */
-  ops?: { id: string; now: Date; before?: Record<string, { used: number; end: Date }> }[];
+  ops?: {
+    id: string;
+    p?: string;
+    n?: number;
+    now: Date;
+    before?: Record<string, { used: number; end: Date }>;
+  }[];
 }
 
 /** Decisions of one kind about one key ('' for all) in one hour, as one chain has them. */
@@ -262,17 +268,17 @@ export function toKey(doc: KeyDoc): Key {
 }
 
 /** What comes after `[time, id]` where the newest come first. */
-export function beforeTime(field: string, [time, id]: readonly (string | number)[]) {
-  if (typeof time !== 'number' || typeof id !== 'string') throw wrongToken();
-  const at = new Date(time);
-  return { $or: [{ [field]: { $lt: at } }, { [field]: at, _id: { $lt: id } }] };
+export function beforeTime(field: string, after: readonly (string | number)[]) {
+  const [time, id] = startOf(after, 'number', 'string').map(String);
+  const at = new Date(Number(time));
+  return { $or: [{ [field]: { $lt: at } }, { [field]: at, _id: { $lt: id ?? '' } }] };
 }
 
 /** What comes after `[time, id]` where the oldest come first. */
-export function afterTime(field: string, [time, id]: readonly (string | number)[]) {
-  if (typeof time !== 'number' || typeof id !== 'string') throw wrongToken();
-  const at = new Date(time);
-  return { $or: [{ [field]: { $gt: at } }, { [field]: at, _id: { $gt: id } }] };
+export function afterTime(field: string, after: readonly (string | number)[]) {
+  const [time, id] = startOf(after, 'number', 'string').map(String);
+  const at = new Date(Number(time));
+  return { $or: [{ [field]: { $gt: at } }, { [field]: at, _id: { $gt: id ?? '' } }] };
 }
 
 /** An event as it lies in a key document or in the log; empty values are left out. */

@@ -1,6 +1,6 @@
 import type { Alert, AlertLog } from '../../keys/notices.ts';
 import type { Page, Paged } from '../../keys/ports/page.ts';
-import { pagedBy } from '../paging.ts';
+import { FIRST, pagedBy, startOf } from '../paging.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';
 import type { Value } from './thread-messages.ts';
@@ -31,7 +31,7 @@ export class SqliteAlertLog implements AlertLog {
   async list(since: number, page: Page): Promise<Paged<Alert>> {
     const rows = await this.#database.query(
       'SELECT * FROM api_key_alerts WHERE time >= ? AND (time, id) > (?, ?) ORDER BY time, id LIMIT ?',
-      [since, ...(page.after ?? [Number.MIN_SAFE_INTEGER, '']), page.size + 1],
+      [since, ...startOf(page.after ?? [FIRST, ''], 'number', 'string'), page.size + 1],
     );
     return pagedBy(rows.map(toAlert), page.size, ({ time, id }) => [time, id]);
   }

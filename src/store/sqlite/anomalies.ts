@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { Anomaly, AnomalyFilter, AnomalyLog, ThresholdExceeded } from '../../keys/notices.ts';
 import type { AuditEntry } from '../../keys/ports/audit.ts';
 import type { Page, Paged } from '../../keys/ports/page.ts';
-import { pagedBy } from '../paging.ts';
+import { LAST, pagedBy, startOf } from '../paging.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';
 import { unavailable } from './errors.ts';
@@ -35,7 +35,7 @@ export class SqliteAnomalyLog implements AnomalyLog {
 
   async list(filter: AnomalyFilter, page: Page): Promise<Paged<Anomaly>> {
     const where = ['(first_time, id) < (?, ?)'];
-    const params: Value[] = [...(page.after ?? [Number.MAX_SAFE_INTEGER, ''])];
+    const params: Value[] = [...startOf(page.after ?? [LAST, ''], 'number', 'string')];
     for (const [column, value] of [
       ['key_id', filter.keyId],
       ['type', filter.type],

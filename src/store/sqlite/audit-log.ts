@@ -10,7 +10,7 @@ import type {
 } from '../../keys/ports/audit.ts';
 import type { Clock } from '../../keys/ports/clock.ts';
 import type { Page, Paged } from '../../keys/ports/page.ts';
-import { pagedBy } from '../paging.ts';
+import { pagedBy, startOf } from '../paging.ts';
 import { RECORD_COLUMNS, toRecord } from './audit-rows.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';
@@ -149,7 +149,7 @@ function newest(from: string, by: string, first: string, filter: AuditFilter, { 
   add(`${by}.time < ?`, filter.endTime);
   if (after !== undefined) {
     where.push(`(${by}.time, ${by}.row) < (?, ?)`);
-    params.push(...after);
+    params.push(...startOf(after, 'number', 'number'));
   }
   const columns = RECORD_COLUMNS.map((name) => `log.${name}`).join(', ');
   const sql = `SELECT ${columns} FROM ${from} WHERE ${where.join(' AND ')} ORDER BY ${by}.time DESC, ${by}.row DESC LIMIT ?`;

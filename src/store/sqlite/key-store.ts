@@ -15,7 +15,7 @@ import type {
 import type { Page, Paged } from '../../keys/ports/page.ts';
 import type { RotationEffects } from '../../keys/rotation.ts';
 import { revisionNotReached } from '../errors.ts';
-import { LAST_CHARACTER, pagedBy } from '../paging.ts';
+import { FIRST, LAST_CHARACTER, pagedBy, startOf } from '../paging.ts';
 import type { Committer } from './committer.ts';
 import type { PointRead, SqliteDatabase } from './database.ts';
 import type { DeferredTable } from './deferred-rows.ts';
@@ -130,7 +130,8 @@ export class SqliteKeyStore implements KeyStore {
       const range = [filter.prefix, filter.prefix + LAST_CHARACTER];
       add('(id >= ? AND id < ? OR name >= ? AND name < ?)', ...range, ...range);
     }
-    if (page.after !== undefined) add('(create_time, id) > (?, ?)', ...page.after);
+    if (page.after !== undefined)
+      add('(create_time, id) > (?, ?)', ...startOf(page.after, 'number', 'string'));
     const rows = await this.#database.query(
       `${WITH_LAST_USE} ${where.length > 0 ? `WHERE ${where.join(' AND ')}` : ''}
        ORDER BY create_time, id LIMIT ?`,
@@ -208,7 +209,7 @@ export class SqliteKeyStore implements KeyStore {
     const rows = await this.#database.query(
       `${WITH_LAST_USE} WHERE ${column} <= ? AND (${column}, id) > (?, ?) AND revoke_time IS NULL
        ORDER BY ${column}, id LIMIT ?`,
-      [until, ...(page.after ?? [Number.MIN_SAFE_INTEGER, '']), page.size + 1],
+      [until, ...startOf(page.after ?? [FIRST, ''], 'number', 'string'), page.size + 1],
     );
     const time = (key: Key) => Number(rows.find((row) => row.id === key.id)?.[column]);
     return pagedBy(this.#readAll(rows), page.size, (key) => [time(key), key.id]);

@@ -5,7 +5,7 @@ import type { FailureCounted, LockedAddress, Lockout } from '../../keys/ports/li
 import type { Page, Paged } from '../../keys/ports/page.ts';
 import { LockedAddresses } from '../locked-addresses.ts';
 import { countFailure, limiterOptions } from '../lockout-limiter.ts';
-import { pagedBy } from '../paging.ts';
+import { pagedBy, startOf } from '../paging.ts';
 import type { LockoutSettings } from '../store.ts';
 import type { SqliteDatabase } from './database.ts';
 import type { LimitRows } from './limit-rows.ts';
@@ -98,7 +98,7 @@ export class SqliteLockout implements Lockout {
   async list(page: Page): Promise<Paged<LockedAddress>> {
     const rows = await this.#database.query(
       `SELECT substr(key, ${PREFIX.length + 1}) AS ip, expire_time ${LOCKED} ORDER BY key LIMIT ?`,
-      [PREFIX + String(page.after?.[0] ?? ''), ...this.#bounds(), page.size + 1],
+      [PREFIX + String(startOf(page.after ?? [''], 'string')[0]), ...this.#bounds(), page.size + 1],
     );
     const locked = rows.map((row) => ({ clientIp: String(row.ip), expireTime: Number(row.expire_time) }));
     return pagedBy(locked, page.size, ({ clientIp }) => [clientIp]);

@@ -1,6 +1,6 @@
 import type { Page, Paged } from '../../keys/ports/page.ts';
 import type { OldUses, RotationLog, RotationRecord } from '../../keys/ports/rotations.ts';
-import { pagedBy } from '../paging.ts';
+import { LAST, pagedBy, startOf } from '../paging.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';
 import type { Value } from './thread-messages.ts';
@@ -20,7 +20,7 @@ export class SqliteRotationLog implements RotationLog {
       `SELECT * FROM api_key_rotations WHERE (start_time, id) < (?, ?) ${where}
        ORDER BY start_time DESC, id DESC LIMIT ?`,
       [
-        ...(page.after ?? [Number.MAX_SAFE_INTEGER, '']),
+        ...startOf(page.after ?? [LAST, ''], 'number', 'string'),
         ...(keyId === undefined ? [] : [keyId]),
         page.size + 1,
       ],
