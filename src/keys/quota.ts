@@ -51,8 +51,22 @@ function current(counters: Counters, limit: RateLimit, now: number): Counter | u
   return counter !== undefined && counter.end > now && counter.used > 0 ? counter : undefined;
 }
 
-/** Takes `cost` from every limit, all or nothing: a denial changes no counter. Pure. */
-export function take({ bucket, limits, cost }: QuotaRequest, counters: Counters, now: number): Take {
+/** The counters, where no window ends later than a whole one from now would: the clock may have gone back. */
+function anchored(limits: readonly RateLimit[], counters: Counters, now: number): Counters {
+  let next = counters as Record<string, Counter>;
+  for (const limit of limits) {
+    const name = counterName(limit);
+    const counter = counters[name];
+    if (counter === undefined || counter.end <= now + limit.windowMs) continue;
+    if (next === counters) next = { ...counters };
+    next[name] = { used: counter.used, end: now + limit.windowMs };
+  }
+  return next;
+}
+
+/** Takes `cost` from every limit, all or nothing: a denial changes no counter's use. Pure. */
+export function take({ bucket, limits, cost }: QuotaRequest, stored: Counters, now: number): Take {
+  const counters = anchored(limits, stored, now);
   // On the path of every limited call: one pass to look, one to take, and nothing made that is not answered.
   let admitted = true;
   for (const limit of limits)

@@ -15,6 +15,7 @@ import { ManageRemoteKeys } from '../keys/manage-remote-keys.ts';
 import type { Clock } from '../keys/ports/clock.ts';
 import type { KeyStore } from '../keys/ports/key-store.ts';
 import { secretTest } from '../keys/secret.ts';
+import { SeenClock } from '../keys/seen-clock.ts';
 import { ValidateKey } from '../keys/validate-key.ts';
 import { adminService } from '../rpc/admin-service.ts';
 import { authService } from '../rpc/auth-service.ts';
@@ -57,6 +58,7 @@ interface Surroundings {
 export function compose({ config, logger, clock, tls, droppedLines }: Surroundings, store: Store) {
   const warn = (text: string, err: unknown) => logger.warn({ err }, text);
   const { keys, apply } = cached(store, config, clock);
+  const judging = new SeenClock(clock, store.seenTime);
   const { quota, lockout, audit } = store;
   const telemetry = new Metrics(logger, droppedLines);
   const redis = config.REDIS_URL === '' ? undefined : new RedisAlerts(config.REDIS_URL, warn);
@@ -76,12 +78,12 @@ export function compose({ config, logger, clock, tls, droppedLines }: Surroundin
   const mayBeSecret = secretTest(config.ACCEPT_IMPORTED_SHAPES);
   const manageKeys = new ManageKeys({
     keys,
-    clock,
+    clock: judging,
     graceBounds: graceBounds(config),
     observer: watch,
     mayBeSecret,
   });
-  const deciding = { keys, quota, lockout, lastUses, clock, observer: watch, mayBeSecret };
+  const deciding = { keys, quota, lockout, lastUses, clock: judging, observer: watch, mayBeSecret };
   const validateKey = new ValidateKey({ ...deciding, audit });
   const authenticator = new Authenticator(deciding);
   const throttle = new StreamThrottle();

@@ -5,7 +5,7 @@ const MAX_ADDRESSES = 100_000;
 
 /**
  * The locked addresses this process knows of, for a look without I/O. One that is pushed out is still refused by the
- * shared counter as soon as it fails again.
+ * shared counter as soon as it fails again. By the monotonic clock: no lock is longer because the other went back.
  */
 export class LockedAddresses {
   readonly #until = new LRUCache<string, number>({ max: MAX_ADDRESSES });
@@ -16,7 +16,7 @@ export class LockedAddresses {
   }
 
   lock(ip: string, forMs: number): void {
-    this.#until.set(ip, this.#clock.now() + forMs);
+    this.#until.set(ip, this.#clock.monotonic() + forMs);
   }
 
   unlock(ip: string): void {
@@ -32,6 +32,6 @@ export class LockedAddresses {
 
   forMs(ip: string): number {
     const until = this.#until.size === 0 ? undefined : this.#until.get(ip);
-    return until === undefined ? 0 : Math.max(0, until - this.#clock.now());
+    return until === undefined ? 0 : Math.max(0, until - this.#clock.monotonic());
   }
 }

@@ -43,8 +43,13 @@ export interface Store {
   readonly sharing: Sharing | undefined;
   /** Rejects with STORE_UNAVAILABLE when the store cannot be read and written now. */
   ping(): Promise<void>;
-  /** Finishes what crashes left behind and drops counters that are over. Safe from several processes at once. */
-  sweep(): Promise<void>;
+  /**
+   * Finishes what crashes left behind and, with dropOld, drops counters that are over. Safe from several processes at
+   * once.
+   */
+  sweep(dropOld?: boolean): Promise<void>;
+  /** The greatest time that the store knows of, as it was opened; undefined where the clock is held against its own. */
+  readonly seenTime?: number | undefined;
   /** Waits for what is under way, then lets go. Nothing may be called afterwards. */
   close(): Promise<void>;
 }

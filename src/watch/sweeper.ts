@@ -1,10 +1,10 @@
 import type { Retention } from '../audit/retention.ts';
 import type { AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
-import type { Clock } from '../keys/ports/clock.ts';
 import type { UsageLog } from '../keys/ports/usage.ts';
 import type { AlertRaiser } from './alert-raiser.ts';
 import type { AnomalyWatch } from './anomaly-watch.ts';
 import type { DueKeys } from './due-keys.ts';
+import type { SettledTime } from './settled-time.ts';
 
 const DAY_MS = 86_400_000;
 /** Retention deletes in small steps, so that it never holds up a call for long. */
@@ -12,7 +12,7 @@ const STEP_ROWS = 500;
 const MAX_STEPS = 200;
 
 export interface SweeperParts {
-  readonly store: { sweep(): Promise<void> };
+  readonly store: { sweep(dropOld: boolean): Promise<void> };
   readonly lease: SweepLease;
   readonly retention: Pick<Retention, 'deleteBefore'>;
   readonly alertLog: Pick<AlertLog, 'deleteBefore'>;
@@ -20,7 +20,7 @@ export interface SweeperParts {
   readonly anomalyWatch: Pick<AnomalyWatch, 'finishAbandoned'>;
   readonly alerts: Pick<AlertRaiser, 'redeliver'>;
   readonly dueKeys: Pick<DueKeys, 'sweep'>;
-  readonly clock: Clock;
+  readonly time: Pick<SettledTime, 'look'>;
   readonly intervalMs: number;
   readonly usage: Pick<UsageLog, 'flush' | 'deleteBefore'>;
   /** 0 keeps everything. */
@@ -39,6 +39,9 @@ export class Sweeper {
   #timer: NodeJS.Timeout | undefined;
   #sweeping: Promise<void> = Promise.resolve();
   #stopped = false;
+  /** The time up to which what is old was deleted last. */
+  #deletedAt: number | undefined;
+  #told = false;
 
   constructor(parts: SweeperParts) {
     this.#parts = parts;
@@ -60,22 +63,32 @@ export class Sweeper {
 
   /** One sweep, if it is this process's turn. What fails is told and left for the next one; the rest goes on. */
   async sweep(): Promise<void> {
-    const { lease, store, dueKeys, anomalyWatch, alerts, usage, clock, intervalMs } = this.#parts;
+    const { lease, store, dueKeys, anomalyWatch, alerts, usage, time, intervalMs } = this.#parts;
+    const { now, steady, settled } = time.look();
+    if (!steady && !this.#told)
+      this.#parts.warn(
+        'a clock was set: nothing is deleted and no key is noticed until it has gone well for an hour',
+        undefined,
+      );
+    this.#told = !steady;
     // Its holder has missed a sweep and a half when another takes it over.
     const ours = await this.#reportFailure(() => lease.take(2.5 * intervalMs));
     if (ours !== true) return;
-    await this.#reportFailure(() => store.sweep());
-    await this.#reportFailure(() => dueKeys.sweep());
-    await this.#reportFailure(() => anomalyWatch.finishAbandoned(clock.now()));
-    await this.#reportFailure(() => alerts.redeliver(clock.now()));
+    await this.#reportFailure(() => store.sweep(steady));
+    if (steady) await this.#reportFailure(() => dueKeys.sweep());
+    await this.#reportFailure(() => anomalyWatch.finishAbandoned(now));
+    await this.#reportFailure(() => alerts.redeliver(now));
     // Before events go: retention keeps those that are not counted.
     await this.#reportFailure(() => usage.flush());
-    await this.#reportFailure(() => this.#deleteOld());
+    if (settled) await this.#reportFailure(() => this.#deleteOld(now));
   }
 
-  async #deleteOld(): Promise<void> {
-    const { retention, alertLog, anomalies, usage, clock, retentionDays, usageRetentionDays } = this.#parts;
-    const before = (days: number) => clock.now() - days * DAY_MS;
+  async #deleteOld(now: number): Promise<void> {
+    const { retention, alertLog, anomalies, usage, retentionDays, usageRetentionDays } = this.#parts;
+    // At most a day's worth more than the last time.
+    const at = Math.min(now, (this.#deletedAt ?? now) + DAY_MS);
+    this.#deletedAt = at;
+    const before = (days: number) => at - days * DAY_MS;
     const steps = [
       ...(retentionDays === 0
         ? []

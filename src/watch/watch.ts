@@ -17,6 +17,7 @@ import type { AnomalyThresholds } from './anomaly-windows.ts';
 import { DueKeys } from './due-keys.ts';
 import { KeyFeed } from './key-feed.ts';
 import { type RotationLogger, RotationWatch } from './rotation-watch.ts';
+import { SettledTime } from './settled-time.ts';
 import { Sweeper } from './sweeper.ts';
 
 /** What the watch writes to. */
@@ -27,7 +28,8 @@ export interface WatchStore {
   readonly alerts: AlertLog;
   readonly usage: UsageLog;
   readonly sweepLease: SweepLease;
-  sweep(): Promise<void>;
+  readonly sharing: { readonly skewMs: number } | undefined;
+  sweep(dropOld?: boolean): Promise<void>;
 }
 
 /** What people are told in the log. */
@@ -91,7 +93,7 @@ export class Watch implements Observer {
       anomalyWatch: this.#anomalies,
       alerts,
       dueKeys: new DueKeys({ keys, rotations, alerts, complete, graceEnded, clock, autoCleanup }),
-      clock,
+      time: new SettledTime(clock, () => store.sharing?.skewMs ?? 0),
       intervalMs: parts.sweepIntervalMs,
       retentionDays: parts.retentionDays,
       usage: store.usage,

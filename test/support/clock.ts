@@ -17,6 +17,11 @@ export class TestClock implements Clock {
     return this.#monotonic;
   }
 
+  /** Sets the time without any having passed. */
+  step(ms: number): void {
+    this.#now += ms;
+  }
+
   advance(ms: number): void {
     this.#now += ms;
     this.#monotonic += ms;

@@ -7,6 +7,7 @@ import { Retention } from '../../src/audit/retention.ts';
 import { BufferedLastUses } from '../../src/store/last-uses.ts';
 import { openSqliteStore } from '../../src/store/sqlite/open.ts';
 import type { Store } from '../../src/store/store.ts';
+import { SettledTime } from '../../src/watch/settled-time.ts';
 import { Sweeper } from '../../src/watch/sweeper.ts';
 import { LEASE, LOCKOUT } from '../store/contract/harness.ts';
 import { TestClock } from '../support/clock.ts';
@@ -34,7 +35,7 @@ describe('sweeper', () => {
     await store.close();
     rmSync(folder, { recursive: true });
   });
-  const sweeper = (retentionDays: number, over: Partial<Store> = {}) =>
+  const sweeper = (retentionDays: number, over: Partial<Store> & { time?: Pick<SettledTime, 'look'> } = {}) =>
     new Sweeper({
       store: { ...store, ...over },
       lease: over.sweepLease ?? store.sweepLease,
@@ -44,7 +45,7 @@ describe('sweeper', () => {
       anomalyWatch: { finishAbandoned: async () => {} },
       alerts: { redeliver: async () => {} },
       dueKeys: { sweep: async () => {} },
-      clock,
+      time: over.time ?? { look: () => ({ now: clock.now(), steady: true, settled: true }) },
       intervalMs: 1_000,
       usage: store.usage,
       retentionDays,
@@ -80,6 +81,45 @@ describe('sweeper', () => {
     const failing = sweeper(90, { sweep: () => Promise.reject(new Error('away')) });
     await failing.sweep();
     expect(told).toEqual(['sweep failed, the next one tries again']);
+  });
+
+  it('a clock that is 100 days ahead for five seconds deletes no event, and neither does one that was just started', async () => {
+    await Promise.all(
+      Array.from({ length: 73 }, (_, i) => store.audit.record(entryWith({ time: clock.now() - i }))),
+    );
+    const one = sweeper(90, { time: new SettledTime(clock, () => 0) });
+    await one.sweep();
+    clock.advance(2 * 3_600_000);
+    clock.step(100 * DAY_MS);
+    await one.sweep();
+    clock.advance(5_000);
+    await one.sweep();
+    clock.step(-100 * DAY_MS);
+    await one.sweep();
+    expect(await store.audit.count()).toBe(73);
+    // Also where the step stays: what is old is not deleted before the clocks have agreed for an hour, and then a day's worth.
+    clock.step(100 * DAY_MS);
+    await one.sweep();
+    clock.advance(3_599_000);
+    await one.sweep();
+    expect(await store.audit.count()).toBe(73);
+    clock.advance(1_000);
+    await one.sweep();
+    expect(await store.audit.count()).toBeLessThan(73);
+  });
+
+  it('a store whose clock is another: nothing is deleted', () => {
+    let skew = 0;
+    const time = new SettledTime(clock, () => skew);
+    clock.advance(3_600_000);
+    expect(time.look()).toEqual({ now: clock.now(), steady: true, settled: true });
+    skew = -61_000;
+    expect(time.look()).toMatchObject({ steady: false, settled: false });
+    skew = 0;
+    clock.advance(3_599_999);
+    expect(time.look()).toMatchObject({ steady: false, settled: false });
+    clock.advance(1);
+    expect(time.look()).toMatchObject({ steady: true, settled: true });
   });
 
   it('drops counters that are over, and only those', async () => {

@@ -179,7 +179,11 @@ function pipelineFor(bucket: string, op: Op, requests: readonly QuotaRequest[]):
   const stored = { $objectToArray: { $ifNull: ['$c', {}] } };
   const opened = [...windows].map(([name, windowMs]) => [
     `c.${name}`,
-    { $ifNull: [`$c.${name}`, { used: 0, end: { $add: ['$$NOW', windowMs] } }] },
+    {
+      used: { $ifNull: [`$c.${name}.used`, 0] },
+      // Never later than a whole window from now: the server's clock may have gone back.
+      end: { $min: [`$c.${name}.end`, { $add: ['$$NOW', windowMs] }] },
+    },
   ]);
   const others = {
     $and: [{ $ne: ['$$this.p', op.p] }, { $gt: ['$$this.now', { $subtract: ['$$NOW', KEEP_OP_MS] }] }],

@@ -36,7 +36,9 @@ class FailureLimiter extends RateLimiterStoreAbstract {
     const row = this.#rows.get(key);
     const counting = !force && row !== undefined && row.expireTime > now;
     const value: Failures = { points: counting ? (row.value as Failures).points + points : points };
-    const next = { value, expireTime: counting ? row.expireTime : now + msDuration };
+    // Never later than a whole window from now: the clock may have gone back.
+    const latest = now + msDuration;
+    const next = { value, expireTime: counting ? Math.min(row.expireTime, latest) : latest };
     this.#rows.set(key, next);
     return next;
   }
@@ -79,7 +81,9 @@ export class SqliteLockout implements Lockout {
   static async open(settings: LockoutSettings, rows: LimitRows, database: SqliteDatabase, clock: Clock) {
     const lockout = new SqliteLockout(settings, rows, database, clock);
     const { items } = await lockout.list({ size: Number.MAX_SAFE_INTEGER - 1, after: undefined });
-    lockout.#locked.replaceAll(items.map(({ clientIp, expireTime }) => [clientIp, expireTime - clock.now()]));
+    const window = settings.windowSeconds * 1000;
+    const left = (expireTime: number) => Math.min(expireTime - clock.now(), window);
+    lockout.#locked.replaceAll(items.map(({ clientIp, expireTime }) => [clientIp, left(expireTime)]));
     return lockout;
   }
 

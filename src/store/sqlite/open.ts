@@ -49,9 +49,11 @@ export async function openSqliteStore({
     // The file serves one process.
     sweepLease: { take: async () => true, release: async () => {} },
     sharing: undefined,
+    seenTime: await newestTime(database),
     // An empty transaction: shows that the writer thread lives and can write.
     ping: async () => void (await committer.write([{ sql: 'SELECT 1', params: [] }])),
-    sweep: async () => {
+    sweep: async (dropOld = true) => {
+      if (!dropOld) return;
       await committer.write([
         { sql: dropOver, params: [clock.now()] },
         { sql: dropRetired, params: [clock.now() - RETIRED_MS] },
@@ -66,4 +68,11 @@ export async function openSqliteStore({
       await database.close();
     },
   };
+}
+
+/** Of the last events: calls end in another order than they began. */
+async function newestTime(database: SqliteDatabase): Promise<number | undefined> {
+  const latest = 'SELECT time FROM api_key_audit_log ORDER BY row DESC LIMIT 1000';
+  const [row] = await database.query(`SELECT max(time) AS time FROM (${latest})`, []);
+  return typeof row?.time === 'number' ? row.time : undefined;
 }

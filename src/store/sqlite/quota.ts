@@ -18,7 +18,7 @@ export class SqliteQuota implements QuotaLimiter {
     const now = this.#clock.now();
     const counters = this.#counters(request.bucket);
     const taken = take(request, counters, now);
-    if (taken.admitted) this.#rows.set(request.bucket, live(taken.counters, now));
+    if (taken.counters !== counters) this.#rows.set(request.bucket, live(taken.counters, now));
     else this.#rows.keep(request.bucket, counters);
     return taken;
   }

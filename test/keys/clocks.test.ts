@@ -1,0 +1,67 @@
+// If this fails, a clock that is set makes a dead key work again, or a window or a lock last for hours.
+import { describe, expect, it } from 'vitest';
+import { counterName, take } from '../../src/keys/quota.ts';
+import { SeenClock } from '../../src/keys/seen-clock.ts';
+import { LockedAddresses } from '../../src/store/locked-addresses.ts';
+import { TestClock } from '../support/clock.ts';
+
+const HOUR_MS = 3_600_000;
+
+describe('a clock that is set back an hour', () => {
+  it('what was over stays over, until the clock has caught up', () => {
+    const clock = new TestClock();
+    const seen = new SeenClock(clock);
+    const start = clock.now();
+    clock.advance(5_000);
+    expect(seen.now()).toBe(start + 5_000);
+    clock.step(-HOUR_MS);
+    expect(seen.now()).toBe(start + 5_000);
+    clock.advance(HOUR_MS - 1);
+    expect(seen.now()).toBe(start + 5_000);
+    clock.advance(2);
+    expect(seen.now()).toBe(start + 5_001);
+  });
+
+  it('also after a start: by what the store has seen, but for times that nobody can have seen', () => {
+    const clock = new TestClock();
+    expect(new SeenClock(clock, clock.now() + HOUR_MS).now()).toBe(clock.now() + HOUR_MS);
+    expect(new SeenClock(clock, clock.now() - HOUR_MS).now()).toBe(clock.now());
+    expect(new SeenClock(clock, clock.now() + 100 * 24 * HOUR_MS).now()).toBe(clock.now());
+  });
+
+  it('100 days ahead for five seconds end no key for good', () => {
+    const clock = new TestClock();
+    const seen = new SeenClock(clock);
+    const start = clock.now();
+    clock.step(100 * 24 * HOUR_MS);
+    expect(seen.now()).toBe(clock.now());
+    clock.advance(5_000);
+    seen.now();
+    clock.step(-100 * 24 * HOUR_MS);
+    expect(seen.now()).toBe(start + 5_000);
+  });
+
+  it('no window is longer than itself, also for a key that is denied all the while', () => {
+    const limit = { name: 'm', limit: 1, windowMs: 60_000 };
+    const request = { bucket: 'b', limits: [limit], cost: 1 };
+    const now = 10 * HOUR_MS;
+    const first = take(request, {}, now);
+    const denied = take(request, first.counters, now - HOUR_MS);
+    expect(denied).toMatchObject({ admitted: false, states: [{ retryAfterMs: 60_000 }] });
+    expect(denied.counters[counterName(limit)]).toEqual({ used: 1, end: now - HOUR_MS + 60_000 });
+    expect(take(request, denied.counters, now - HOUR_MS + 59_999).admitted).toBe(false);
+    expect(take(request, denied.counters, now - HOUR_MS + 60_000).admitted).toBe(true);
+    // Nothing is copied where the clock goes well.
+    expect(take(request, first.counters, now + 1).counters).toBe(first.counters);
+  });
+
+  it('no lock is longer than itself', () => {
+    const clock = new TestClock();
+    const locked = new LockedAddresses(clock);
+    locked.lock('192.0.2.1', 900_000);
+    clock.step(-HOUR_MS);
+    expect(locked.forMs('192.0.2.1')).toBe(900_000);
+    clock.advance(900_000);
+    expect(locked.forMs('192.0.2.1')).toBe(0);
+  });
+});
