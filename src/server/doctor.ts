@@ -4,13 +4,17 @@ import { createServer } from 'node:net';
 import { type Config, ConfigError, parseAddress, type SettingName } from '../config.ts';
 import { inspectStore } from '../store/open-store.ts';
 import { type Finding, StartError } from '../store/store.ts';
+import { knock } from './knock.ts';
 import { findNeighbour, type Neighbour, shownStore } from './neighbour.ts';
 
 /** What would stop a server from working here, as far as it can be seen without starting one. */
 export async function examine(config: Config, now: Date): Promise<Finding[]> {
   const findings = [...(await storeOf(config)), ...certificatesOf(config, now)];
-  for (const name of ['GRPC_ADDR', 'HTTP_ADDR', 'METRICS_ADDR'] as const)
-    findings.push(await portOf(config, name, () => neighbourOf(config)));
+  for (const name of ['GRPC_ADDR', 'HTTP_ADDR', 'METRICS_ADDR'] as const) {
+    const { ours, ...port } = await portOf(config, name, () => neighbourOf(config));
+    findings.push(port);
+    if (ours === true && name !== 'METRICS_ADDR') findings.push(...(await knock(config, name)));
+  }
   return findings;
 }
 
@@ -47,6 +51,8 @@ function validity(what: string, pem: Buffer, now: Date): Finding {
   return { what, ok: true, text: `valid until ${validToDate.toISOString()}` };
 }
 
+/** Of a port; `ours` where a server of this program has it. */
+type PortFinding = Finding & { readonly ours?: true };
 type AddressSetting = SettingName & `${string}_ADDR`;
 
 /** The server that holds the addresses of these settings, if it is one of this program. */
@@ -59,7 +65,7 @@ async function portOf(
   config: Config,
   what: AddressSetting,
   neighbour: () => Promise<Neighbour | undefined>,
-): Promise<Finding> {
+): Promise<PortFinding> {
   try {
     const error = await bindError(parseAddress(what, config[what]));
     if (error === undefined) return { what, ok: true, text: `${config[what]} is free` };
@@ -72,16 +78,16 @@ async function portOf(
 }
 
 /** A server of one's own is no fault; what keeps it from deciding is. */
-function takenBy(config: Config, what: AddressSetting, server: Neighbour | undefined): Finding {
+function takenBy(config: Config, what: AddressSetting, server: Neighbour | undefined): PortFinding {
   const address = config[what];
   if (server?.addresses[what] !== address)
     return { what, ok: false, text: `${address} is taken by another program` };
   const text = `${address} is served by apikeyd ${server.version} on ${server.store}`;
   const store = shownStore(config.STORE_URL);
-  if (server.store !== store) return { what, ok: false, text: `${text}, and not on ${store}` };
+  if (server.store !== store) return { what, ok: false, ours: true, text: `${text}, and not on ${store}` };
   return server.serving
-    ? { what, ok: true, text }
-    : { what, ok: false, text: `${text}, which cannot decide now: see its log` };
+    ? { what, ok: true, ours: true, text }
+    : { what, ok: false, ours: true, text: `${text}, which cannot decide now: see its log` };
 }
 
 function bindError({

@@ -1,18 +1,20 @@
 // If this fails, someone whose server does not start, or counts wrongly, is not told why.
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
+import { createServer as createHttpServer } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { MongoClient } from 'mongodb';
 import { afterAll, describe, expect, inject, it } from 'vitest';
 import { readConfig } from '../../src/config.ts';
 import { examine } from '../../src/server/doctor.ts';
+import { knock } from '../../src/server/knock.ts';
 import { openMongoStore } from '../../src/store/mongo/open.ts';
 import { LEASE, LOCKOUT } from '../store/contract/harness.ts';
 import { TestClock } from '../support/clock.ts';
-import { apikeyd } from '../support/process.ts';
+import { apikeyd, freePort } from '../support/process.ts';
 import { requires } from '../support/requires.ts';
-import { freshDatabase } from '../support/server.ts';
+import { freshDatabase, startServer } from '../support/server.ts';
 
 const ANY = { GRPC_ADDR: '127.0.0.1:0', HTTP_ADDR: '127.0.0.1:0', METRICS_ADDR: '127.0.0.1:0' };
 
@@ -84,6 +86,27 @@ describe('apikeyd doctor', () => {
       /WRONG +HTTP_ADDR +127.0.0.1:\d+ is taken/,
     );
     holder.close();
+  });
+
+  it('tries each door for proxies of a server that runs', async () => {
+    const at = async () => `127.0.0.1:${await freePort()}`;
+    const addresses = { GRPC_ADDR: await at(), HTTP_ADDR: await at(), METRICS_ADDR: await at() };
+    const server = await startServer(database.url, database.folder, addresses);
+    const { stdout } = await doctor(addresses);
+    for (const door of ["Envoy's Check", '/auth', '/introspect'])
+      for (const port of ['GRPC_ADDR', 'HTTP_ADDR'])
+        expect(stdout).toMatch(new RegExp(`ok +${door} on ${port} +answers`));
+    await server.stop();
+    const config = readConfig({ ...addresses, STORE_URL: database.url });
+    const found = async () => (await knock(config, 'HTTP_ADDR')).map(({ ok, text }) => [ok, text]);
+    const nobody = [false, expect.stringMatching(/^does not answer: /)];
+    expect(await found()).toEqual([nobody, nobody, nobody]);
+    const other = createHttpServer((_request, response) => response.end('hello'));
+    const { http } = server.running.ports;
+    await new Promise<void>((resolve) => other.listen(http, '127.0.0.1', resolve));
+    const another = [false, 'answered by something else: is it this server?'];
+    expect(await found()).toEqual([nobody, another, another]);
+    other.close();
   });
 
   const mongoUri = inject('mongoUri');
