@@ -16,23 +16,29 @@ export function limiterOptions({ maxAttempts, windowSeconds }: LockoutSettings) 
   };
 }
 
+/** The part of the library's interface that counting needs. */
+export interface FailureLimiter {
+  consume(key: string): Promise<RateLimiterRes>;
+  set(key: string, points: number, secDuration: number): Promise<RateLimiterRes>;
+}
+
 /** Counts a failure. */
 export async function countFailure(
-  limiter: { consume(key: string): Promise<RateLimiterRes> },
+  limiter: FailureLimiter,
   locked: LockedAddresses,
   ip: string,
-  { maxAttempts }: LockoutSettings,
+  { maxAttempts, windowSeconds }: LockoutSettings,
 ): Promise<FailureCounted> {
-  try {
-    await limiter.consume(ip);
-    return { lockedForMs: 0 };
-  } catch (refused) {
-    // The library rejects with its result when the count is above its points, with an Error when the store fails.
-    if (!(refused instanceof RateLimiterRes)) throw refused;
-    locked.lock(ip, refused.msBeforeNext);
-    const waitMs = refused.msBeforeNext;
-    return refused.consumedPoints > maxAttempts
-      ? { lockedForMs: waitMs }
-      : { lockedForMs: 0, locksForMs: waitMs };
-  }
+  // The library rejects with its result when the count is above its points, with an Error when the store fails.
+  const counted = await limiter.consume(ip).catch((refused: unknown) => {
+    if (refused instanceof RateLimiterRes) return refused;
+    throw refused;
+  });
+  const { consumedPoints, msBeforeNext } = counted;
+  const forMs = Math.min(msBeforeNext, windowSeconds * 1000);
+  // The clock went back since: neither a window nor a lock ends later than its own length from now.
+  if (msBeforeNext > forMs) await limiter.set(ip, consumedPoints, windowSeconds);
+  if (consumedPoints < maxAttempts) return { lockedForMs: 0 };
+  locked.lock(ip, forMs);
+  return consumedPoints > maxAttempts ? { lockedForMs: forMs } : { lockedForMs: 0, locksForMs: forMs };
 }

@@ -8,7 +8,6 @@ import { SqliteDatabase } from '../../src/store/sqlite/database.ts';
 import { DeferredRows } from '../../src/store/sqlite/deferred-rows.ts';
 import { unavailable } from '../../src/store/sqlite/errors.ts';
 import { SqliteKeyStore } from '../../src/store/sqlite/key-store.ts';
-import { LimitRows } from '../../src/store/sqlite/limit-rows.ts';
 import { SqliteQuota } from '../../src/store/sqlite/quota.ts';
 import { TestClock } from '../support/clock.ts';
 import { entryWith, keyWith } from '../support/keys.ts';
@@ -41,7 +40,7 @@ describe.each([1, 2, 3])('the write number %i fails', (nth) => {
       },
     });
     const deferred = new DeferredRows(failing);
-    committer = new Committer(failing, new LimitRows(failing), deferred, clock);
+    committer = new Committer(failing, deferred, clock);
     quota = new SqliteQuota(deferred.quotas, clock);
     keys = new SqliteKeyStore(failing, committer, deferred.lastUses);
   });
@@ -86,12 +85,7 @@ describe.each([1, 2, 3])('the write number %i fails', (nth) => {
 describe('one write that cannot be made', () => {
   const folder = mkdtempSync(join(tmpdir(), 'apikeyd-fault-'));
   const database = SqliteDatabase.open(join(folder, 'x.db'), 'p');
-  const committer = new Committer(
-    database,
-    new LimitRows(database),
-    new DeferredRows(database),
-    new TestClock(),
-  );
+  const committer = new Committer(database, new DeferredRows(database), new TestClock());
   afterAll(async () => {
     await database.close();
     rmSync(folder, { recursive: true });

@@ -58,7 +58,7 @@ describe('rows that wait for their place', () => {
     const rows = new DeferredRows(database, bounds);
     const commit = async () => {
       const deferred = rows.take();
-      await database.commit({ events: '', guarded: [], limits: [], deferred });
+      await database.commit({ events: '', guarded: [], deferred });
       rows.written(deferred);
     };
     const journalRows = async () =>
@@ -155,13 +155,24 @@ describe('rows that wait for their place', () => {
       expect(await store.journalRows()).toBeLessThanOrEqual(1);
     }
     const written = await store.database.query(
-      "SELECT value FROM api_key_limits WHERE key = 'quota:shared bucket 5'",
+      "SELECT value FROM api_key_limits WHERE key = 'shared bucket 5'",
       [],
     );
     expect(JSON.parse(String(written[0]?.value))).toEqual(counters(205));
     const uses = await store.database.query('SELECT count(*) AS n FROM api_key_last_uses', []);
     expect(uses[0]?.n).toBe(30);
     await store.database.close();
+  });
+
+  it('are taken for one transaction at a time', () => {
+    const rows = new DeferredRows(new ModelFile(), SMALL);
+    rows.quotas.set('b', counters(1));
+    const first = rows.take();
+    expect(() => rows.take()).toThrow('under way already');
+    rows.written(first);
+    expect(() => rows.written(first)).toThrow('not the one under way');
+    expect(() => rows.notWritten(first)).toThrow('not the one under way');
+    expect(rows.take().journal).toBe('');
   });
 
   it('of a few busy keys do not make the journal grow without end', async () => {

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { parseEvent } from '../../src/audit/fields.ts';
 import { HOUR_MS, isUse } from '../../src/audit/usage-counter.ts';
 import { hashSecret } from '../../src/keys/secret.ts';
@@ -114,7 +114,8 @@ describe('sqlite: one process', () => {
       .run(key.id, JSON.stringify(key.secrets), key.hint, key.id, 5_000_000_000_000, key.etag);
     old.prepare('INSERT INTO api_key_secrets VALUES (?, ?)').run(hashSecret(secret), key.id);
     old.exec(
-      `INSERT INTO api_key_limits VALUES ('quota:${key.id}', '{"60000_bQ":{"used":3,"end":9000000000000}}', 9)`,
+      `INSERT INTO api_key_limits VALUES ('quota:${key.id}', '{"60000_bQ":{"used":3,"end":9000000000000}}', 9),
+        ('lockout:192.0.2.7', '{"points":5}', 5000000000000), ('lockout:192.0.2.8', '{"points":4}', 5000000000000)`,
     );
     old.close();
     const store = await adapter.open(url, new TestClock());
@@ -127,6 +128,11 @@ describe('sqlite: one process', () => {
       cost: 2,
     });
     expect(taken.admitted).toBe(false);
+    const locked = await store.lockout.list({ size: 9, after: undefined });
+    expect(locked.items).toEqual([{ clientIp: '192.0.2.7', expireTime: 5_000_000_000_000 }]);
+    expect(store.lockout.lockedForMs('192.0.2.7')).toBeGreaterThan(0);
+    // The fifth failure, four of which the old file remembers.
+    expect((await store.lockout.fail('192.0.2.8')).locksForMs).toBe(LOCKOUT.windowSeconds * 1000);
     await store.close();
     const now = new DatabaseSync(path);
     expect(now.prepare('PRAGMA user_version').get()).toEqual({ user_version: MIGRATIONS.length });
@@ -159,6 +165,22 @@ describe('sqlite: one process', () => {
       ['2', 'DEAD'],
       ['3', undefined],
     ]);
+    await store.close();
+  });
+
+  it('a lock from before the clock went back an hour lasts no longer than a lock from now', async () => {
+    const url = adapter.freshUrl();
+    const windowMs = LOCKOUT.windowSeconds * 1000;
+    const ip = '192.0.2.9';
+    const store = await adapter.open(url, new TestClock(Date.now()));
+    // The library asks Date itself.
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + HOUR_MS });
+    for (let i = 0; i < 5; i++) await store.lockout.fail(ip);
+    vi.useRealTimers();
+    expect((await store.lockout.fail(ip)).lockedForMs).toBe(windowMs);
+    const { items } = await store.lockout.list({ size: 9, after: undefined });
+    expect(items.map(({ clientIp }) => clientIp)).toEqual([ip]);
+    expect(items[0]?.expireTime).toBeLessThanOrEqual(Date.now() + windowMs);
     await store.close();
   });
 

@@ -5,7 +5,7 @@ import type { FailureCounted, LockedAddress, Lockout } from '../../keys/ports/li
 import type { Page, Paged } from '../../keys/ports/page.ts';
 import type { Lease } from '../lease.ts';
 import { LockedAddresses } from '../locked-addresses.ts';
-import { countFailure, limiterOptions } from '../lockout-limiter.ts';
+import { countFailure, type FailureLimiter, limiterOptions } from '../lockout-limiter.ts';
 import { pagedBy, startOf } from '../paging.ts';
 import { backoff } from '../retry.ts';
 import type { LockoutSettings } from '../store.ts';
@@ -53,9 +53,11 @@ export class MongoLockout implements Lockout {
 
   fail(ip: string): Promise<FailureCounted> {
     this.#changes++;
-    return guarded(() =>
-      countFailure({ consume: (key) => this.#consume(key) }, this.#locked, ip, this.#settings),
-    );
+    const limiter: FailureLimiter = {
+      consume: (key) => this.#consume(key),
+      set: (key, points, seconds) => this.#counts().set(key, points, seconds),
+    };
+    return guarded(() => countFailure(limiter, this.#locked, ip, this.#settings));
   }
 
   list(page: Page): Promise<Paged<LockedAddress>> {

@@ -5,7 +5,6 @@ import type { Clock } from '../../keys/ports/clock.ts';
 import type { SqliteDatabase } from './database.ts';
 import type { DeferredRows } from './deferred-rows.ts';
 import { unavailable } from './errors.ts';
-import type { LimitRows } from './limit-rows.ts';
 import type { GuardedResult, GuardedWrite, Statement, Value, WriteResult } from './thread-messages.ts';
 
 const MAX_QUEUED = 20_000;
@@ -26,13 +25,11 @@ class PendingWrite {
 /** Everything the embedded store writes goes through here: events, changes and counters share one transaction. */
 export class Committer {
   readonly #database: SqliteDatabase;
-  readonly #limits: LimitRows;
   readonly #deferred: DeferredRows;
   readonly #group: GroupCommit<Item>;
 
-  constructor(database: SqliteDatabase, limits: LimitRows, deferred: DeferredRows, clock: Clock) {
+  constructor(database: SqliteDatabase, deferred: DeferredRows, clock: Clock) {
     this.#database = database;
-    this.#limits = limits;
     this.#deferred = deferred;
     this.#group = new GroupCommit({
       write: (batch) => this.#commit(batch),
@@ -77,21 +74,17 @@ export class Committer {
       if (item instanceof PendingWrite) pending.push(item);
       else lines.push(lineOf(item));
     }
-    const dirty = this.#limits.takeDirty();
     const deferred = this.#deferred.take();
     try {
       const guarded = pending.map(({ write }) => write);
       const results = await this.#database.commit({
         events: lines.join('\n'),
         guarded,
-        limits: dirty.flat,
         deferred,
       });
       for (const [i, item] of pending.entries()) item.result = results[i];
-      this.#limits.written(dirty);
       this.#deferred.written(deferred);
     } catch (error) {
-      this.#limits.notWritten(dirty);
       this.#deferred.notWritten(deferred);
       throw error;
     }

@@ -7,9 +7,7 @@ import type { DeferredPart, Value } from './thread-messages.ts';
 export const DEFERRED_TABLES = [
   {
     name: 'api_key_limits',
-    // Far from any time: quotas are not dropped when they are over.
-    fold: `INSERT INTO api_key_limits VALUES (?, ?, ${Number.MAX_SAFE_INTEGER})
-      ON CONFLICT (key) DO UPDATE SET value = excluded.value`,
+    fold: 'INSERT INTO api_key_limits VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value',
   },
   {
     name: 'api_key_last_uses',
@@ -50,6 +48,8 @@ export class DeferredRows {
   #roundId = 0;
   #forgetTo = 0;
   #forgotten = 0;
+  /** The transaction that take() put together and whose outcome is not known yet. */
+  #inFlight: DeferredPart | undefined;
 
   /** @param bounds for tests */
   constructor(database: Source, bounds: Bounds = BOUNDS) {
@@ -60,8 +60,8 @@ export class DeferredRows {
       fromColumn: (value: Value) => JSON.parse(String(value)) as Counters,
     };
     const plain = { toColumn: Number, fromColumn: Number };
-    this.quotas = new DeferredTable('api_key_limits', 'quota:', json, database, bounds);
-    this.lastUses = new DeferredTable('api_key_last_uses', '', plain, database, bounds);
+    this.quotas = new DeferredTable('api_key_limits', json, database, bounds);
+    this.lastUses = new DeferredTable('api_key_last_uses', plain, database, bounds);
     this.#tables = [this.quotas, this.lastUses] as readonly DeferredTable<unknown>[];
     const [first, last] = database.journal((entries) => this.#recover(entries));
     this.#journalId = last;
@@ -75,7 +75,9 @@ export class DeferredRows {
     this.#entries += flat.length / 3;
   }
 
+  /** What the next transaction must write. `written` or `notWritten` must follow before the next one is taken. */
   take(): DeferredPart {
+    if (this.#inFlight !== undefined) throw new Error('a transaction of counters is under way already');
     const flat: unknown[] = [];
     for (const [number, table] of this.#tables.entries()) table.takeDirty(number, flat);
     if (flat.length > 0) this.#journalId++;
@@ -91,15 +93,17 @@ export class DeferredRows {
       for (const [i, table] of this.#tables.entries())
         folds.push({ sql: DEFERRED_TABLES[i]?.fold ?? '', rows: table.beginFold(this.#next) });
     const forget = Math.min(this.#forgetTo, this.#forgotten + FORGET_ROWS);
-    return {
+    this.#inFlight = {
       journal: flat.length === 0 ? '' : JSON.stringify(flat),
       journalId: this.#journalId,
       folds,
       forget: forget > this.#forgotten ? forget : 0,
     };
+    return this.#inFlight;
   }
 
-  written({ folds, forget }: DeferredPart): void {
+  written(part: DeferredPart): void {
+    const { folds, forget } = this.#landed(part);
     for (const table of this.#tables) table.written();
     if (folds.length > 0) {
       for (const table of this.#tables) table.endFold();
@@ -110,9 +114,16 @@ export class DeferredRows {
   }
 
   /** A failed transaction: all of it waits for the next one. */
-  notWritten({ folds }: DeferredPart): void {
+  notWritten(part: DeferredPart): void {
+    const { folds } = this.#landed(part);
     for (const table of this.#tables) table.notWritten();
     if (folds.length > 0) for (const table of this.#tables) table.abandonFold();
+  }
+
+  #landed(part: DeferredPart): DeferredPart {
+    if (part !== this.#inFlight) throw new Error('this transaction of counters is not the one under way');
+    this.#inFlight = undefined;
+    return part;
   }
 
   #roundIsDue(): boolean {
@@ -140,7 +151,6 @@ interface Row<T> {
 
 /** One table: keys and values. */
 export class DeferredTable<T> {
-  readonly #prefix: string;
   readonly #codec: Codec<T>;
   readonly #read: (key: string) => readonly Value[] | undefined;
   readonly #rows = new Map<string, Row<T>>();
@@ -153,17 +163,14 @@ export class DeferredTable<T> {
   #folding: Row<T>[] = [];
   #waitingRows = 0;
 
-  /** @param prefix of the keys in the file; in memory they go without. */
   constructor(
     name: (typeof DEFERRED_TABLES)[number]['name'],
-    prefix: string,
     codec: Codec<T>,
     database: Source,
     { parts, keptRows }: Bounds,
   ) {
     this.#keptRows = keptRows;
     this.#parts = Array.from({ length: parts }, () => []);
-    this.#prefix = prefix;
     this.#codec = codec;
     this.#read = database.snapshotRead(`SELECT value FROM ${name} WHERE key = ?`);
   }
@@ -180,7 +187,7 @@ export class DeferredTable<T> {
   get(key: string): T | undefined {
     const known = this.recall(key);
     if (known !== undefined) return known;
-    const row = this.#read(this.#prefix + key);
+    const row = this.#read(key);
     return row === undefined ? undefined : this.#codec.fromColumn(row[0] ?? null);
   }
 
@@ -243,7 +250,7 @@ export class DeferredTable<T> {
     const columns: Value[] = [];
     for (const row of this.#folding) {
       row.waiting = false;
-      columns.push(this.#prefix + row.key, this.#codec.toColumn(row.value));
+      columns.push(row.key, this.#codec.toColumn(row.value));
     }
     return columns;
   }

@@ -1,5 +1,4 @@
-import { RateLimiterRes } from 'rate-limiter-flexible';
-import RateLimiterStoreAbstract from 'rate-limiter-flexible/lib/RateLimiterStoreAbstract.js';
+import { RateLimiterSQLite } from 'rate-limiter-flexible';
 import type { Clock } from '../../keys/ports/clock.ts';
 import type { FailureCounted, LockedAddress, Lockout } from '../../keys/ports/limits.ts';
 import type { Page, Paged } from '../../keys/ports/page.ts';
@@ -7,79 +6,45 @@ import { LockedAddresses } from '../locked-addresses.ts';
 import { countFailure, limiterOptions } from '../lockout-limiter.ts';
 import { pagedBy, startOf } from '../paging.ts';
 import type { LockoutSettings } from '../store.ts';
+import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';
-import type { LimitRows } from './limit-rows.ts';
 import type { Value } from './thread-messages.ts';
 
-const PREFIX = 'lockout:';
-// ';' is the character after ':', so the range is the prefix.
-const LOCKED = `FROM api_key_limits
-  WHERE key > ? AND key < 'lockout;' AND expire_time > ? AND value ->> 'points' >= ?`;
+const TABLE = 'api_key_lockouts';
+const LOCKED = `FROM ${TABLE} WHERE key > ? AND expire > ? AND points >= ?`;
 
-interface Failures {
-  readonly points: number;
-}
-
-/** The limiter library's rules over the store's counter rows, on the injected clock. */
-class FailureLimiter extends RateLimiterStoreAbstract {
-  readonly #rows: LimitRows;
-  readonly #clock: Clock;
-
-  constructor(settings: LockoutSettings, rows: LimitRows, clock: Clock) {
-    super(limiterOptions(settings));
-    this.#rows = rows;
-    this.#clock = clock;
-  }
-
-  protected override async _upsert(key: string, points: number, msDuration: number, force: boolean) {
-    const now = this.#clock.now();
-    const row = this.#rows.get(key);
-    const counting = !force && row !== undefined && row.expireTime > now;
-    const value: Failures = { points: counting ? (row.value as Failures).points + points : points };
-    // Never later than a whole window from now: the clock may have gone back.
-    const latest = now + msDuration;
-    const next = { value, expireTime: counting ? Math.min(row.expireTime, latest) : latest };
-    this.#rows.set(key, next);
-    return next;
-  }
-
-  protected override async _get(key: string) {
-    const row = this.#rows.get(key);
-    return row !== undefined && row.expireTime > this.#clock.now() ? row : null;
-  }
-
-  protected override async _delete(key: string) {
-    const was = await this._get(key);
-    this.#rows.set(key, undefined);
-    return was !== null;
-  }
-
-  protected override _getRateLimiterRes(_key: string, changed: number, result: unknown) {
-    const row = result as { value: Failures; expireTime: number };
-    const { points } = row.value;
-    const left = Math.max(row.expireTime - this.#clock.now(), 0);
-    return new RateLimiterRes(Math.max(this.points - points, 0), left, points, points === changed);
-  }
-}
-
+/** Lockout on the embedded store: the library counts in a table of its own, this process knows the locked addresses. */
 export class SqliteLockout implements Lockout {
   readonly #settings: LockoutSettings;
   readonly #database: SqliteDatabase;
   readonly #clock: Clock;
-  readonly #limiter: FailureLimiter;
+  readonly #limiter: RateLimiterSQLite;
   readonly #locked: LockedAddresses;
 
-  private constructor(settings: LockoutSettings, rows: LimitRows, database: SqliteDatabase, clock: Clock) {
+  private constructor(
+    settings: LockoutSettings,
+    committer: Committer,
+    database: SqliteDatabase,
+    clock: Clock,
+  ) {
     this.#settings = settings;
     this.#database = database;
     this.#clock = clock;
-    this.#limiter = new FailureLimiter(settings, rows, clock);
+    this.#limiter = new RateLimiterSQLite({
+      ...limiterOptions(settings),
+      // The table holds nothing but lockouts.
+      keyPrefix: '',
+      storeType: 'sqlite3',
+      storeClient: new LimiterClient(committer),
+      tableName: TABLE,
+      tableCreated: true,
+    });
     this.#locked = new LockedAddresses(clock);
   }
 
   /** Knows the addresses that were locked before the start. */
-  static async open(settings: LockoutSettings, rows: LimitRows, database: SqliteDatabase, clock: Clock) {
-    const lockout = new SqliteLockout(settings, rows, database, clock);
+  static async open(settings: LockoutSettings, committer: Committer, database: SqliteDatabase, clock: Clock) {
+    const lockout = new SqliteLockout(settings, committer, database, clock);
     const { items } = await lockout.list({ size: Number.MAX_SAFE_INTEGER - 1, after: undefined });
     const window = settings.windowSeconds * 1000;
     const left = (expireTime: number) => Math.min(expireTime - clock.now(), window);
@@ -100,25 +65,61 @@ export class SqliteLockout implements Lockout {
   }
 
   async list(page: Page): Promise<Paged<LockedAddress>> {
-    const rows = await this.#database.query(
-      `SELECT substr(key, ${PREFIX.length + 1}) AS ip, expire_time ${LOCKED} ORDER BY key LIMIT ?`,
-      [PREFIX + String(startOf(page.after ?? [''], 'string')[0]), ...this.#bounds(), page.size + 1],
-    );
-    const locked = rows.map((row) => ({ clientIp: String(row.ip), expireTime: Number(row.expire_time) }));
+    const rows = await this.#database.query(`SELECT key, expire ${LOCKED} ORDER BY key LIMIT ?`, [
+      String(startOf(page.after ?? [''], 'string')[0]),
+      ...this.#bounds(),
+      page.size + 1,
+    ]);
+    const locked = rows.map(({ key, expire }) => ({ clientIp: String(key), expireTime: Number(expire) }));
     return pagedBy(locked, page.size, ({ clientIp }) => [clientIp]);
   }
 
   async count(): Promise<number> {
-    const [row] = await this.#database.query(`SELECT count(*) AS n ${LOCKED}`, [PREFIX, ...this.#bounds()]);
+    const [row] = await this.#database.query(`SELECT count(*) AS n ${LOCKED}`, ['', ...this.#bounds()]);
     return Number(row?.n);
   }
 
   async clear(ip: string): Promise<boolean> {
+    const cleared = await this.#limiter.delete(ip);
     this.#locked.unlock(ip);
-    return this.#limiter.delete(ip);
+    return cleared;
   }
 
   #bounds(): Value[] {
     return [this.#clock.now(), this.#settings.maxAttempts];
+  }
+}
+
+type Done = (this: { readonly changes: number }, error: unknown, row?: unknown) => void;
+
+/**
+ * The calls of a `sqlite3` database that the library makes of its storeClient. The writer thread runs each statement in a
+ * savepoint of the batch's transaction, so the library's own savepoints have nothing left to do.
+ */
+class LimiterClient {
+  readonly #committer: Committer;
+
+  constructor(committer: Committer) {
+    this.#committer = committer;
+  }
+
+  serialize(work: () => void): void {
+    work();
+  }
+
+  get(sql: string, params: readonly Value[], done: Done): void {
+    this.#committer.write([{ sql, params }]).then(
+      (result) => done.call({ changes: 0 }, null, result.outcome === 'DONE' ? result.rows[0] : undefined),
+      (error) => done.call({ changes: 0 }, error),
+    );
+  }
+
+  run(sql: string, ...[params, done]: [Done] | [readonly Value[], Done]): void {
+    if (typeof params === 'function') params.call({ changes: 0 }, null);
+    else if (done !== undefined)
+      this.#committer.delete(sql, params).then(
+        (changes) => done.call({ changes }, null),
+        (error) => done.call({ changes: 0 }, error),
+      );
   }
 }

@@ -242,4 +242,16 @@ export const MIGRATIONS: readonly string[] = [
   `,
     )
     .join(''),
+  `
+  -- Lockouts in a table of their own; rate-limiter-flexible reads and writes it, so the columns have its names.
+  CREATE TABLE api_key_lockouts (key TEXT PRIMARY KEY, points INTEGER NOT NULL, expire INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+  CREATE INDEX api_key_lockouts_by_expire ON api_key_lockouts (expire);
+  INSERT INTO api_key_lockouts
+    SELECT substr(key, 9), value ->> 'points', expire_time FROM api_key_limits WHERE key > 'lockout:' AND key < 'lockout;';
+  CREATE TABLE api_key_limits_of_quotas (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+  INSERT INTO api_key_limits_of_quotas
+    SELECT substr(key, 7), value FROM api_key_limits WHERE key > 'quota:' AND key < 'quota;' ORDER BY key;
+  DROP TABLE api_key_limits;
+  ALTER TABLE api_key_limits_of_quotas RENAME TO api_key_limits;
+  `,
 ];

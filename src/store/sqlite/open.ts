@@ -9,7 +9,6 @@ import { Committer } from './committer.ts';
 import { SqliteDatabase } from './database.ts';
 import { DeferredRows } from './deferred-rows.ts';
 import { SqliteKeyStore } from './key-store.ts';
-import { LimitRows } from './limit-rows.ts';
 import { SqliteLockout } from './lockout.ts';
 import { SqliteQuota } from './quota.ts';
 import { SqliteRemoteKeyLog } from './remote-keys.ts';
@@ -26,18 +25,16 @@ export async function openSqliteStore({
 }: StoreOptions): Promise<Store> {
   const path = url.replace(/^sqlite:(\/\/)?/, '');
   const database = SqliteDatabase.open(path, randomBytes(8).toString('hex'), chainKey, broken);
-  const rows = new LimitRows(database);
   const deferred = new DeferredRows(database);
-  const committer = new Committer(database, rows, deferred, clock);
+  const committer = new Committer(database, deferred, clock);
   const audit = new SqliteAuditLog(database, committer, clock);
   const usage = new SqliteUsageLog(database, committer);
-  // Lockouts: the row of a quota is one a bucket, and stays.
-  const dropOver = "DELETE FROM api_key_limits WHERE expire_time < ? AND key < 'quota:'";
+  const dropEndedLocks = 'DELETE FROM api_key_lockouts WHERE expire < ?';
   const dropRetired = 'DELETE FROM api_key_retired_secrets WHERE retire_time < ?';
   return {
     keys: new SqliteKeyStore(database, committer, deferred.lastUses),
     quota: new SqliteQuota(deferred.quotas, clock),
-    lockout: await SqliteLockout.open(lockout, rows, database, clock),
+    lockout: await SqliteLockout.open(lockout, committer, database, clock),
     audit,
     chain: new Chain(chainKey),
     rotations: new SqliteRotationLog(database, committer),
@@ -55,7 +52,7 @@ export async function openSqliteStore({
     sweep: async (dropOld = true) => {
       if (!dropOld) return;
       await committer.write([
-        { sql: dropOver, params: [clock.now()] },
+        { sql: dropEndedLocks, params: [clock.now()] },
         { sql: dropRetired, params: [clock.now() - RETIRED_MS] },
       ]);
     },

@@ -43,8 +43,6 @@ export interface CommitRequest {
   /** Events without a mutation, a line each: the time and, right after it, eventText. One string is cheap to hand over. */
   readonly events: string;
   readonly guarded: readonly GuardedWrite[];
-  /** Counters of lockouts: key, value, expire_time in turn; a null value deletes. */
-  readonly limits: readonly Value[];
   readonly deferred: DeferredPart;
 }
 

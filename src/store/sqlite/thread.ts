@@ -132,17 +132,12 @@ function defer({ journal, journalId, folds, forget }: DeferredPart): void {
   if (forget > 0) prepare('DELETE FROM api_key_journal WHERE id <= ?').run(forget);
 }
 
-function commit({ events, guarded, limits, deferred }: CommitRequest): GuardedResult[] {
+function commit({ events, guarded, deferred }: CommitRequest): GuardedResult[] {
   const before = { sequence, head };
   db.exec('BEGIN IMMEDIATE');
   try {
     insertEvents(events);
     const results = guarded.map(runGuarded);
-    for (let at = 0; at < limits.length; at += 3) {
-      const [key = null, value = null, expire = null] = limits.slice(at, at + 3);
-      if (value === null) prepare('DELETE FROM api_key_limits WHERE key = ?').run(key);
-      else prepare('INSERT OR REPLACE INTO api_key_limits VALUES (?, ?, ?)').run(key, value, expire);
-    }
     defer(deferred);
     if (sequence !== before.sequence) noteHead(0);
     lookUps?.step();
