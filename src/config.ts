@@ -275,6 +275,13 @@ export const SETTINGS = [
       "A file whose bytes (32 at least) make the audit's hash chain an HMAC, so that who can write to the store cannot forge it. The same one for ever, on every process.",
   },
   {
+    name: 'AUDIT_ANCHOR_FILE',
+    kind: 'text',
+    default: '',
+    about:
+      "A file outside the store that holds where the audit's chains end, written each second: a store that is behind it is found at the start and by VerifyAudit. Unset: beside AUDIT_CHAIN_KEY_FILE, `.anchor` behind its name, or none without one; `off`: none.",
+  },
+  {
     name: 'LOG_LEVEL',
     kind: 'text',
     default: 'info',

@@ -85,6 +85,13 @@ for (const command of groups) {
   program.addCommand(group);
   for (const command of [group, ...group.commands]) command.exitOverride();
 }
+program.commands
+  .find((command) => command.name() === 'audit')
+  ?.command('reindex')
+  .description('build what lists of events go by anew, straight on the store, while no server runs')
+  .option('--json', 'print JSON')
+  .exitOverride()
+  .action(async ({ json = false }: JsonOption) => (await server()).reindexCommand(process.env, json, print));
 program.addCommand(completionCommand(program, print));
 for (const command of program.commands) command.exitOverride();
 

@@ -1,6 +1,5 @@
 import { createHmac, hash } from 'node:crypto';
-import type { AuditRecord } from '../keys/ports/audit.ts';
-import { eventText } from './fields.ts';
+import type { ChainHead, ChainPlace } from '../keys/ports/audit.ts';
 
 /** What the first event of a chain follows. */
 export const GENESIS = '0'.repeat(64);
@@ -31,8 +30,24 @@ export class Chain {
       : createHmac('sha256', this.#key).update(linked).digest('hex');
   }
 
-  /** The hash that a record must have. */
-  hashOf(previous: string, record: AuditRecord): string {
-    return this.next(previous, record, record.time, eventText(record));
+  /** Proves that a note of where a chain ends was written by somebody who has the key; '' without one. */
+  noteMac({ processId, sequence, hash, closed, older }: ChainHead): string {
+    return this.mac(['note', processId, sequence, hash, closed, older === true]);
+  }
+
+  /** The same of where it begins. */
+  cutMac({ processId, sequence, hash }: ChainPlace, time: number): string {
+    return this.mac(['cut', processId, sequence, hash, time]);
+  }
+
+  /** The same of up to where other chains name it. */
+  listedMac(processId: string, sequence: number): string {
+    return this.mac(['listed', processId, sequence]);
+  }
+
+  /** No hash of an event: those begin with 64 digits. */
+  mac(parts: readonly (string | number | boolean)[]): string {
+    if (this.#key === undefined) return '';
+    return createHmac('sha256', this.#key).update(JSON.stringify(parts)).digest('hex');
   }
 }

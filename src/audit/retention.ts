@@ -1,50 +1,59 @@
-import { randomBytes } from 'node:crypto';
-import type { AuditEntry, AuditLog, ChainPrefix } from '../keys/ports/audit.ts';
+import type { AuditLog, ChainLog, ChainPlace } from '../keys/ports/audit.ts';
 import type { Clock } from '../keys/ports/clock.ts';
-import { ownEntry } from './event.ts';
+import { checkpointEntries } from './checkpoint.ts';
 
-/** The outcome of the event that says where a chain begins from now on. */
-export const CHECKPOINT = 'CHECKPOINT';
-
-/** What a checkpoint says: a chain, up to which place it was deleted, and the hash there. */
-export function checkpointReason(
-  processId: string,
-  { sequence, hash }: { sequence: number; hash: string },
-): string {
-  return `${processId} ${sequence} ${hash}`;
-}
+const RENEW_EVERY_MS = 3_600_000;
+/** The part of the retention that is left to an event when it is said again. */
+const LAST_PART = 0.1;
 
 /** Deletes what is old from the beginnings of chains, each time after an event that says so. */
 export class Retention {
-  readonly #log: Pick<AuditLog, 'record' | 'expiredPrefixes' | 'cut'>;
+  readonly #log: Pick<AuditLog, 'record'>;
+  readonly #chains: Pick<ChainLog, 'expiredPrefixes' | 'heads' | 'cut' | 'noteCut'>;
   readonly #clock: Clock;
+  #renewed = Number.NEGATIVE_INFINITY;
 
-  constructor(log: Pick<AuditLog, 'record' | 'expiredPrefixes' | 'cut'>, clock: Clock) {
+  constructor(
+    log: Pick<AuditLog, 'record'>,
+    chains: Pick<ChainLog, 'expiredPrefixes' | 'heads' | 'cut' | 'noteCut'>,
+    clock: Clock,
+  ) {
     this.#log = log;
+    this.#chains = chains;
     this.#clock = clock;
   }
 
   /** Deletes up to about `limit` events from before `time`; answers how many. */
   async deleteBefore(time: number, limit: number): Promise<number> {
+    const prefixes = await this.#chains.expiredPrefixes(time, limit);
+    if (prefixes.length === 0) return 0;
+    await this.#renew(time);
     let deleted = 0;
-    for (const prefix of await this.#log.expiredPrefixes(time, limit)) {
-      const token = `cut-${randomBytes(8).toString('hex')}`;
-      // The checkpoint is durable before anything goes.
-      await this.#log.record(this.#checkpoint(prefix, token));
-      await this.#log.cut(prefix, token);
+    await this.#state(prefixes);
+    for (const prefix of prefixes) {
+      await this.#chains.cut(prefix, this.#clock.now());
       deleted += prefix.events;
     }
     return deleted;
   }
 
-  #checkpoint(prefix: ChainPrefix, requestId: string): AuditEntry {
-    const reason = checkpointReason(prefix.processId, prefix);
-    return ownEntry({
-      method: 'apikeyd/retention',
-      time: this.#clock.now(),
-      outcome: CHECKPOINT,
-      reason,
-      requestId,
-    });
+  /** The events that prove earlier cuts are events, too: they are said again before those go. */
+  async #renew(before: number): Promise<void> {
+    const now = this.#clock.now();
+    if (this.#clock.monotonic() - this.#renewed < RENEW_EVERY_MS) return;
+    this.#renewed = this.#clock.monotonic();
+    const last = before + LAST_PART * (now - before);
+    const heads = await this.#chains.heads();
+    const old = heads.flatMap(({ processId, cut }) =>
+      cut === undefined || cut.time >= last ? [] : [{ processId, ...cut }],
+    );
+    if (old.length === 0) return;
+    await this.#state(old);
+    for (const cut of old) await this.#chains.noteCut(cut, now);
+  }
+
+  /** Durable before anything goes. */
+  async #state(places: readonly ChainPlace[]): Promise<void> {
+    for (const entry of checkpointEntries('cut', places, this.#clock.now())) await this.#log.record(entry);
   }
 }

@@ -1,20 +1,18 @@
-import type { AuditLog, AuditRecord, ChainHead } from '../keys/ports/audit.ts';
-import { type Chain, GENESIS } from './chain.ts';
-import { CHECKPOINT, checkpointReason } from './retention.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import { ApiError } from '../keys/errors.ts';
+import type { ChainHead, ChainLog, ChainPlace, ChainRow } from '../keys/ports/audit.ts';
+import type { Clock } from '../keys/ports/clock.ts';
+import type { Anchored } from './anchor.ts';
+import type { Chain } from './chain.ts';
+import { type Defect, VerificationRun } from './verification-run.ts';
 
-const PAGE = 1_000;
+export type { Defect, DefectKind } from './verification-run.ts';
+
+/** Rows between two rests: they keep the event loop for less than a millisecond. */
+const PAGE = 128;
 const MAX_ATTEMPTS = 3;
-
-/** CHANGED: not what was written. MISSING: rows before it are gone. INSERTED: a place that is taken. TRUNCATED: the end is gone. */
-export type DefectKind = 'CHANGED' | 'MISSING' | 'INSERTED' | 'TRUNCATED';
-
-export interface Defect {
-  readonly kind: DefectKind;
-  readonly processId: string;
-  /** The row where it shows; of TRUNCATED, the last one that is known to have been there. */
-  readonly sequence: number;
-  readonly eventId: string;
-}
+/** Callers that may wait; one more is refused. */
+const MAX_WAITING = 64;
 
 export interface Verification {
   readonly checkedEvents: number;
@@ -24,124 +22,159 @@ export interface Verification {
   readonly heads: readonly ChainHead[];
 }
 
-interface Progress {
-  sequence: number;
-  hash: string;
+interface Waiting {
+  readonly kept: readonly ChainPlace[];
+  resolve(verification: Verification): void;
+  reject(error: unknown): void;
 }
 
-/** Reads every chain from its beginning and recomputes it. One at a time: a second one waits. */
+export interface VerifierParts {
+  readonly log: ChainLog;
+  readonly chain: Chain;
+  readonly clock: Clock;
+  /** Places that were kept outside the store. */
+  readonly anchored?: (() => Promise<Anchored>) | undefined;
+}
+
+/**
+ * Reads every chain from its beginning and recomputes it. One pass at a time; all who ask while it goes share the next
+ * one. A pass that nobody waits for any more ends. It rests as long as it works, so that calls go on.
+ */
 export class AuditVerifier {
-  readonly #log: Pick<AuditLog, 'readChains' | 'heads'>;
-  readonly #chain: Chain;
-  #running: Promise<unknown> = Promise.resolve();
+  readonly #parts: VerifierParts;
+  #running: Set<Waiting> | undefined;
+  #next = new Set<Waiting>();
 
-  constructor(log: Pick<AuditLog, 'readChains' | 'heads'>, chain: Chain) {
-    this.#log = log;
-    this.#chain = chain;
+  constructor(parts: VerifierParts) {
+    this.#parts = parts;
   }
 
-  /** @param kept heads that were kept elsewhere: the chains must still hold them. */
-  verify(kept: readonly ChainHead[] = []): Promise<Verification> {
-    const run = this.#running.then(() => this.#verifySteadily(kept));
-    this.#running = run.catch(() => {});
-    return run;
+  /** @param kept places that were kept elsewhere: the chains must still hold them. */
+  verify(kept: readonly ChainPlace[] = [], signal?: AbortSignal): Promise<Verification> {
+    if ((this.#running?.size ?? 0) + this.#next.size >= MAX_WAITING) {
+      const text = 'too many callers wait for a verification of the audit';
+      return Promise.reject(new ApiError('TOO_MANY_VERIFICATIONS', text, { retryAfterMs: 5_000 }));
+    }
+    return new Promise((resolve, reject) => {
+      const waiting = { kept, resolve, reject };
+      const leave = () => {
+        this.#next.delete(waiting);
+        this.#running?.delete(waiting);
+        reject(new ApiError('REQUEST_NOT_RECEIVED', 'the caller went away'));
+      };
+      if (signal?.aborted === true) return leave();
+      signal?.addEventListener('abort', leave, { once: true });
+      this.#next.add(waiting);
+      if (this.#running === undefined) void this.#start();
+    });
   }
 
-  /** What retention cuts while a pass goes by looks like a defect: then the pass is made again. */
-  async #verifySteadily(kept: readonly ChainHead[]): Promise<Verification> {
+  async #start(): Promise<void> {
+    while (this.#next.size > 0) {
+      const waiting = this.#next;
+      this.#running = waiting;
+      this.#next = new Set();
+      try {
+        const run = await this.#verifySteadily(waiting);
+        for (const one of waiting) one.resolve(resultFor(run, one.kept));
+      } catch (error) {
+        for (const one of waiting) one.reject(error);
+      }
+    }
+    this.#running = undefined;
+  }
+
+  /** What retention cuts while a pass goes by may look like a defect: then the pass is made again. */
+  async #verifySteadily(waiting: ReadonlySet<Waiting>): Promise<Finished> {
     for (let attempt = 1; ; attempt++) {
-      const before = await this.#log.heads();
-      const verification = await this.#verify(before, kept);
-      if (verification.defect === undefined || attempt === MAX_ATTEMPTS) return verification;
-      if (cutsOf(before) === cutsOf(await this.#log.heads())) return verification;
+      const before = await this.#parts.log.heads();
+      const finished = await this.#pass(before, waiting);
+      if (finished.defect === undefined || attempt === MAX_ATTEMPTS || waiting.size === 0) return finished;
+      if (cutsOf(before) === cutsOf(await this.#parts.log.heads())) return finished;
     }
   }
 
-  async #verify(heads: readonly ChainHead[], kept: readonly ChainHead[]): Promise<Verification> {
-    const run = new Run(this.#chain, [...heads, ...kept]);
-    let after: readonly (string | number)[] | undefined;
-    do {
-      const page = await this.#log.readChains({ size: PAGE, after });
-      for (const row of page.items) {
-        const defect = run.check(row);
-        if (defect !== undefined) return run.result(defect);
+  async #pass(heads: readonly ChainHead[], waiting: ReadonlySet<Waiting>): Promise<Finished> {
+    const { log, chain, anchored } = this.#parts;
+    const places = anchored === undefined ? [] : await anchored();
+    const run = new VerificationRun(
+      chain,
+      log.order,
+      places ?? [],
+      [...waiting].flatMap(({ kept }) => kept),
+    );
+    run.takeNotes(heads);
+    if (places === undefined)
+      return { run, defect: { kind: 'NOTE', processId: '', sequence: 0, eventId: '' } };
+    const wanted = () => waiting.size > 0;
+    let last: ChainRow['cursor'] | undefined;
+    for await (const row of this.#rows(undefined, wanted)) {
+      const defect = await this.#check(run, row);
+      if (defect !== undefined) return { run, defect };
+      last = row.cursor;
+    }
+    // What is noted by now is in the log by now.
+    run.takeNotes(await log.heads());
+    const tails = log.order === 'WRITTEN' ? [{ after: last, processId: undefined }] : tailsOf(run.open);
+    for (const { after, processId } of tails) {
+      for await (const row of this.#rows(after, wanted)) {
+        if (processId !== undefined && row.processId !== processId) break;
+        const defect = await this.#check(run, row);
+        if (defect !== undefined) return { run, defect };
       }
+    }
+    return { run, defect: (await run.end(log)) ?? (await this.#strayInLists(wanted)) };
+  }
+
+  /** A chain that retention has cut since the notes were read begins where they say now. */
+  async #check(run: VerificationRun, row: ChainRow): Promise<Defect | undefined> {
+    const defect = run.check(row);
+    if (defect?.kind !== 'MISSING') return defect;
+    run.takeNotes(await this.#parts.log.heads());
+    return run.check(row);
+  }
+
+  async *#rows(from: ChainRow['cursor'] | undefined, wanted: () => boolean): AsyncGenerator<ChainRow, void> {
+    const { log, clock } = this.#parts;
+    let after = from;
+    do {
+      const page = await log.readChains({ size: PAGE, after });
+      const start = clock.monotonic();
+      yield* page.items;
       after = page.next;
-      // Other calls go between the pages.
-      await new Promise(setImmediate);
+      await this.#rest(clock.monotonic() - start, wanted);
     } while (after !== undefined);
-    return run.result(run.end(heads, kept));
+  }
+
+  async #rest(ms: number, wanted: () => boolean): Promise<void> {
+    await delay(Math.max(1, ms));
+    if (!wanted()) throw new ApiError('REQUEST_NOT_RECEIVED', 'nobody waits for the verification');
+  }
+
+  async #strayInLists(wanted: () => boolean): Promise<Defect | undefined> {
+    let after: ChainRow['cursor'] | undefined;
+    do {
+      const { stray, next } = await this.#parts.log.checkLists(after);
+      if (stray) return { kind: 'UNLISTED', processId: '', sequence: 0, eventId: '' };
+      after = next;
+      await this.#rest(1, wanted);
+    } while (after !== undefined);
+    return undefined;
   }
 }
 
-/** One pass over all chains. Remembers one place a process, whatever the number of rows. */
-class Run {
-  readonly #chain: Chain;
-  readonly #progress = new Map<string, Progress>();
-  /** Hashes that must be met on the way, by process and sequence. */
-  readonly #expected = new Map<string, string>();
-  readonly #cuts = new Map<string, NonNullable<ChainHead['cut']>>();
-  /** The chains that begin after a cut, and what checkpoints must say of the cuts; they may come before or after. */
-  readonly #begunAtCut = new Set<string>();
-  readonly #reasonOfToken = new Map<string, string>();
-  readonly #proved = new Set<string>();
-  #checked = 0;
+interface Finished {
+  readonly run: VerificationRun;
+  readonly defect: Defect | undefined;
+}
 
-  constructor(chain: Chain, heads: readonly ChainHead[]) {
-    this.#chain = chain;
-    for (const { processId, sequence, hash, cut } of heads) {
-      this.#expected.set(`${processId} ${sequence}`, hash);
-      if (cut === undefined) continue;
-      this.#cuts.set(processId, cut);
-      this.#reasonOfToken.set(cut.token, checkpointReason(processId, cut));
-    }
-  }
+function resultFor({ run, defect }: Finished, kept: readonly ChainPlace[]): Verification {
+  return { checkedEvents: run.checkedEvents, heads: run.heads, defect: defect ?? run.defectOf(kept) };
+}
 
-  check(row: AuditRecord): Defect | undefined {
-    const { processId, sequence, hash } = row;
-    const defect = (kind: DefectKind) => ({ kind, processId, sequence, eventId: row.id });
-    const before = this.#progress.get(processId) ?? this.#beginning(row);
-    if (before === undefined || sequence > before.sequence + 1) return defect('MISSING');
-    if (sequence <= before.sequence) return defect('INSERTED');
-    if (this.#chain.hashOf(before.hash, row) !== hash) return defect('CHANGED');
-    if ((this.#expected.get(`${processId} ${sequence}`) ?? hash) !== hash) return defect('CHANGED');
-    this.#progress.set(processId, { sequence, hash });
-    if (row.outcome === CHECKPOINT && this.#reasonOfToken.get(row.requestId) === row.reason)
-      this.#proved.add(row.requestId);
-    this.#checked++;
-    return undefined;
-  }
-
-  /** Where a chain may begin: at 1, or after what retention has cut, as a checkpoint in a chain says. */
-  #beginning({ processId, sequence }: AuditRecord): Progress | undefined {
-    if (sequence === 1) return { sequence: 0, hash: GENESIS };
-    const cut = this.#cuts.get(processId);
-    if (cut === undefined || cut.sequence !== sequence - 1) return undefined;
-    this.#begunAtCut.add(processId);
-    return { sequence: cut.sequence, hash: cut.hash };
-  }
-
-  end(heads: readonly ChainHead[], kept: readonly ChainHead[]): Defect | undefined {
-    for (const { processId, sequence, closed } of [...heads, ...kept]) {
-      const cut = this.#cuts.get(processId)?.sequence ?? 0;
-      const seen = Math.max(this.#progress.get(processId)?.sequence ?? 0, cut);
-      if (seen < sequence) return { kind: 'TRUNCATED', processId, sequence, eventId: '' };
-      // Nothing comes after a process that has ended cleanly.
-      if (closed && seen > sequence)
-        return { kind: 'INSERTED', processId, sequence: sequence + 1, eventId: '' };
-    }
-    for (const processId of this.#begunAtCut) {
-      const cut = this.#cuts.get(processId);
-      if (cut !== undefined && !this.#proved.has(cut.token))
-        return { kind: 'MISSING', processId, sequence: cut.sequence, eventId: '' };
-    }
-    return undefined;
-  }
-
-  result(defect: Defect | undefined): Verification {
-    const heads = [...this.#progress].map(([processId, place]) => ({ processId, ...place, closed: false }));
-    return { checkedEvents: this.#checked, defect, heads };
-  }
+/** Living chains have grown since their rows were read. */
+function tailsOf(open: readonly ChainPlace[]) {
+  return open.map(({ processId, sequence }) => ({ processId, after: [processId, sequence, '\uffff'] }));
 }
 
 function cutsOf(heads: readonly ChainHead[]): string {

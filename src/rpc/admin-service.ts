@@ -197,17 +197,18 @@ function reportMethods({ keys, audit, lockout, verifier, clock }: AdminServicePa
     },
     verifyAudit: {
       access: READ,
-      async handle({ expectedHeads }) {
+      async handle({ expectedHeads }, _origin, _call, departure) {
         const kept = checked((found) => expectedHeadsOf(found, expectedHeads));
-        const { checkedEvents, defect, heads } = await verifier.verify(kept);
+        const { checkedEvents, defect, heads } = await verifier.verify(kept, departure?.gone());
         return {
           message: {
             intact: defect === undefined,
             checkedEvents: BigInt(checkedEvents),
-            heads: heads.map(({ processId, sequence, hash }) => ({
+            heads: heads.map(({ processId, sequence, hash, older = false }) => ({
               processId,
               sequence: BigInt(sequence),
               hash,
+              older,
             })),
             ...(defect === undefined ? {} : { firstDefect: toDefectMessage(defect) }),
           },

@@ -10,7 +10,7 @@ import type { AuditLog, CallOrigin } from '../keys/ports/audit.ts';
 import type { Clock } from '../keys/ports/clock.ts';
 import { forAudit } from '../keys/text.ts';
 import type { Authenticator } from './authenticate.ts';
-import { type Call, type Caller, NOBODY, originOf } from './call.ts';
+import { type Call, type Caller, type Departure, NOBODY, originOf } from './call.ts';
 import { asApiError, codeName, rowOf, toConnectError, wordedError } from './errors.ts';
 import { LIMITS } from './limits.ts';
 import type { Access, BoundMethod, OpenStream, Work } from './method.ts';
@@ -141,10 +141,10 @@ export class CallSession {
   }
 
   /** All of a unary call: the caller, the message, the work, its event. Waits only where it must. */
-  async answer<Q, A>(work: Work<Q, A>, read: () => Q): Promise<A> {
+  async answer<Q, A>(work: Work<Q, A>, read: () => Q, departure?: Departure): Promise<A> {
     const entered = this.#enter(work.access);
     if (entered !== undefined) await entered;
-    return this.serve(work, read);
+    return this.serve(work, read, departure);
   }
 
   /** Refuses before any work is done: what costs nothing keeps the throughput up. */
@@ -156,13 +156,13 @@ export class CallSession {
   }
 
   /** Reads the message, has it handled, and resolves when the event is durable. */
-  async serve<Q, A>(work: Work<Q, A>, read: () => Q): Promise<A> {
+  async serve<Q, A>(work: Work<Q, A>, read: () => Q, departure?: Departure): Promise<A> {
     const { audit, clock } = this.#parts;
     try {
       const question = read();
       this.#requestId = requestIdOf(question);
       const origin = this.#origin();
-      const answer = work.handle(question, origin, this.#call);
+      const answer = work.handle(question, origin, this.#call, departure);
       const { message, event } = answer instanceof Promise ? await answer : answer;
       if (event !== undefined) await audit.record(auditEntry(origin, clock, { outcome: 'OK', ...event }));
       this.#finished('OK');

@@ -13,6 +13,12 @@ export interface Call {
   readonly arriveMonotonic: number;
 }
 
+/** Tells work that takes long when nobody waits for it any more. */
+export interface Departure {
+  /** Aborted when the peer goes away or the deadline is over. Made when it is asked for. */
+  gone(): AbortSignal;
+}
+
 export function newCall(
   clock: Clock,
   method: string,

@@ -85,6 +85,8 @@ export const DEFECTS = {
   MISSING: AuditDefectKind.MISSING,
   INSERTED: AuditDefectKind.INSERTED,
   TRUNCATED: AuditDefectKind.TRUNCATED,
+  NOTE: AuditDefectKind.NOTE,
+  UNLISTED: AuditDefectKind.UNLISTED,
 } as const satisfies Record<DefectKind, AuditDefectKind>;
 
 export const MODES = {

@@ -68,6 +68,7 @@ export const ERRORS = {
   },
   SUBSCRIBER_TOO_SLOW: { status: Code.ResourceExhausted, quota: 'messages waiting for this subscriber' },
   TOO_MANY_SUBSCRIBERS: { status: Code.ResourceExhausted, quota: 'subscribers of one process' },
+  TOO_MANY_VERIFICATIONS: { status: Code.ResourceExhausted, quota: 'callers that wait for a verification' },
   SERVER_STOPPING: { status: Code.Unavailable },
   SERVER_OVERLOADED: { status: Code.ResourceExhausted, unrecorded: true },
   AUDIT_OVERLOADED: { status: Code.ResourceExhausted, unrecorded: true },

@@ -9,7 +9,7 @@ import type { EventFacts } from '../keys/audit-entry.ts';
 import type { ApiError } from '../keys/errors.ts';
 import type { MaybePromise } from '../keys/maybe-promise.ts';
 import type { CallOrigin } from '../keys/ports/audit.ts';
-import type { Call } from './call.ts';
+import type { Call, Departure } from './call.ts';
 
 /** Which key may call: one with any of these scopes, one that works whatever its scopes, or anybody. */
 export type Access =
@@ -33,7 +33,7 @@ export interface Codec<I, O> {
 /** The work of one call with one answer, whatever protocol it came by. */
 export interface Work<Q, A> {
   readonly access: Access;
-  handle(question: Q, origin: CallOrigin, call: Call): MaybePromise<Answer<A>>;
+  handle(question: Q, origin: CallOrigin, call: Call, departure?: Departure): MaybePromise<Answer<A>>;
   /** An answer that says this error, where the protocol has one; the error's event is recorded. */
   wordError?(error: ApiError): A | undefined;
 }

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import type { DestinationStream } from 'pino';
+import { ownEntry } from '../audit/event.ts';
 import { EXIT } from '../cli/client.ts';
 import { type Print, table } from '../cli/output.ts';
 import { type Config, readConfig } from '../config.ts';
@@ -99,6 +100,21 @@ export async function recoverCommand(env: Environment, json: boolean, print: Pri
     );
     logger.info({ key_id: made.key.id }, 'made an admin key; its secret is on standard output, once');
     print(json ? JSON.stringify({ id: made.key.id, secret: made.secret }, null, 2) : made.secret);
+  } finally {
+    await store.close();
+  }
+}
+
+/** Builds what lists of events go by anew, from the log. */
+export async function reindexCommand(env: Environment, json: boolean, print: Print): Promise<void> {
+  const { config, logger } = setUp(env, () => ({ write: writeAtOnce }));
+  const store = await openConfiguredStore(config, systemClock, logger);
+  try {
+    const events = await store.chainLog.rebuildLists();
+    const reason = `look-up tables of ${events} events`;
+    const time = systemClock.now();
+    await store.audit.record(ownEntry({ method: 'apikeyd/reindex', time, outcome: 'OK', reason }));
+    print(json ? JSON.stringify({ events }, null, 2) : `built anew for ${events} events`);
   } finally {
     await store.close();
   }

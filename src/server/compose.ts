@@ -3,7 +3,7 @@ import { ApiKeyAdmin } from '../../gen/apikey/v1/admin_pb.ts';
 import { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
 import { ApiKeyIntegrations } from '../../gen/apikey/v1/integrations_pb.ts';
 import { Health as HealthService } from '../../gen/grpc/health/v1/health_pb.ts';
-import { AuditVerifier } from '../audit/verify.ts';
+import type { AuditVerifier } from '../audit/verify.ts';
 import { type Config, parseQuietHours } from '../config.ts';
 import type { Door } from '../gateways/door.ts';
 import { Gitea } from '../integrations/gitea.ts';
@@ -44,6 +44,7 @@ import { Watch } from '../watch/watch.ts';
 import { localOrigin } from './bootstrap.ts';
 import { composeGateways } from './compose-gateways.ts';
 import { caches } from './configured-store.ts';
+import { composeProof } from './proof.ts';
 import { type Logger, Metrics, watchLogger } from './telemetry.ts';
 
 interface Surroundings {
@@ -95,7 +96,8 @@ export function compose({ config, logger, clock, tls, droppedLines }: Surroundin
     shed: () => throttle.refused(),
   });
   const gateways = composeGateways(config, logger, validateKey, callServer);
-  const useCases = { validateKey, manageKeys, authenticator, keys, watch };
+  const { anchor, verifier } = composeProof(config, store, clock, logger, telemetry);
+  const useCases = { validateKey, manageKeys, authenticator, keys, watch, verifier };
   const services = [...bindServices({ config, store, clock }, useCases), gateways.service];
   const health = new Health(
     services.map(({ service }) => service.typeName),
@@ -116,6 +118,7 @@ export function compose({ config, logger, clock, tls, droppedLines }: Surroundin
     lastUses,
     health,
     watch,
+    anchor,
     redis,
     grpc,
     http,
@@ -129,12 +132,13 @@ interface UseCases {
   readonly authenticator: Authenticator;
   readonly keys: KeyStore;
   readonly watch: Watch;
+  readonly verifier: AuditVerifier;
 }
 
 /** The services of this program's own protos. */
 function bindServices(
   { config, store, clock }: { config: Config; store: Store; clock: Clock },
-  { validateKey, manageKeys, authenticator, keys, watch }: UseCases,
+  { validateKey, manageKeys, authenticator, keys, watch, verifier }: UseCases,
 ): BoundService[] {
   const { audit, quota, lockout, rotations, anomalies } = store;
   const { alertFeed, keyFeed } = watch;
@@ -150,7 +154,7 @@ function bindServices(
     importKeys: new ImportKeys(keys, clock),
     keys,
     audit,
-    verifier: new AuditVerifier(audit, store.chain),
+    verifier,
     lockout,
     quota,
     rotations,

@@ -10,6 +10,7 @@ import { bootstrap } from './bootstrap.ts';
 import { compose } from './compose.ts';
 import { openConfiguredStore } from './configured-store.ts';
 import { shownStore } from './neighbour.ts';
+import { checkAnchor } from './proof.ts';
 import { readTls } from './setting-files.ts';
 import type { AddressName, Logger } from './telemetry.ts';
 
@@ -46,7 +47,8 @@ export async function serve(
   let breaks = (error: unknown) => broken(error);
   const store = await openConfiguredStore(config, clock, logger, (error) => breaks(error));
   const parts = compose({ config, logger, clock, tls, droppedLines }, store);
-  const { keys, apply, manageKeys, callServer, lastUses, health, watch, redis, grpc, http, metrics } = parts;
+  const { keys, apply, manageKeys, callServer, lastUses, health, watch, anchor, redis } = parts;
+  const { grpc, http, metrics } = parts;
   breaks = (error) => {
     health.break();
     broken(error);
@@ -58,12 +60,14 @@ export async function serve(
     metrics.close();
     // What was counted is written if the store takes it; one that is away does not hold up the end.
     const written = Promise.all([watch.stop(), lastUses.flush()]);
-    await Promise.race([written, delay(RELEASE_MS, undefined, { ref: false })]);
+    const last = written.then(() => anchor?.stop());
+    await Promise.race([last, delay(RELEASE_MS, undefined, { ref: false })]);
     redis?.close();
     await store.close();
   };
   const ports = { grpc: 0, http: 0, metrics: 0 };
   try {
+    await checkAnchor(anchor, config);
     await store.sharing?.start(apply);
     await bootstrap(config, keys, manageKeys, clock, logger);
     const listen = listener(config, tls, logger);
@@ -78,6 +82,7 @@ export async function serve(
   parts.telemetry.listening(packageJson.version, shownStore(config.STORE_URL), addresses);
   await health.start();
   watch.start();
+  anchor?.start();
   const stop = async () => {
     health.stop();
     watch.endStreams();

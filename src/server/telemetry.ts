@@ -85,6 +85,7 @@ export class Metrics implements CallObserver {
   readonly #info: Gauge<'version' | 'store' | 'grpc' | 'http' | 'metrics'>;
   readonly #skew: Gauge;
   readonly #lease: Gauge;
+  readonly #anchorFailures: Counter;
   readonly #children = new Map<string, { calls: Counter.Internal; seconds: Histogram.Internal<'method'> }>();
   readonly #logger: Logger;
 
@@ -141,6 +142,11 @@ export class Metrics implements CallObserver {
       help: '1 while records may be used from memory without asking the store.',
       registers,
     });
+    this.#anchorFailures = new Counter({
+      name: 'apikeyd_audit_anchor_failures_total',
+      help: 'Times that AUDIT_ANCHOR_FILE could not be written.',
+      registers,
+    });
     this.#serving = new Gauge({ name: 'apikeyd_serving', help: '1 while decisions can be made.', registers });
     this.#info = new Gauge({
       name: 'apikeyd_server_info',
@@ -178,6 +184,10 @@ export class Metrics implements CallObserver {
   shared(skewMs: number, leaseHolds: boolean): void {
     this.#skew.set(skewMs / 1000);
     this.#lease.set(leaseHolds ? 1 : 0);
+  }
+
+  anchorWritten(ok: boolean): void {
+    if (!ok) this.#anchorFailures.inc();
   }
 
   serving(is: boolean): void {

@@ -1,6 +1,6 @@
 import type { Chain } from '../audit/chain.ts';
 import type { AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
-import type { AuditLog } from '../keys/ports/audit.ts';
+import type { AuditLog, ChainLog } from '../keys/ports/audit.ts';
 import type { Clock } from '../keys/ports/clock.ts';
 import type { KeyStore } from '../keys/ports/key-store.ts';
 import type { Lockout, QuotaLimiter } from '../keys/ports/limits.ts';
@@ -30,6 +30,8 @@ export interface Store {
   readonly quota: QuotaLimiter;
   readonly lockout: Lockout;
   readonly audit: AuditLog;
+  /** The chains that its events form. */
+  readonly chainLog: ChainLog;
   /** What links the audit's events: a verifier recomputes with the same. */
   readonly chain: Chain;
   readonly rotations: RotationLog;

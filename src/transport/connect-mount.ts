@@ -160,7 +160,8 @@ function unaryHandler({ method, implementation }: Extract<BoundMethod, { kind: '
     const state = stateOf(context.values);
     state.recorded = true;
     const { skipsUnknownFields } = implementation;
-    return state.session.serve(implementation, () => (skipsUnknownFields ? request : known(method, request)));
+    const read = () => (skipsUnknownFields ? request : known(method, request));
+    return state.session.serve(implementation, read, { gone: () => context.signal });
   };
 }
 

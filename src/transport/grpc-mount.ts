@@ -3,7 +3,7 @@ import { gunzip } from 'node:zlib';
 import { create, type DescMethodUnary, toBinary } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { ApiError } from '../keys/errors.ts';
-import { newCall } from '../rpc/call.ts';
+import { type Departure, newCall } from '../rpc/call.ts';
 import { type CallServer, OVERLOADED } from '../rpc/call-server.ts';
 import { LIMITS } from '../rpc/limits.ts';
 import type { BoundService, Implementation } from '../rpc/method.ts';
@@ -60,9 +60,9 @@ function routeOf(
     callServer.begin(newCall(callServer.clock, name, peerIp, headers.get('authorization')));
   return {
     refusal: () => (callServer.sheds(name) ? OVERLOADED_BLOCK : undefined),
-    async serve(headers, peerIp, bytes) {
+    async serve(headers, peerIp, bytes, departure) {
       const read = () => codec?.decode(bytes) ?? readMessage(method.input, bytes, skipsUnknownFields);
-      const message = await begin(headers, peerIp).answer(implementation, read);
+      const message = await begin(headers, peerIp).answer(implementation, read, departure);
       try {
         return codec?.encode(message) ?? toBinary(method.output, create(method.output, message));
       } catch (error) {
@@ -78,7 +78,12 @@ export interface UnaryRoute {
   /** Asked when the headers are in: what failureBlock made of a refusal. It costs nothing of the message. */
   refusal(): AnswerHeaders | undefined;
   /** Answers the message. Rejects with a ConnectError only. */
-  serve(headers: RequestFields, peerIp: string, message: Uint8Array): Promise<Uint8Array>;
+  serve(
+    headers: RequestFields,
+    peerIp: string,
+    message: Uint8Array,
+    departure: Departure,
+  ): Promise<Uint8Array>;
   /** The call cannot be served: records it, and gives what to tell. */
   refuse(headers: RequestFields, peerIp: string, error: ApiError): Promise<ConnectError>;
 }
@@ -89,7 +94,7 @@ export function failureBlock(error: ConnectError): AnswerHeaders {
 }
 
 /** One unary call of gRPC: a frame in, a frame and trailers out. */
-export class UnaryCall implements Receiver {
+export class UnaryCall implements Receiver, Departure {
   readonly #route: UnaryRoute;
   readonly #stream: ServerStream;
   /** The frame, or its beginning: until the head is whole only that. */
@@ -99,6 +104,7 @@ export class UnaryCall implements Receiver {
   #deadline: NodeJS.Timeout | undefined;
   /** The message is being answered, or the call is over: what still comes is not looked at. */
   #taken = false;
+  #gone: AbortController | undefined;
 
   constructor(route: UnaryRoute, stream: ServerStream) {
     this.#route = route;
@@ -152,8 +158,14 @@ export class UnaryCall implements Receiver {
     this.#unpack(message);
   }
 
+  gone(): AbortSignal {
+    this.#gone ??= new AbortController();
+    return this.#gone.signal;
+  }
+
   closed() {
     clearTimeout(this.#deadline);
+    this.#gone?.abort();
     if (this.#taken) return;
     this.#refuse(new ApiError('REQUEST_NOT_RECEIVED', 'the request did not arrive whole'));
   }
@@ -178,7 +190,7 @@ export class UnaryCall implements Receiver {
 
   #serve(message: Uint8Array): void {
     this.#taken = true;
-    this.#route.serve(this.#stream.headers, this.#stream.peerIp, message).then(this.#answer, this.#end);
+    this.#route.serve(this.#stream.headers, this.#stream.peerIp, message, this).then(this.#answer, this.#end);
   }
 
   #refuse(error: ApiError): void {
@@ -206,6 +218,7 @@ export class UnaryCall implements Receiver {
     this.#deadline = setTimeout(() => {
       // A message that has come is being answered, and its event is on its way.
       if (!this.#taken) this.#refuse(new ApiError('REQUEST_NOT_RECEIVED', 'no message within the deadline'));
+      this.#gone?.abort();
       this.#end(PAST_DEADLINE);
     }, ms);
   }

@@ -1,3 +1,4 @@
+import type { Checkpoints } from '../audit/checkpoints.ts';
 import type { Retention } from '../audit/retention.ts';
 import type { AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
 import type { UsageLog } from '../keys/ports/usage.ts';
@@ -14,6 +15,7 @@ const MAX_STEPS = 200;
 export interface SweeperParts {
   readonly store: { sweep(dropOld: boolean): Promise<void> };
   readonly lease: SweepLease;
+  readonly checkpoints: Pick<Checkpoints, 'tick'>;
   readonly retention: Pick<Retention, 'deleteBefore'>;
   readonly alertLog: Pick<AlertLog, 'deleteBefore'>;
   readonly anomalies: Pick<AnomalyLog, 'deleteResolvedBefore'>;
@@ -63,7 +65,8 @@ export class Sweeper {
 
   /** One sweep, if it is this process's turn. What fails is told and left for the next one; the rest goes on. */
   async sweep(): Promise<void> {
-    const { lease, store, dueKeys, anomalyWatch, alerts, usage, time, intervalMs } = this.#parts;
+    const { lease, store, dueKeys, anomalyWatch, alerts, usage, checkpoints } = this.#parts;
+    const { time, intervalMs } = this.#parts;
     const { now, steady, settled } = time.look();
     if (!steady && !this.#told)
       this.#parts.warn(
@@ -71,6 +74,8 @@ export class Sweeper {
         undefined,
       );
     this.#told = !steady;
+    // By each process: a chain is named by the others only.
+    await this.#reportFailure(() => checkpoints.tick());
     // Its holder has missed a sweep and a half when another takes it over.
     const ours = await this.#reportFailure(() => lease.take(2.5 * intervalMs));
     if (ours !== true) return;

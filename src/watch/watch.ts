@@ -1,9 +1,11 @@
+import type { Chain } from '../audit/chain.ts';
+import { Checkpoints } from '../audit/checkpoints.ts';
 import { Retention } from '../audit/retention.ts';
 import type { Decision } from '../keys/check.ts';
 import { networkOf } from '../keys/ip.ts';
 import type { Key } from '../keys/key.ts';
 import type { Alert, AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
-import type { AuditLog } from '../keys/ports/audit.ts';
+import type { AuditLog, ChainLog } from '../keys/ports/audit.ts';
 import type { Clock } from '../keys/ports/clock.ts';
 import type { KeyStore } from '../keys/ports/key-store.ts';
 import type { Decided, Observer } from '../keys/ports/observer.ts';
@@ -23,6 +25,8 @@ import { Sweeper } from './sweeper.ts';
 /** What the watch writes to. */
 export interface WatchStore {
   readonly audit: AuditLog;
+  readonly chainLog: ChainLog;
+  readonly chain: Chain;
   readonly rotations: RotationLog;
   readonly anomalies: AnomalyLog;
   readonly alerts: AlertLog;
@@ -87,7 +91,8 @@ export class Watch implements Observer {
     this.#sweeper = new Sweeper({
       store,
       lease: store.sweepLease,
-      retention: new Retention(store.audit, clock),
+      retention: new Retention(store.audit, store.chainLog, clock),
+      checkpoints: new Checkpoints(store.audit, store.chainLog, store.chain, clock),
       alertLog,
       anomalies,
       anomalyWatch: this.#anomalies,

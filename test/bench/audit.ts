@@ -44,7 +44,7 @@ export async function audit({ folder }: Bench): Promise<Answered> {
     return median(figures);
   };
   const page = { size: 100, after: undefined };
-  const verifier = new AuditVerifier(store.audit, store.chain);
+  const verifier = new AuditVerifier({ log: store.chainLog, chain: store.chain, clock: systemClock });
   const rows = [
     ['the newest 100', await timed(() => store.audit.list({}, page))],
     ['the newest 100 of a key', await timed(() => store.audit.list({ keyId: 'uid-apikey-77' }, page))],

@@ -40,7 +40,7 @@ describe.each([1, 2, 3])('the write number %i fails', (nth) => {
       },
     });
     const deferred = new DeferredRows(failing);
-    committer = new Committer(failing, deferred, clock);
+    committer = new Committer(failing, deferred, clock, async () => ({ entries: [], notes: [] }));
     quota = new SqliteQuota(deferred.quotas, clock);
     keys = new SqliteKeyStore(failing, committer, deferred.lastUses);
   });
@@ -85,7 +85,10 @@ describe.each([1, 2, 3])('the write number %i fails', (nth) => {
 describe('one write that cannot be made', () => {
   const folder = mkdtempSync(join(tmpdir(), 'apikeyd-fault-'));
   const database = SqliteDatabase.open(join(folder, 'x.db'), 'p');
-  const committer = new Committer(database, new DeferredRows(database), new TestClock());
+  const committer = new Committer(database, new DeferredRows(database), new TestClock(), async () => ({
+    entries: [],
+    notes: [],
+  }));
   afterAll(async () => {
     await database.close();
     rmSync(folder, { recursive: true });

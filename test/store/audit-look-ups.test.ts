@@ -74,7 +74,9 @@ describe('the look-up tables of the audit log', () => {
     expect(rows('api_key_audit_by_key')).toBeLessThan(EVENTS);
     const said = "row <= (SELECT value FROM api_key_meta WHERE id = 'audit_looked_up')";
     for (const table of ['api_key_audit_by_key', 'api_key_audit_by_ip'])
-      expect(rows(`api_key_audit_log WHERE ${said} AND row NOT IN (SELECT row FROM ${table})`)).toBe(0);
+      expect(
+        rows(`api_key_audit_log WHERE ${said} AND key_id <> '' AND row NOT IN (SELECT row FROM ${table})`),
+      ).toBe(0);
     expect(await found(store, { keyId: 'key-5' })).toEqual(expected((n) => n % KEYS === 5));
     expect(await found(store, { clientIp: '192.0.2.7' })).toEqual(expected((n) => n % ADDRESSES === 7));
     expect(await found(store, { keyId: 'key-5', clientIp: '192.0.2.7' })).toEqual(
@@ -89,8 +91,8 @@ describe('the look-up tables of the audit log', () => {
 
   it('lose their rows when retention takes the events', async () => {
     const store = await open();
-    for (const prefix of await store.audit.expiredPrefixes(5_000, 10_000))
-      await store.audit.cut(prefix, 'token');
+    for (const prefix of await store.chainLog.expiredPrefixes(5_000, 10_000))
+      await store.chainLog.cut(prefix, clock.now());
     for (const table of ['api_key_audit_by_key', 'api_key_audit_by_ip'])
       expect(rows(`${table} WHERE row NOT IN (SELECT row FROM api_key_audit_log)`)).toBe(0);
     expect(await found(store, { keyId: 'key-5' })).toEqual(expected((n) => n % KEYS === 5 && n >= 5_000));

@@ -28,7 +28,9 @@ import { keyStoreContract } from './contract/keys.ts';
 import { limitsContract } from './contract/limits.ts';
 import { noticesContract } from './contract/notices.ts';
 import { remoteKeysContract } from './contract/remote-keys.ts';
+import { tamperingContract } from './contract/tampering.ts';
 import { usageContract } from './contract/usage.ts';
+import { mongoLedger } from './tampering/mongo-ledger.ts';
 
 const uri = inject('mongoUri');
 const names: string[] = [];
@@ -122,6 +124,7 @@ requires('mongodb').describe('mongo', () => {
   remoteKeysContract(adapter);
   chainContract(adapter);
   usageContract(adapter);
+  tamperingContract(adapter, mongoLedger, 'mongo');
 
   it('lets several processes start on an empty database at once', async () => {
     const url = adapter.freshUrl();
@@ -135,7 +138,7 @@ requires('mongodb').describe('mongo', () => {
   it('takes a new client when the driver has lost the server for good', async () => {
     const clock = new TestClock(Date.now());
     const database = await MongoDatabase.connect(adapter.freshUrl());
-    await migrate(database);
+    await migrate(database, new Chain(undefined));
     const warnings: string[] = [];
     const warn = (text: string) => void warnings.push(text);
     const lease = new Lease(clock, 1_000);

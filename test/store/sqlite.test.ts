@@ -18,7 +18,9 @@ import { keyStoreContract } from './contract/keys.ts';
 import { limitsContract } from './contract/limits.ts';
 import { noticesContract } from './contract/notices.ts';
 import { remoteKeysContract } from './contract/remote-keys.ts';
+import { tamperingContract } from './contract/tampering.ts';
 import { usageContract } from './contract/usage.ts';
+import { sqliteLedger } from './tampering/sqlite-ledger.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'apikeyd-sqlite-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -84,6 +86,7 @@ noticesContract(adapter);
 remoteKeysContract(adapter);
 chainContract(adapter);
 usageContract(adapter);
+tamperingContract(adapter, sqliteLedger, 'sqlite');
 
 describe('sqlite: one process', () => {
   it('refuses a second one on its file, and lets the next have it', async () => {

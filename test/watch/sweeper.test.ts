@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Checkpoints } from '../../src/audit/checkpoints.ts';
 import { Retention } from '../../src/audit/retention.ts';
 import { BufferedLastUses } from '../../src/store/last-uses.ts';
 import { openSqliteStore } from '../../src/store/sqlite/open.ts';
@@ -39,7 +40,8 @@ describe('sweeper', () => {
     new Sweeper({
       store: { ...store, ...over },
       lease: over.sweepLease ?? store.sweepLease,
-      retention: new Retention(store.audit, clock),
+      retention: new Retention(store.audit, store.chainLog, clock),
+      checkpoints: new Checkpoints(store.audit, store.chainLog, store.chain, clock),
       alertLog: store.alerts,
       anomalies: store.anomalies,
       anomalyWatch: { finishAbandoned: async () => {} },

@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file apikey/v1/audit.proto.
  */
 export const file_apikey_v1_audit: GenFile = /*@__PURE__*/
-  fileDesc("ChVhcGlrZXkvdjEvYXVkaXQucHJvdG8SCWFwaWtleS52MSL2AwoKQXVkaXRFdmVudBIKCgJpZBgBIAEoCRIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZtZXRob2QYAyABKAkSDwoHb3V0Y29tZRgEIAEoCRIOCgZyZWFzb24YBSABKAkSDgoGa2V5X2lkGAYgASgJEhUKDWNhbGxlcl9rZXlfaWQYByABKAkSFwoPa2V5X2ZpbmdlcnByaW50GAggASgJEhYKDnJlcXVpcmVkX3Njb3BlGAkgASgJEhEKCWNsaWVudF9pcBgKIAEoCRIZChFjbGllbnRfaXBfaXNfcGVlchgLIAEoCBISCgp1c2VyX2FnZW50GAwgASgJEioKC3NlY3JldF9zbG90GA0gASgOMhUuYXBpa2V5LnYxLlNlY3JldFNsb3QSDAoEY29zdBgOIAEoBBIPCgdkcnlfcnVuGA8gASgIEioKB2xhdGVuY3kYECABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKcmVxdWVzdF9pZBgRIAEoCRISCgpwcm9jZXNzX2lkGBIgASgJEhAKCHNlcXVlbmNlGBMgASgDEhEKCXNlcnZlZF9ieRgUIAEoCRIVCg1yZWZ1c2VkX2NhbGxzGBUgASgDEgwKBGhhc2gYFiABKAkiRAoOQXVkaXRDaGFpbkhlYWQSEgoKcHJvY2Vzc19pZBgBIAEoCRIQCghzZXF1ZW5jZRgCIAEoAxIMCgRoYXNoGAMgASgJIm8KC0F1ZGl0RGVmZWN0EigKBGtpbmQYASABKA4yGi5hcGlrZXkudjEuQXVkaXREZWZlY3RLaW5kEhIKCnByb2Nlc3NfaWQYAiABKAkSEAoIc2VxdWVuY2UYAyABKAMSEAoIZXZlbnRfaWQYBCABKAkqswEKD0F1ZGl0RGVmZWN0S2luZBIhCh1BVURJVF9ERUZFQ1RfS0lORF9VTlNQRUNJRklFRBAAEh0KGUFVRElUX0RFRkVDVF9LSU5EX0NIQU5HRUQQARIdChlBVURJVF9ERUZFQ1RfS0lORF9NSVNTSU5HEAISHgoaQVVESVRfREVGRUNUX0tJTkRfSU5TRVJURUQQAxIfChtBVURJVF9ERUZFQ1RfS0lORF9UUlVOQ0FURUQQBGIGcHJvdG8z", [file_apikey_v1_key, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChVhcGlrZXkvdjEvYXVkaXQucHJvdG8SCWFwaWtleS52MSL2AwoKQXVkaXRFdmVudBIKCgJpZBgBIAEoCRIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZtZXRob2QYAyABKAkSDwoHb3V0Y29tZRgEIAEoCRIOCgZyZWFzb24YBSABKAkSDgoGa2V5X2lkGAYgASgJEhUKDWNhbGxlcl9rZXlfaWQYByABKAkSFwoPa2V5X2ZpbmdlcnByaW50GAggASgJEhYKDnJlcXVpcmVkX3Njb3BlGAkgASgJEhEKCWNsaWVudF9pcBgKIAEoCRIZChFjbGllbnRfaXBfaXNfcGVlchgLIAEoCBISCgp1c2VyX2FnZW50GAwgASgJEioKC3NlY3JldF9zbG90GA0gASgOMhUuYXBpa2V5LnYxLlNlY3JldFNsb3QSDAoEY29zdBgOIAEoBBIPCgdkcnlfcnVuGA8gASgIEioKB2xhdGVuY3kYECABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKcmVxdWVzdF9pZBgRIAEoCRISCgpwcm9jZXNzX2lkGBIgASgJEhAKCHNlcXVlbmNlGBMgASgDEhEKCXNlcnZlZF9ieRgUIAEoCRIVCg1yZWZ1c2VkX2NhbGxzGBUgASgDEgwKBGhhc2gYFiABKAkiUwoOQXVkaXRDaGFpbkhlYWQSEgoKcHJvY2Vzc19pZBgBIAEoCRIQCghzZXF1ZW5jZRgCIAEoAxIMCgRoYXNoGAMgASgJEg0KBW9sZGVyGAQgASgIIm8KC0F1ZGl0RGVmZWN0EigKBGtpbmQYASABKA4yGi5hcGlrZXkudjEuQXVkaXREZWZlY3RLaW5kEhIKCnByb2Nlc3NfaWQYAiABKAkSEAoIc2VxdWVuY2UYAyABKAMSEAoIZXZlbnRfaWQYBCABKAkq7wEKD0F1ZGl0RGVmZWN0S2luZBIhCh1BVURJVF9ERUZFQ1RfS0lORF9VTlNQRUNJRklFRBAAEh0KGUFVRElUX0RFRkVDVF9LSU5EX0NIQU5HRUQQARIdChlBVURJVF9ERUZFQ1RfS0lORF9NSVNTSU5HEAISHgoaQVVESVRfREVGRUNUX0tJTkRfSU5TRVJURUQQAxIfChtBVURJVF9ERUZFQ1RfS0lORF9UUlVOQ0FURUQQBBIaChZBVURJVF9ERUZFQ1RfS0lORF9OT1RFEAUSHgoaQVVESVRfREVGRUNUX0tJTkRfVU5MSVNURUQQBmIGcHJvdG8z", [file_apikey_v1_key, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * One call of this service, whatever its outcome.
@@ -214,6 +214,14 @@ export type AuditChainHead = Message<"apikey.v1.AuditChainHead"> & {
    * @generated from field: string hash = 3;
    */
   hash: string;
+
+  /**
+   * Written by a release whose chains did not name each other: nothing but a head that was kept elsewhere, or a later
+   * chain, shows that it is gone.
+   *
+   * @generated from field: bool older = 4;
+   */
+  older: boolean;
 };
 
 /**
@@ -300,11 +308,25 @@ export const AuditDefectKind = {
   INSERTED: 3,
 
   /**
-   * The end of a chain is gone: `sequence` was there.
+   * The end of a chain is gone, or all of it: `sequence` was there.
    *
    * @generated from enum value: AUDIT_DEFECT_KIND_TRUNCATED = 4;
    */
   TRUNCATED: 4,
+
+  /**
+   * The note of where a chain ends, or begins, is gone or not what was written.
+   *
+   * @generated from enum value: AUDIT_DEFECT_KIND_NOTE = 5;
+   */
+  NOTE: 5,
+
+  /**
+   * ListAuditEvents with a filter does not show the event, or shows it where it should not.
+   *
+   * @generated from enum value: AUDIT_DEFECT_KIND_UNLISTED = 6;
+   */
+  UNLISTED: 6,
 } as const;
 
 /**

@@ -49,22 +49,47 @@ export interface AuditRecord extends AuditEntry {
   readonly hash: string;
 }
 
-/** Where a process's chain of events ends, as was noted beside the log. */
-export interface ChainHead {
+/** A place in the chain of a process, and the hash there. */
+export interface ChainPlace {
   readonly processId: string;
   readonly sequence: number;
   readonly hash: string;
+}
+
+/** Where a process's chain of events ends, as was noted beside the log. */
+export interface ChainHead extends ChainPlace {
   /** The process has ended cleanly: nothing comes after it. */
   readonly closed: boolean;
-  /** Up to where retention has deleted it, and the request_id of the checkpoint that says so. */
-  readonly cut?: { readonly sequence: number; readonly hash: string; readonly token: string };
+  /** Written by a release whose chains did not name each other. */
+  readonly older?: boolean;
+  /** With a chain key the proof that the note is what was written (Chain.noteMac). */
+  readonly mac?: string;
+  /** Up to where retention has deleted it, when that was said last, and the proof of it. */
+  readonly cut?: {
+    readonly sequence: number;
+    readonly hash: string;
+    readonly time: number;
+    readonly mac: string;
+  };
+  /** Up to where other chains name it, and the proof of it. */
+  readonly listed?: { readonly sequence: number; readonly mac: string };
+}
+
+/** A row of the log as it stands, whatever was done to it. */
+export interface ChainRow extends ChainPlace {
+  readonly id: string;
+  readonly servedBy: string;
+  readonly time: number;
+  /** The event, as it is hashed. */
+  readonly text: string;
+  /** CHANGED: more, or other things, than an event is made of. UNLISTED: lists do not show it. */
+  readonly flaw?: 'CHANGED' | 'UNLISTED';
+  /** To be given as `after` for what comes behind it. */
+  readonly cursor: readonly (string | number)[];
 }
 
 /** The beginning of a chain, up to and with this place. */
-export interface ChainPrefix {
-  readonly processId: string;
-  readonly sequence: number;
-  readonly hash: string;
+export interface ChainPrefix extends ChainPlace {
   readonly events: number;
 }
 
@@ -91,11 +116,31 @@ export interface AuditLog {
   count(): Promise<number>;
   /** Events by outcome from `since` on. */
   countByOutcome(since: number): Promise<ReadonlyMap<string, number>>;
-  /** Every event, those of one process together or apart, but in the order of their sequence. */
-  readChains(page: Page): Promise<Paged<AuditRecord>>;
+}
+
+/** What the audit's chains are made of: for those who prove, keep and shorten them. */
+export interface ChainLog {
+  /** Whose chain this process writes. */
+  readonly processId: string;
+  /** WRITTEN: in the order of writing, and each note is exact. CHAINS: chain by chain; notes of living ones may lag. */
+  readonly order: 'WRITTEN' | 'CHAINS';
+  /** Every row there is, those of one process in the order of their sequence. */
+  readChains(page: Page): Promise<Paged<ChainRow>>;
+  /** Whether the tables that lists use lead anywhere they should not; in parts. */
+  checkLists(after: Page['after']): Promise<{ readonly stray: boolean; readonly next: Page['after'] }>;
+  /** Builds what lists go by anew; answers for how many events. While no server runs. */
+  rebuildLists(): Promise<number>;
+  /** The hashes at these places of a chain. */
+  hashesAt(processId: string, sequences: readonly number[]): Promise<ReadonlyMap<number, string>>;
   heads(): Promise<readonly ChainHead[]>;
+  /** Where this process's chain ends; undefined while it has not begun. */
+  ownHead(): Promise<ChainPlace | undefined>;
+  /** Notes that events name these ends. */
+  noteListed(heads: readonly ChainPlace[]): Promise<void>;
   /** The beginnings of chains that lie before `time`, with about `limit` events in all. */
   expiredPrefixes(time: number, limit: number): Promise<readonly ChainPrefix[]>;
-  /** Notes where the chain begins from now on, then deletes what is before. */
-  cut(prefix: ChainPrefix, token: string): Promise<void>;
+  /** Notes that an event has said at `time` where the chain begins. */
+  noteCut(place: ChainPlace, time: number): Promise<void>;
+  /** The same, then deletes what is before. */
+  cut(prefix: ChainPrefix, time: number): Promise<void>;
 }

@@ -1,5 +1,6 @@
 import { type Filter, MongoBulkWriteError } from 'mongodb';
 import { type Chain, GENESIS } from '../../audit/chain.ts';
+import { checkpointEntries, unlisted } from '../../audit/checkpoint.ts';
 import type { AuditEvent, EventFactory } from '../../audit/event.ts';
 import { columnOf, equalities, eventText } from '../../audit/fields.ts';
 import { GapReporter } from '../../audit/gap-reporter.ts';
@@ -10,20 +11,18 @@ import type {
   AuditLog,
   AuditRecord,
   ChainHead,
-  ChainPrefix,
+  ChainPlace,
 } from '../../keys/ports/audit.ts';
 import type { Clock } from '../../keys/ports/clock.ts';
 import type { Page, Paged } from '../../keys/ports/page.ts';
 import { pagedBy, startOf } from '../paging.ts';
 import { backoff } from '../retry.ts';
 import type { Warn } from '../store.ts';
+import { noteFields, noteId, noteListed, readHeads } from './chain-notes.ts';
 import type { MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, unavailableAudit } from './errors.ts';
 import { type AuditDoc, toEventDoc, toRecord } from './rows.ts';
 
-export const HEAD = 'head:';
-/** ';' is the character after ':', so the range is the prefix. */
-export const HEADS = { $gte: HEAD, $lt: 'head;' };
 const MAX_QUEUED = 20_000;
 const MAX_BATCH = 1_000;
 const WAIT_LIMIT_MS = 4_000;
@@ -33,10 +32,8 @@ const SEND_MS = 3_000;
 /** Who counts the rows of the log. */
 export interface Stored {
   add(docs: readonly AuditDoc[]): void;
-  /** Up to which place of a chain everything is counted: only that may be deleted. */
-  reachOf(processId: string): Promise<number>;
 }
-const NOBODY: Stored = { add: () => {}, reachOf: async () => Number.MAX_SAFE_INTEGER };
+const NOBODY: Stored = { add: () => {} };
 
 /** The log on MongoDB: ordered inserts, one batch in flight, sent again until acknowledged. */
 export class MongoAuditLog implements AuditLog {
@@ -45,6 +42,7 @@ export class MongoAuditLog implements AuditLog {
   readonly #group: GroupCommit<AuditEvent>;
   readonly #gaps: GapReporter;
   readonly #chain: Chain;
+  readonly #clock: Clock;
   readonly #warn: Warn;
   readonly #stored: Stored;
   readonly #closed = new AbortController();
@@ -52,6 +50,10 @@ export class MongoAuditLog implements AuditLog {
   #sequence = 0;
   #head = GENESIS;
   #savedSequence = 0;
+  /** Whether the chain has its note and its first events. */
+  #begun = false;
+  /** The ends of other chains that those events name. */
+  #named: readonly ChainHead[] = [];
 
   /** @param stored told of rows that are certain to be in the log, in their order, and up to where they are counted */
   constructor(
@@ -64,6 +66,7 @@ export class MongoAuditLog implements AuditLog {
   ) {
     this.#stored = stored;
     this.#chain = chain;
+    this.#clock = clock;
     this.events = events;
     this.#database = database;
     this.#warn = warn;
@@ -127,89 +130,26 @@ export class MongoAuditLog implements AuditLog {
     });
   }
 
-  /** By process and sequence: the order of the unique index. */
-  readChains(page: Page): Promise<Paged<AuditRecord>> {
-    return guarded(async (limits) => {
-      const [process = '', sequence = 0] = page.after ?? [];
-      const [process_id, after] = [String(process), Number(sequence)];
-      const read = (where: Filter<AuditDoc>, size: number) =>
-        this.#database.audit.find(where, limits).sort({ process_id: 1, sequence: 1 }).limit(size).toArray();
-      const wanted = page.size + 1;
-      // A chain has no gaps, so its next page lies in this range: far less to sort where the index does not.
-      const range = { process_id, sequence: { $gt: after, $lte: after + wanted } };
-      const docs = page.after === undefined ? [] : await read(range, wanted);
-      if (docs.length < wanted && page.after !== undefined) {
-        const beyond = { process_id, sequence: { $gt: after + wanted } };
-        docs.push(...(await read(beyond, wanted - docs.length)));
-      }
-      if (docs.length < wanted) {
-        docs.push(...(await read({ process_id: { $gt: process_id } }, wanted - docs.length)));
-      }
-      const paged = pagedBy(docs, page.size, (doc) => [doc.process_id, doc.sequence]);
-      return { items: paged.items.map(toRecord), next: paged.next };
-    });
+  /** Where this process's chain ends, as far as it is certain. */
+  get place(): ChainPlace | undefined {
+    const { processId } = this.events;
+    return this.#sequence === 0 ? undefined : { processId, sequence: this.#sequence, hash: this.#head };
   }
 
-  async heads(): Promise<readonly ChainHead[]> {
-    const docs = await guarded((limits) => this.#database.meta.find({ _id: HEADS }, limits).toArray());
-    return docs.map(({ _id, sequence = 0, hash = GENESIS, closed = false, cut }) => ({
-      processId: _id.slice(HEAD.length),
-      sequence,
-      hash,
-      closed,
-      ...(cut === undefined ? {} : { cut }),
-    }));
+  /** Once the events that name them are in the log. */
+  async #noteNamed(): Promise<void> {
+    const named = this.#named;
+    this.#named = [];
+    await noteListed(this.#database, this.#chain, named);
   }
 
   /** Notes where the chain ends: from then on no row can be taken off its end unseen. */
   async saveHead(closed = false): Promise<void> {
     const sequence = this.#sequence;
+    if (sequence > 0) await this.#noteNamed();
     if (!closed && sequence === this.#savedSequence) return;
-    const update = { $set: { sequence, hash: this.#head, closed } };
-    const filter = { _id: HEAD + this.events.processId };
-    await guarded((limits) => this.#database.meta.updateOne(filter, update, { upsert: true, ...limits }));
+    await this.#saveNote(closed);
     this.#savedSequence = sequence;
-  }
-
-  async expiredPrefixes(time: number, limit: number): Promise<readonly ChainPrefix[]> {
-    const prefixes: ChainPrefix[] = [];
-    let process = '';
-    for (let left = limit; left > 0; ) {
-      const [first] = await this.#rows({ process_id: { $gt: process } }, 1);
-      if (first === undefined) break;
-      process = first.process_id;
-      if (first.time.getTime() >= time) continue;
-      const counted = await this.#stored.reachOf(process);
-      const rows = await this.#rows({ process_id: process, sequence: { $lte: counted } }, left);
-      const end = rows.findIndex((row) => row.time.getTime() >= time);
-      const last = rows[(end < 0 ? rows.length : end) - 1];
-      if (last === undefined) continue;
-      const events = end < 0 ? rows.length : end;
-      prefixes.push({ processId: process, sequence: last.sequence, hash: last.hash, events });
-      left -= events;
-    }
-    return prefixes;
-  }
-
-  async cut({ processId, sequence, hash }: ChainPrefix, token: string): Promise<void> {
-    const note = { $set: { cut: { sequence, hash, token } }, $max: { sequence }, $setOnInsert: { hash } };
-    await guarded((limits) =>
-      this.#database.meta.updateOne({ _id: HEAD + processId }, note, { upsert: true, ...limits }),
-    );
-    const old = { process_id: processId, sequence: { $lte: sequence } };
-    await guarded((limits) => this.#database.audit.deleteMany(old, { ...limits }));
-  }
-
-  /** From the beginning of what is asked for. */
-  #rows(where: Filter<AuditDoc>, limit: number) {
-    const projection = { process_id: 1, sequence: 1, hash: 1, time: 1 };
-    return guarded((limits) =>
-      this.#database.audit
-        .find(where, { projection, ...limits })
-        .sort({ process_id: 1, sequence: 1 })
-        .limit(limit)
-        .toArray(),
-    );
   }
 
   /** Writes what is queued; what a store that is away keeps from being written is given up after `limitMs`. */
@@ -225,7 +165,7 @@ export class MongoAuditLog implements AuditLog {
 
   /** Rows keep their place and are sent again until the log has acknowledged each. */
   async #write(batch: AuditEvent[]): Promise<void> {
-    let left = batch;
+    let left = this.#begun ? batch : [...(await this.#begin()), ...batch];
     for (let attempt = 1; left.length > 0; attempt++) {
       const docs = this.#link(left);
       try {
@@ -245,6 +185,32 @@ export class MongoAuditLog implements AuditLog {
         }
       }
     }
+  }
+
+  /** There is no chain without a note of it. Its first events name the ends of the chains that are there. */
+  async #begin(): Promise<AuditEvent[]> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await this.#saveNote(false);
+        const heads = unlisted(this.#chain, await readHeads(this.#database), this.events.processId);
+        const entries = checkpointEntries('heads', heads, this.#clock.now());
+        this.#begun = true;
+        this.#named = heads;
+        return entries.map((entry) => this.events.create(entry));
+      } catch (error) {
+        if (attempt === 1) this.#warn('the audit log does not take events, trying again', error);
+        await this.#pause(attempt, error);
+      }
+    }
+  }
+
+  async #saveNote(closed: boolean): Promise<void> {
+    const { processId } = this.events;
+    const head = { processId, sequence: this.#sequence, hash: this.#head, closed };
+    const update = { $set: noteFields(this.#chain, head) };
+    await guarded((limits) =>
+      this.#database.meta.updateOne({ _id: noteId(processId) }, update, { upsert: true, ...limits }),
+    );
   }
 
   /** The rows that follow what stands: the same ones, however often they must be sent. */

@@ -1,5 +1,7 @@
 import type { IndexDescription } from 'mongodb';
+import type { Chain } from '../../audit/chain.ts';
 import { RETIRED_MS } from '../../keys/rotation.ts';
+import { signOlderNotes } from './chain-notes.ts';
 import type { MongoDatabase } from './database.ts';
 import { failureOf } from './errors.ts';
 
@@ -60,7 +62,7 @@ export const INDEXES = {
  * Numbered, forward only. Every step may run twice and on several processes at once: createIndex of an index that
  * stands is nothing, and the version is only raised.
  */
-const MIGRATIONS: readonly ((db: MongoDatabase) => Promise<unknown>)[] = [
+const MIGRATIONS: readonly ((db: MongoDatabase, chain: Chain) => Promise<unknown>)[] = [
   async (db) => {
     for (const [collection, indexes] of Object.entries(INDEXES)) {
       // Awaited before the first call: the limiter over-admits while its unique index is missing.
@@ -77,6 +79,7 @@ const MIGRATIONS: readonly ((db: MongoDatabase) => Promise<unknown>)[] = [
   },
   // With the index by_user_id, which the step before did not have at first.
   indexRemoteKeys,
+  signOlderNotes,
 ];
 
 async function indexRemoteKeys({ giteaTokens, n8nApiKeys }: MongoDatabase): Promise<void> {
@@ -84,12 +87,12 @@ async function indexRemoteKeys({ giteaTokens, n8nApiKeys }: MongoDatabase): Prom
 }
 
 /** Brings the schema up to this program's version. */
-export async function migrate(db: MongoDatabase): Promise<void> {
+export async function migrate(db: MongoDatabase, chain: Chain): Promise<void> {
   await insertOnce(() => db.meta.insertOne({ _id: 'schema', version: 0 }));
   const version = (await db.meta.findOne({ _id: 'schema' }))?.version ?? 0;
   for (const [i, step] of MIGRATIONS.entries()) {
     if (i < version) continue;
-    await step(db);
+    await step(db, chain);
     await db.meta.updateOne({ _id: 'schema' }, { $max: { version: i + 1 } });
   }
 }

@@ -7,6 +7,7 @@ import { StartError } from '../store.ts';
 import { MongoAlertLog } from './alerts.ts';
 import { MongoAnomalyLog } from './anomalies.ts';
 import { MongoAuditLog } from './audit-log.ts';
+import { MongoChainLog } from './chain-log.ts';
 import { MongoDatabase } from './database.ts';
 import { FreshReads } from './fresh-reads.ts';
 import { MongoKeyStore } from './key-store.ts';
@@ -33,9 +34,9 @@ export async function openMongoStore({
 }: StoreOptions): Promise<Store> {
   const database = await MongoDatabase.connect(url);
   try {
-    await migrate(database);
-    const processId = randomBytes(8).toString('hex');
     const chain = new Chain(chainKey);
+    await migrate(database, chain);
+    const processId = randomBytes(8).toString('hex');
     const registry = new Registry(database, processId, lease.leaseMs, lease.caches);
     const usage = new MongoUsageLog(database, processId, registry);
     const audit = new MongoAuditLog(database, new EventFactory(processId), chain, clock, warn, usage);
@@ -65,6 +66,7 @@ export async function openMongoStore({
       lockout: locks,
       audit,
       chain,
+      chainLog: new MongoChainLog(database, audit, chain, (id) => usage.reachOf(id)),
       rotations: new MongoRotationLog(database),
       anomalies,
       alerts: new MongoAlertLog(database),

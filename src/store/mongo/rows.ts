@@ -180,7 +180,10 @@ export interface MetaDoc {
   sequence?: number;
   hash?: string;
   closed?: boolean;
-  cut?: { sequence: number; hash: string; token: string };
+  older?: boolean;
+  mac?: string;
+  cut?: { sequence: number; hash: string; time: number; mac: string };
+  listed?: { sequence: number; mac: string };
   /** Of a chain's counts of decisions: up to where they are written, and where the round under way ends. */
   counted?: number;
   round_end?: number;

@@ -1,7 +1,7 @@
 import { MongoBulkWriteError } from 'mongodb';
 import { UsageCounter, type UsageRound } from '../../audit/usage-counter.ts';
 import type { UsageFilter, UsageLog, UsageRow } from '../../keys/ports/usage.ts';
-import { HEAD, HEADS } from './audit-log.ts';
+import { HEAD, HEADS } from './chain-notes.ts';
 import type { MongoDatabase } from './database.ts';
 import { failureOf, guarded } from './errors.ts';
 import type { Registry } from './registry.ts';

@@ -1,13 +1,6 @@
 import { columnOf, equalities } from '../../audit/fields.ts';
 import { GapReporter } from '../../audit/gap-reporter.ts';
-import type {
-  AuditEntry,
-  AuditFilter,
-  AuditLog,
-  AuditRecord,
-  ChainHead,
-  ChainPrefix,
-} from '../../keys/ports/audit.ts';
+import type { AuditEntry, AuditFilter, AuditLog, AuditRecord } from '../../keys/ports/audit.ts';
 import type { Clock } from '../../keys/ports/clock.ts';
 import type { Page, Paged } from '../../keys/ports/page.ts';
 import { pagedBy, startOf } from '../paging.ts';
@@ -78,60 +71,6 @@ export class SqliteAuditLog implements AuditLog {
       [since],
     );
     return new Map(rows.map((row) => [String(row.outcome), Number(row.n)]));
-  }
-
-  async readChains(page: Page): Promise<Paged<AuditRecord>> {
-    // The file serves one process after the other, so the order of writing is that of every chain.
-    const rows = await this.#database.query(
-      `SELECT ${RECORD_COLUMNS.join(', ')} FROM api_key_audit_log WHERE row > ? ORDER BY row LIMIT ?`,
-      [...(page.after ?? [0]), page.size + 1],
-    );
-    const paged = pagedBy(rows, page.size, (row) => [Number(row.row)]);
-    return { items: paged.items.map(toRecord), next: paged.next };
-  }
-
-  async heads(): Promise<readonly ChainHead[]> {
-    const rows = await this.#database.query('SELECT * FROM api_key_chain_heads', []);
-    return rows.map((row) => ({
-      processId: String(row.process_id),
-      sequence: Number(row.sequence),
-      hash: String(row.hash),
-      closed: row.closed === 1,
-      ...(row.cut === null ? {} : { cut: JSON.parse(String(row.cut)) }),
-    }));
-  }
-
-  async expiredPrefixes(time: number, limit: number): Promise<readonly ChainPrefix[]> {
-    const rows = await this.#database.query(
-      // Only what the counts of uses have reached.
-      `SELECT process_id, sequence, hash, time FROM api_key_audit_log
-       WHERE row <= (SELECT value FROM api_key_meta WHERE id = 'usage_counted') ORDER BY row LIMIT ?`,
-      [limit],
-    );
-    const end = rows.findIndex((row) => Number(row.time) >= time);
-    const prefixes = new Map<string, ChainPrefix>();
-    for (const row of end < 0 ? rows : rows.slice(0, end)) {
-      const processId = String(row.process_id);
-      const events = (prefixes.get(processId)?.events ?? 0) + 1;
-      prefixes.set(processId, { processId, sequence: Number(row.sequence), hash: String(row.hash), events });
-    }
-    return [...prefixes.values()];
-  }
-
-  async cut({ processId, sequence, hash, events }: ChainPrefix, token: string): Promise<void> {
-    const note = 'UPDATE api_key_chain_heads SET cut = ? WHERE process_id = ?';
-    // The beginning of the log is the beginning of its oldest chain, so only what goes is looked at.
-    const gone = `WHERE process_id = ? AND sequence <= ?
-      AND row <= (SELECT max(row) FROM (SELECT row FROM api_key_audit_log ORDER BY row LIMIT ?))`;
-    const params = [processId, sequence, events];
-    const dropLookUps = (column: string, table: string) =>
-      `DELETE FROM ${table} WHERE (${column}, time, row) IN (SELECT ${column}, time, row FROM api_key_audit_log ${gone})`;
-    await this.#committer.write([
-      { sql: note, params: [JSON.stringify({ sequence, hash, token }), processId] },
-      { sql: dropLookUps('key_id', 'api_key_audit_by_key'), params },
-      { sql: dropLookUps('client_ip', 'api_key_audit_by_ip'), params },
-      { sql: `DELETE FROM api_key_audit_log ${gone}`, params },
-    ]);
   }
 }
 

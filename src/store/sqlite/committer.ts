@@ -27,8 +27,16 @@ export class Committer {
   readonly #database: SqliteDatabase;
   readonly #deferred: DeferredRows;
   readonly #group: GroupCommit<Item>;
+  readonly #beginChain: () => Promise<ChainBeginning>;
+  #begun = false;
 
-  constructor(database: SqliteDatabase, deferred: DeferredRows, clock: Clock) {
+  constructor(
+    database: SqliteDatabase,
+    deferred: DeferredRows,
+    clock: Clock,
+    beginChain: () => Promise<ChainBeginning>,
+  ) {
+    this.#beginChain = beginChain;
     this.#database = database;
     this.#deferred = deferred;
     this.#group = new GroupCommit({
@@ -67,6 +75,15 @@ export class Committer {
     return this.#group.drained();
   }
 
+  /** Puts in front what a chain begins with, when these are its first events. */
+  async #beginning(lines: string[], pending: readonly PendingWrite[]): Promise<GuardedWrite[]> {
+    const events = lines.length > 0 || pending.some(({ write }) => write.event !== '');
+    if (this.#begun || !events) return [];
+    const { entries, notes } = await this.#beginChain();
+    lines.unshift(...entries.map(lineOf));
+    return notes.length === 0 ? [] : [{ statements: notes, event: '' }];
+  }
+
   async #commit(batch: Item[]): Promise<void> {
     const lines: string[] = [];
     const pending: PendingWrite[] = [];
@@ -74,9 +91,10 @@ export class Committer {
       if (item instanceof PendingWrite) pending.push(item);
       else lines.push(lineOf(item));
     }
+    const beginning = await this.#beginning(lines, pending);
     const deferred = this.#deferred.take();
     try {
-      const guarded = pending.map(({ write }) => write);
+      const guarded = [...pending.map(({ write }) => write), ...beginning];
       const results = await this.#database.commit({
         events: lines.join('\n'),
         guarded,
@@ -84,11 +102,18 @@ export class Committer {
       });
       for (const [i, item] of pending.entries()) item.result = results[i];
       this.#deferred.written(deferred);
+      this.#begun ||= lines.length > 0 || pending.some(({ write }) => write.event !== '');
     } catch (error) {
       this.#deferred.notWritten(deferred);
       throw error;
     }
   }
+}
+
+/** What a chain begins with: events of its own, and what notes that they are there. */
+export interface ChainBeginning {
+  readonly entries: readonly AuditEntry[];
+  readonly notes: readonly Statement[];
 }
 
 function lineOf(entry: AuditEntry): string {

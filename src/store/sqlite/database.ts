@@ -2,8 +2,10 @@ import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { Worker } from 'node:worker_threads';
+import { Chain } from '../../audit/chain.ts';
 import { StartError } from '../store.ts';
 import { addFilterColumns } from './audit-rows.ts';
+import { addNoteFunctions } from './chain-notes.ts';
 import { unavailable } from './errors.ts';
 import { MIGRATIONS } from './migrations.ts';
 import { rowIdFromHash } from './row-id.ts';
@@ -170,7 +172,7 @@ export class SqliteDatabase {
     try {
       mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
       lock = lockFile(`${path}.lock`);
-      migrate(path);
+      migrate(path, chainKey);
       return new SqliteDatabase(path, processId, lock, chainKey, broken);
     } catch (error) {
       lock?.close();
@@ -259,11 +261,12 @@ function lockFile(path: string): DatabaseSync {
   }
 }
 
-function migrate(path: string): void {
+function migrate(path: string, chainKey: Uint8Array | undefined): void {
   // A table that others refer to is made anew by one of the steps.
   const db = new DatabaseSync(path, { enableForeignKeyConstraints: false });
   try {
     db.function('place', { deterministic: true }, (hash) => rowIdFromHash(String(hash)) ?? null);
+    addNoteFunctions(db, new Chain(chainKey));
     db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL');
     const version = Number(db.prepare('PRAGMA user_version').get()?.user_version ?? 0);
     if (version > MIGRATIONS.length) {

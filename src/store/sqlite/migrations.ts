@@ -254,4 +254,15 @@ export const MIGRATIONS: readonly string[] = [
   DROP TABLE api_key_limits;
   ALTER TABLE api_key_limits_of_quotas RENAME TO api_key_limits;
   `,
+  `
+  -- Notes of where chains end are signed where there is a chain key; chains of before are marked as older. A file in
+  -- which chains name each other was here already: somebody has set its version back, and its notes stay unsigned.
+  ALTER TABLE api_key_chain_heads ADD COLUMN mac TEXT NOT NULL DEFAULT '';
+  ALTER TABLE api_key_chain_heads ADD COLUMN older INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE api_key_chain_heads ADD COLUMN listed TEXT;
+  UPDATE api_key_chain_heads SET older = 1, mac = note_mac(process_id, sequence, hash, closed),
+    cut = CASE WHEN cut IS NULL THEN NULL ELSE signed_cut(process_id, cut) END
+  WHERE NOT EXISTS (SELECT 1 FROM api_key_audit_log WHERE json_valid(event)
+    AND event ->> 1 = 'CHECKPOINT' AND event ->> 2 GLOB 'heads *');
+  `,
 ];

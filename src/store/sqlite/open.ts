@@ -5,6 +5,7 @@ import type { Store, StoreOptions } from '../store.ts';
 import { SqliteAlertLog } from './alerts.ts';
 import { SqliteAnomalyLog } from './anomalies.ts';
 import { SqliteAuditLog } from './audit-log.ts';
+import { chainBeginning, SqliteChainLog } from './chain-log.ts';
 import { Committer } from './committer.ts';
 import { SqliteDatabase } from './database.ts';
 import { DeferredRows } from './deferred-rows.ts';
@@ -24,9 +25,13 @@ export async function openSqliteStore({
   broken = () => {},
 }: StoreOptions): Promise<Store> {
   const path = url.replace(/^sqlite:(\/\/)?/, '');
-  const database = SqliteDatabase.open(path, randomBytes(8).toString('hex'), chainKey, broken);
+  const processId = randomBytes(8).toString('hex');
+  const database = SqliteDatabase.open(path, processId, chainKey, broken);
+  const chain = new Chain(chainKey);
   const deferred = new DeferredRows(database);
-  const committer = new Committer(database, deferred, clock);
+  const committer = new Committer(database, deferred, clock, () =>
+    chainBeginning(database, chain, processId, clock.now()),
+  );
   const audit = new SqliteAuditLog(database, committer, clock);
   const usage = new SqliteUsageLog(database, committer);
   const dropEndedLocks = 'DELETE FROM api_key_lockouts WHERE expire < ?';
@@ -36,7 +41,8 @@ export async function openSqliteStore({
     quota: new SqliteQuota(deferred.quotas, clock),
     lockout: await SqliteLockout.open(lockout, committer, database, clock),
     audit,
-    chain: new Chain(chainKey),
+    chain,
+    chainLog: new SqliteChainLog(database, committer, chain, processId),
     rotations: new SqliteRotationLog(database, committer),
     anomalies: new SqliteAnomalyLog(database, committer),
     alerts: new SqliteAlertLog(database, committer),

@@ -8,6 +8,7 @@ import { Chain, GENESIS } from '../../audit/chain.ts';
 import { valuesOf } from '../../audit/fields.ts';
 import { AuditIndexWriter } from './audit-index.ts';
 import { eventInsert } from './audit-rows.ts';
+import { NOTE_HEAD, noteOf } from './chain-notes.ts';
 import type {
   CommitRequest,
   DeferredPart,
@@ -115,11 +116,8 @@ function runGuarded({ statements: steps, event }: GuardedWrite): GuardedResult {
 }
 
 /** With every batch, so that no row can be taken off the end unseen. */
-function noteHead(closed: 0 | 1): void {
-  prepare(
-    `INSERT INTO api_key_chain_heads (process_id, sequence, hash, closed) VALUES (?, ?, ?, ?)
-     ON CONFLICT (process_id) DO UPDATE SET sequence = excluded.sequence, hash = excluded.hash, closed = excluded.closed`,
-  ).run(processId, sequence, head, closed);
+function noteHead(closed: boolean): void {
+  prepare(NOTE_HEAD).run(...noteOf(chain, { processId, sequence, hash: head, closed }));
 }
 
 /** Changes of counters and last uses: to the journal at once, to their tables a part at a time. */
@@ -139,7 +137,7 @@ function commit({ events, guarded, deferred }: CommitRequest): GuardedResult[] {
     insertEvents(events);
     const results = guarded.map(runGuarded);
     defer(deferred);
-    if (sequence !== before.sequence) noteHead(0);
+    if (sequence !== before.sequence) noteHead(false);
     lookUps?.step();
     db.exec('COMMIT');
     usage?.committed();
@@ -161,7 +159,7 @@ parentPort?.on('message', (request: ThreadRequest) => {
     else if (request.kind === 'usage') result = usage?.step();
     else if (request.kind === 'query') result = prepare(request.sql).all(...request.params);
     else {
-      if (role === 'writer' && sequence > 0) noteHead(1);
+      if (role === 'writer' && sequence > 0) noteHead(true);
       db.close();
     }
     parentPort?.postMessage({ id: request.id, result } satisfies ThreadReply);

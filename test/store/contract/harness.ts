@@ -1,4 +1,4 @@
-import type { AuditRecord } from '../../../src/keys/ports/audit.ts';
+import type { ChainRow } from '../../../src/keys/ports/audit.ts';
 import type { Clock } from '../../../src/keys/ports/clock.ts';
 import type { Store } from '../../../src/store/store.ts';
 
@@ -12,7 +12,7 @@ export interface Adapter {
   freshUrl(): string;
   open(url: string, clock: Clock, chainKey?: Uint8Array): Promise<Store>;
   /** Does something to a row of the audit behind the back of a store that is closed. */
-  tamper(url: string, how: Tampering, row: AuditRecord): Promise<void>;
+  tamper(url: string, how: Tampering, row: Pick<ChainRow, 'id' | 'processId' | 'sequence'>): Promise<void>;
   /**
    * Takes a closed store's counts of decisions back. ROUND_CUT_SHORT: as if it had been killed before the last count
    * and the end of the last round were written. ALL: as if it had never counted.

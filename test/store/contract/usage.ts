@@ -132,9 +132,9 @@ export function usageContract(adapter: Adapter): void {
 
     it('lets retention delete only events that are counted', async () => {
       await record(store, 100);
-      expect(await store.audit.expiredPrefixes(START + 100 * HOUR_MS, 1_000)).toEqual([]);
+      expect(await store.chainLog.expiredPrefixes(START + 100 * HOUR_MS, 1_000)).toEqual([]);
       await store.usage.flush();
-      const [prefix] = await store.audit.expiredPrefixes(START + 100 * HOUR_MS, 1_000);
+      const [prefix] = await store.chainLog.expiredPrefixes(START + 100 * HOUR_MS, 1_000);
       expect(prefix?.events).toBe(100);
     });
 

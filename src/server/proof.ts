@@ -1,0 +1,66 @@
+import { Anchor } from '../audit/anchor.ts';
+import { AuditVerifier } from '../audit/verify.ts';
+import type { Config } from '../config.ts';
+import type { Clock } from '../keys/ports/clock.ts';
+import { StartError, type Store } from '../store/store.ts';
+import type { Logger, Metrics } from './telemetry.ts';
+
+/** The file that holds the ends of the audit's chains; undefined for none. */
+function anchorFileOf({
+  AUDIT_ANCHOR_FILE: file,
+  AUDIT_CHAIN_KEY_FILE: keyFile,
+}: Config): string | undefined {
+  if (file === 'off') return undefined;
+  if (file !== '') return file;
+  return keyFile === '' ? undefined : `${keyFile}.anchor`;
+}
+
+/** What proves the audit: the verifier, and the anchor that it compares with. */
+export function composeProof(
+  config: Config,
+  store: Store,
+  clock: Clock,
+  logger: Logger,
+  metrics: Metrics,
+): { anchor: Anchor | undefined; verifier: AuditVerifier } {
+  const anchor = composeAnchor(config, store, clock, logger, metrics);
+  const anchored = anchor && (() => anchor.read());
+  const verifier = new AuditVerifier({ log: store.chainLog, chain: store.chain, clock, anchored });
+  return { anchor, verifier };
+}
+
+function composeAnchor(
+  config: Config,
+  { audit, chainLog, chain }: Store,
+  clock: Clock,
+  logger: Logger,
+  metrics: Metrics,
+): Anchor | undefined {
+  const file = anchorFileOf(config);
+  if (file === undefined) return undefined;
+  return new Anchor({
+    file,
+    log: audit,
+    chains: chainLog,
+    chain,
+    clock,
+    warn: (text, err) => logger.warn({ err, file }, text),
+    written: (ok) => metrics.anchorWritten(ok),
+  });
+}
+
+/** Before the first answer. @throws StartError when the store is behind its anchor */
+export async function checkAnchor(anchor: Anchor | undefined, config: Config): Promise<void> {
+  const lacking = await anchor?.firstLacking();
+  if (lacking === undefined) return;
+  const file = anchorFileOf(config);
+  if (lacking === 'UNREADABLE')
+    throw new StartError(
+      69,
+      `AUDIT_ANCHOR_FILE: ${file} is not what was written there, or with another chain key; to begin a new one, move it away`,
+    );
+  throw new StartError(
+    69,
+    `AUDIT_ANCHOR_FILE: the store lacks audit events that ${file} names (chain ${lacking.processId}, place ${lacking.sequence}): it was tampered with, or it is an earlier copy. To go on without these events, move the file away`,
+  );
+}
