@@ -188,7 +188,7 @@ export const SETTINGS = [
     min: 0,
     max: 1,
     about:
-      'A greater part of denials than this among the decisions about one key in 5 min is an anomaly; 0: never.',
+      'A greater share of denials than this among the decisions about one key in 5 min is an anomaly; 0: never.',
   },
   {
     name: 'ANOMALY_MIN_SAMPLES',
@@ -197,7 +197,7 @@ export const SETTINGS = [
     default: '20',
     min: 1,
     max: 4_096,
-    about: 'Fewer decisions than this say nothing of that part.',
+    about: 'With fewer decisions than this in 5 min the share of denials is not judged.',
   },
   {
     name: 'ANOMALY_MAX_IPS_PER_HOUR',

@@ -175,19 +175,19 @@ async function exportAll(clients: Clients, print: Print): Promise<number> {
 async function verify({ admin }: Clients, options: VerifyOptions, print: Print): Promise<number> {
   const expectedHeads = options.heads === undefined ? [] : headsFrom(options.heads);
   const checking = admin.verifyAudit({ expectedHeads }, { timeoutMs: VERIFY_MS });
-  const answer = await new Progress('verifying').during(checking);
-  const { firstDefect: defect } = answer;
-  if (options.json) print(json(VerifyAuditResponseSchema, answer));
+  const response = await new Progress('verifying').during(checking);
+  const { firstDefect: defect } = response;
+  if (options.json) print(json(VerifyAuditResponseSchema, response));
   else if (defect === undefined)
-    print(`intact: ${answer.checkedEvents} events in ${answer.heads.length} chains`);
+    print(`intact: ${response.checkedEvents} events in ${response.heads.length} chains`);
   else {
     const what = nameOf(AuditDefectKindSchema, defect.kind);
     const event = defect.eventId === '' ? '' : `, event ${plain(defect.eventId)}`;
     print(
-      `${what}: chain ${plain(defect.processId)}, place ${defect.sequence}${event}, after ${answer.checkedEvents} good events`,
+      `${what}: chain ${plain(defect.processId)}, place ${defect.sequence}${event}, after ${response.checkedEvents} good events`,
     );
   }
-  return answer.intact ? EXIT.ok : EXIT.denied;
+  return response.intact ? EXIT.ok : EXIT.denied;
 }
 
 function headsFrom(file: string) {

@@ -40,7 +40,7 @@ interface CreateOptions extends LoginOptions {
 
 type RemoteKey = (GiteaToken | N8nApiKey) & { readonly shownName: string };
 
-/** One other system: its words, and its four calls. `json` is the whole answer. */
+/** One other system: its words, and its four calls. `json` is the whole response. */
 interface RemoteCommands {
   readonly name: string;
   readonly system: string;
@@ -97,26 +97,26 @@ export function giteaCommand(defaults: ClientDefaults, print: Print, exit: (code
       command.option('--user <name>', 'whose, when it is not the login: for admins of the site'),
     async create({ integrations }, login, name, { user = '', scope }) {
       const request = { login: loginOf(login), user, name, scopes: [...scope] };
-      const answer = await integrations.createGiteaToken(request, CALL);
+      const response = await integrations.createGiteaToken(request, CALL);
       return {
-        id: answer.token?.id,
-        secret: answer.secret,
-        json: json(CreateGiteaTokenResponseSchema, answer),
+        id: response.token?.id,
+        secret: response.secret,
+        json: json(CreateGiteaTokenResponseSchema, response),
       };
     },
     async list({ integrations }, login, { user = '' }) {
-      const answer = await integrations.listGiteaTokens({ login: loginOf(login), user }, CALL);
-      const keys = answer.tokens.map((token) => ({ ...token, shownName: token.name }));
-      return { keys, json: json(ListGiteaTokensResponseSchema, answer) };
+      const response = await integrations.listGiteaTokens({ login: loginOf(login), user }, CALL);
+      const keys = response.tokens.map((token) => ({ ...token, shownName: token.name }));
+      return { keys, json: json(ListGiteaTokensResponseSchema, response) };
     },
     async delete({ integrations }, login, token, { user = '' }) {
-      const answer = await integrations.deleteGiteaToken({ login: loginOf(login), user, token }, CALL);
-      return { wasMissing: answer.wasMissing, json: json(DeleteGiteaTokenResponseSchema, answer) };
+      const response = await integrations.deleteGiteaToken({ login: loginOf(login), user, token }, CALL);
+      return { wasMissing: response.wasMissing, json: json(DeleteGiteaTokenResponseSchema, response) };
     },
     async verify({ integrations }, secret) {
-      const answer = await integrations.verifyGiteaToken({ secret }, CALL);
-      const { result, explanation } = answer;
-      return { result, explanation, json: json(VerifyGiteaTokenResponseSchema, answer) };
+      const response = await integrations.verifyGiteaToken({ secret }, CALL);
+      const { result, explanation } = response;
+      return { result, explanation, json: json(VerifyGiteaTokenResponseSchema, response) };
     },
   });
 }
@@ -142,27 +142,27 @@ export function n8nCommand(defaults: ClientDefaults, print: Print, exit: (code: 
     async create({ integrations }, login, label, { expiresAt, scope }) {
       const expiry = expiresAt === undefined ? {} : { expireTime: timestampFromDate(expiresAt) };
       const request = { login: loginOf(login), label, scopes: [...scope], ...expiry };
-      const answer = await integrations.createN8nApiKey(request, CALL);
+      const response = await integrations.createN8nApiKey(request, CALL);
       return {
-        id: answer.apiKey?.id,
-        secret: answer.secret,
-        json: json(CreateN8nApiKeyResponseSchema, answer),
+        id: response.apiKey?.id,
+        secret: response.secret,
+        json: json(CreateN8nApiKeyResponseSchema, response),
       };
     },
     async list({ integrations }, login) {
-      const answer = await integrations.listN8nApiKeys({ login: loginOf(login) }, CALL);
-      const keys = answer.apiKeys.map((key) => ({ ...key, shownName: key.label }));
-      return { keys, json: json(ListN8nApiKeysResponseSchema, answer) };
+      const response = await integrations.listN8nApiKeys({ login: loginOf(login) }, CALL);
+      const keys = response.apiKeys.map((key) => ({ ...key, shownName: key.label }));
+      return { keys, json: json(ListN8nApiKeysResponseSchema, response) };
     },
     async delete({ integrations }, login, id) {
-      const answer = await integrations.deleteN8nApiKey({ login: loginOf(login), id }, CALL);
-      return { wasMissing: answer.wasMissing, json: json(DeleteN8nApiKeyResponseSchema, answer) };
+      const response = await integrations.deleteN8nApiKey({ login: loginOf(login), id }, CALL);
+      return { wasMissing: response.wasMissing, json: json(DeleteN8nApiKeyResponseSchema, response) };
     },
     async verify({ integrations }, secret, login) {
       const request = login === undefined ? { secret } : { secret, login: loginOf(login) };
-      const answer = await integrations.verifyN8nApiKey(request, CALL);
-      const { result, explanation } = answer;
-      return { result, explanation, json: json(VerifyN8nApiKeyResponseSchema, answer) };
+      const response = await integrations.verifyN8nApiKey(request, CALL);
+      const { result, explanation } = response;
+      return { result, explanation, json: json(VerifyN8nApiKeyResponseSchema, response) };
     },
   });
 }

@@ -63,12 +63,12 @@ export function alertsCommand(defaults: ClientDefaults, print: Print, exit: (cod
 
 async function list({ admin }: Clients, options: ListOptions, print: Print): Promise<number> {
   const state = options.all ? AnomalyState.UNSPECIFIED : AnomalyState.OPEN;
-  const answer = await admin.listAnomalies({
+  const response = await admin.listAnomalies({
     keyId: options.key ?? '',
     state,
     pageSize: Math.min(options.limit, 1000),
   });
-  const rows = answer.anomalies.map((anomaly) => [
+  const rows = response.anomalies.map((anomaly) => [
     anomaly.id,
     nameOf(AnomalyStateSchema, anomaly.state),
     nameOf(AnomalyTypeSchema, anomaly.type),
@@ -77,7 +77,7 @@ async function list({ admin }: Clients, options: ListOptions, print: Print): Pro
     time(anomaly.firstTime),
     time(anomaly.lastTime),
   ]);
-  if (options.json) print(json(ListAnomaliesResponseSchema, answer));
+  if (options.json) print(json(ListAnomaliesResponseSchema, response));
   else print(table(['ID', 'STATE', 'TYPE', 'KEY', 'COUNT', 'FIRST', 'LAST'], rows));
   return EXIT.ok;
 }
@@ -88,11 +88,11 @@ async function resolve(
   id: string,
   print: Print,
 ): Promise<number> {
-  const answer = await admin.resolveAnomaly({ id });
+  const response = await admin.resolveAnomaly({ id });
   print(
     options.json
-      ? json(ResolveAnomalyResponseSchema, answer)
-      : `resolved ${id} at ${time(answer.anomaly?.resolveTime)}`,
+      ? json(ResolveAnomalyResponseSchema, response)
+      : `resolved ${id} at ${time(response.anomaly?.resolveTime)}`,
   );
   return EXIT.ok;
 }

@@ -1,3 +1,13 @@
+/**
+ * The path of ValidateKey, the heart of the program. `run` decides, records, and decides again should the facts have gone
+ * stale meanwhile. A decision goes down these steps and stops at the first denial:
+ *
+ *   #decide          is the client's address locked out? a map in memory
+ *   #decideUnlocked  has the text the shape of a secret? no I/O; then its hash, and the record with that hash
+ *   #decideFound     the rules of check.ts, in order; then the limits of the key, only when every rule passed
+ *
+ * Then #record: the response waits until the event is durable. No store, or no log, means an error and no decision.
+ */
 import { auditEntry } from './audit-entry.ts';
 import type { CheckContext, Decision, Denial } from './check.ts';
 import { allDenials, firstDenial } from './check.ts';
@@ -57,7 +67,7 @@ export interface ValidateKeyParts {
   readonly mayBeSecret: (text: string) => boolean;
 }
 
-/** One decision: lockout, shape, record, rules, quota; then its event; then the answer. */
+/** The use case of ValidateKey, BatchValidateKeys and the gateways. */
 export class ValidateKey {
   readonly #parts: ValidateKeyParts;
 

@@ -62,8 +62,8 @@ async function createOne({ admin }: Clients, key: ImportedKey, requestId: string
   const expiry =
     expireTime === undefined ? {} : { expiry: { case: 'expireTime', value: expireTime } as const };
   try {
-    const answer = await withRetries(() => admin.createKey({ ...fields, ...expiry, requestId }));
-    return { id: answer.key?.id ?? '', secret: answer.secret };
+    const response = await withRetries(() => admin.createKey({ ...fields, ...expiry, requestId }));
+    return { id: response.key?.id ?? '', secret: response.secret };
   } catch (error) {
     const failure = ConnectError.from(error);
     if (failure.findDetails(ErrorInfoSchema)[0]?.reason !== 'REQUEST_ID_USED') throw error;

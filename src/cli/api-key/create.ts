@@ -80,7 +80,7 @@ async function create(
   const { ttl, expiresAt, keyType, scope } = options;
   if (name === undefined || keyType === undefined || scope === undefined)
     throw new CliError(EXIT.usage, 'a key needs a name, --key-type and --scope; or make many with --from');
-  const answer = await admin.createKey({
+  const response = await admin.createKey({
     name,
     ownerId: options.owner,
     keyType,
@@ -98,8 +98,8 @@ async function create(
       ? {}
       : { expiry: { case: 'expireTime', value: timestampFromDate(expiresAt) } as const }),
   });
-  if (options.json) print(json(CreateKeyResponseSchema, answer));
-  else if (options.quiet) print(answer.secret);
-  else print(`id      ${answer.key?.id}\nsecret  ${answer.secret}\n\nThe secret is not shown again.`);
+  if (options.json) print(json(CreateKeyResponseSchema, response));
+  else if (options.quiet) print(response.secret);
+  else print(`id      ${response.key?.id}\nsecret  ${response.secret}\n\nThe secret is not shown again.`);
   return EXIT.ok;
 }

@@ -20,12 +20,14 @@ export function addExpire(context: VerbContext): void {
 }
 
 async function expire({ admin }: Clients, options: ExpireOptions, id: string, print: Print): Promise<number> {
-  const answer = await admin.expireKey({
+  const response = await admin.expireKey({
     id,
     ...(options.at === undefined ? {} : { expireTime: timestampFromDate(options.at) }),
   });
   print(
-    options.json ? json(ExpireKeyResponseSchema, answer) : `${id} expires at ${time(answer.key?.expireTime)}`,
+    options.json
+      ? json(ExpireKeyResponseSchema, response)
+      : `${id} expires at ${time(response.key?.expireTime)}`,
   );
   return EXIT.ok;
 }

@@ -25,8 +25,12 @@ async function get(
   id: string,
   print: Print,
 ): Promise<number> {
-  const answer = await admin.getKey({ id });
-  print(options.json || answer.key === undefined ? json(GetKeyResponseSchema, answer) : describe(answer.key));
+  const response = await admin.getKey({ id });
+  print(
+    options.json || response.key === undefined
+      ? json(GetKeyResponseSchema, response)
+      : describe(response.key),
+  );
   return EXIT.ok;
 }
 

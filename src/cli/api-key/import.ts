@@ -47,7 +47,7 @@ async function importFile(
   const results = new Map<number, ImportKeysResult>();
   try {
     await each(chunks, CHUNKS_AT_ONCE, async (chunk) => {
-      const answer = await withRetries(() =>
+      const response = await withRetries(() =>
         importKeys(
           clients,
           chunk.map(({ key }) => key),
@@ -55,7 +55,7 @@ async function importFile(
         ),
       );
       for (const [i, { line }] of chunk.entries()) {
-        const result = answer.results[i];
+        const result = response.results[i];
         if (result !== undefined) results.set(line, result);
       }
       progress.at(results.size);

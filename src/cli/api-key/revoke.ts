@@ -27,8 +27,8 @@ export function addRevoke(context: VerbContext): void {
 }
 
 async function revoke({ admin }: Clients, options: RevokeOptions, id: string, print: Print): Promise<number> {
-  const answer = await admin.revokeKey({ id, reason: options.reason, note: options.note ?? '' });
-  if (options.json) print(json(RevokeKeyResponseSchema, answer));
-  else print(`revoked ${id} at ${time(answer.key?.revokeTime)}, revision ${answer.revision}`);
+  const response = await admin.revokeKey({ id, reason: options.reason, note: options.note ?? '' });
+  if (options.json) print(json(RevokeKeyResponseSchema, response));
+  else print(`revoked ${id} at ${time(response.key?.revokeTime)}, revision ${response.revision}`);
   return EXIT.ok;
 }

@@ -40,10 +40,10 @@ export function addRotate(context: VerbContext): void {
 
 async function rotate({ admin }: Clients, options: RotateOptions, id: string, print: Print): Promise<number> {
   if (options.complete === true) {
-    const answer = await admin.completeRotation({ id });
+    const response = await admin.completeRotation({ id });
     print(
       options.json
-        ? json(CompleteRotationResponseSchema, answer)
+        ? json(CompleteRotationResponseSchema, response)
         : `completed: only the new secret of ${id} works`,
     );
     return EXIT.ok;
@@ -53,18 +53,18 @@ async function rotate({ admin }: Clients, options: RotateOptions, id: string, pr
     throw new CliError(EXIT.usage, `--preset: one of ${Object.keys(PRESETS).join(', ')}`);
   const grace = options.grace ?? preset?.graceSeconds;
   const forced = options.force ?? preset?.force ?? false;
-  const answer = await admin.rotateKey({
+  const response = await admin.rotateKey({
     id,
     mode: forced ? RotationMode.FORCED : RotationMode.MANUAL,
     ...(grace === undefined ? {} : { grace: { seconds: BigInt(grace) } }),
   });
-  if (options.json) print(json(RotateKeyResponseSchema, answer));
-  else if (options.quiet) print(answer.secret);
+  if (options.json) print(json(RotateKeyResponseSchema, response));
+  else if (options.quiet) print(response.secret);
   else {
-    const until = answer.key?.rotation?.expireTime;
+    const until = response.key?.rotation?.expireTime;
     const old = until === undefined ? 'has ended' : `works until ${time(until)}`;
     print(
-      `id      ${id}\nsecret  ${answer.secret}\n\nThe old secret ${old}. The new one is not shown again.`,
+      `id      ${id}\nsecret  ${response.secret}\n\nThe old secret ${old}. The new one is not shown again.`,
     );
   }
   return EXIT.ok;

@@ -11,18 +11,18 @@ export function addStats(context: VerbContext): void {
 }
 
 async function stats({ admin }: Clients, options: ConnectionOptions, print: Print): Promise<number> {
-  const answer = await admin.getStats({});
+  const response = await admin.getStats({});
   if (options.json) {
-    print(json(GetStatsResponseSchema, answer));
+    print(json(GetStatsResponseSchema, response));
     return EXIT.ok;
   }
   const rows = [
-    ...Object.entries(answer.keysByStatus).map(([name, n]) => [`keys ${name}`, String(n)]),
-    ...Object.entries(answer.keysByType).map(([name, n]) => [`keys of type ${name}`, String(n)]),
-    ...Object.entries(answer.eventsByOutcome).map(([name, n]) => [`events ${name}, 24 h`, String(n)]),
-    ['events in the log', String(answer.auditEvents)],
-    ['addresses locked out', String(answer.lockouts)],
-    ['revision', String(answer.revision)],
+    ...Object.entries(response.keysByStatus).map(([name, n]) => [`keys ${name}`, String(n)]),
+    ...Object.entries(response.keysByType).map(([name, n]) => [`keys of type ${name}`, String(n)]),
+    ...Object.entries(response.eventsByOutcome).map(([name, n]) => [`events ${name}, 24 h`, String(n)]),
+    ['events in the log', String(response.auditEvents)],
+    ['addresses locked out', String(response.lockouts)],
+    ['revision', String(response.revision)],
   ];
   print(table(['WHAT', 'COUNT'], rows));
   return EXIT.ok;

@@ -80,10 +80,10 @@ async function update({ admin }: Clients, options: UpdateOptions, id: string, pr
   if (options.disable === true && options.enable === true)
     throw new CliError(EXIT.usage, '--enable or --disable, not both');
   const key = Object.assign({ id, etag: options.etag ?? '' }, ...chosen.map(([, , fields]) => fields));
-  const answer = await admin.updateKey({ key, updateMask: { paths: chosen.map(([, path]) => path) } });
+  const response = await admin.updateKey({ key, updateMask: { paths: chosen.map(([, path]) => path) } });
   print(
     options.json
-      ? json(UpdateKeyResponseSchema, answer)
+      ? json(UpdateKeyResponseSchema, response)
       : `changed ${chosen.map(([, path]) => path).join(', ')} of ${id}`,
   );
   return EXIT.ok;

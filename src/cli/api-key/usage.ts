@@ -29,20 +29,20 @@ async function usage(
 ): Promise<number> {
   const step = options.last > 2 * DAY_SECONDS ? UsageStep.DAY : UsageStep.HOUR;
   const now = Date.now();
-  const answer = await admin.getUsage({
+  const response = await admin.getUsage({
     keyId,
     step,
     startTime: timestampFromMs(now - options.last * 1000),
     endTime: timestampFromMs(now),
   });
   if (options.json) {
-    print(json(GetUsageResponseSchema, answer));
+    print(json(GetUsageResponseSchema, response));
     return EXIT.ok;
   }
-  const most = Math.max(1, ...answer.rows.map(({ count }) => Number(count)));
+  const most = Math.max(1, ...response.rows.map(({ count }) => Number(count)));
   // A bar is for eyes: on a terminal only.
   const bars = process.stdout.isTTY === true;
-  const rows = answer.rows.map(({ time: at, decision, count }) => {
+  const rows = response.rows.map(({ time: at, decision, count }) => {
     const hour = new Date(at === undefined ? 0 : timestampMs(at)).toISOString();
     const shown = step === UsageStep.DAY ? hour.slice(0, 10) : `${hour.slice(0, 13)}:00Z`;
     const bar = '█'.repeat(Math.max(1, Math.round((Number(count) / most) * BAR_CELLS)));
@@ -51,8 +51,8 @@ async function usage(
   print(
     rows.length === 0 ? 'no decisions' : table(['TIME', 'DECISION', 'COUNT', ...(bars ? [''] : [])], rows),
   );
-  if (answer.lastAddresses.length > 0) {
-    const addresses = answer.lastAddresses.map((used) => [
+  if (response.lastAddresses.length > 0) {
+    const addresses = response.lastAddresses.map((used) => [
       used.clientIp,
       time(used.lastTime),
       String(used.count),

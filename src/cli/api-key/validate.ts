@@ -33,23 +33,23 @@ async function validate(
   argument: string,
   print: Print,
 ): Promise<number> {
-  const answer = await auth.validateKey({
+  const response = await auth.validateKey({
     key: secretFrom(argument),
     clientIp: options.clientIp ?? '',
     cost: BigInt(options.cost ?? 0),
     dryRun: options.dryRun ?? false,
     ...(options.scope === undefined ? {} : { requiredScope: options.scope }),
   });
-  const limits = answer.rateLimits.map(
+  const limits = response.rateLimits.map(
     ({ name, remaining, limit }) => `  ${name}: ${remaining} of ${limit} left`,
   );
-  const reasons = answer.reasons.map((reason) => nameOf(DecisionSchema, reason)).join(', ');
-  const decision = nameOf(DecisionSchema, answer.decision);
+  const reasons = response.reasons.map((reason) => nameOf(DecisionSchema, reason)).join(', ');
+  const decision = nameOf(DecisionSchema, response.decision);
   const lines = [
-    answer.reasons.length > 1 ? `${state(decision)} (${reasons})` : state(decision),
-    answer.keyId,
+    response.reasons.length > 1 ? `${state(decision)} (${reasons})` : state(decision),
+    response.keyId,
     ...limits,
   ].filter(Boolean);
-  print(options.json ? json(ValidateKeyResponseSchema, answer) : lines.join('\n'));
-  return answer.valid ? EXIT.ok : EXIT.denied;
+  print(options.json ? json(ValidateKeyResponseSchema, response) : lines.join('\n'));
+  return response.valid ? EXIT.ok : EXIT.denied;
 }
