@@ -153,8 +153,8 @@ class NodeStream implements ServerStream {
 
   respond(headers: AnswerHeaders, last = false): void {
     const stream = this.#stream;
-    if (!this.#writable || stream.headersSent) return;
-    // To HEAD, Node ends with the headers; trailers that it waited for would hold them back.
+    if (stream.closed || stream.destroyed || stream.headersSent) return;
+    // An answer to HEAD is over with its headers, for Node before it has begun.
     const endStream = last || this.headers.get(':method') === 'HEAD';
     this.#sent = endStream;
     stream.respond(toNode(headers), { endStream, waitForTrailers: !endStream });

@@ -11,13 +11,28 @@ import {
   type ServerConnection,
   type ServerStream,
 } from '../../../src/transport/http2/transport.ts';
-import { HTTP2_SERVERS } from '../../support/http2.ts';
+import { HTTP2_SERVER_NAMES, HTTP2_SERVERS, type Http2ServerName } from '../../support/http2.ts';
 import { run } from '../../support/process.ts';
 import { requires } from '../../support/requires.ts';
 import { tool } from '../../support/tools.ts';
 
 const OK = new AnswerHeaders([[':status', '200']]);
 const h2spec = tool('h2spec');
+
+/** Cases that fail. nghttp2 drops frames of streams that are over, where h2spec wants an error: docs/design/http2.md. */
+const FAILED: Record<Http2ServerName, readonly string[]> = {
+  own: [],
+  node: [
+    'closed: Sends a DATA frame after sending RST_STREAM frame',
+    'closed: Sends a HEADERS frame after sending RST_STREAM frame',
+    'closed: Sends a DATA frame',
+    'closed: Sends a HEADERS frame',
+    'Sends stream identifier that is numerically smaller than previous',
+    'Sends PRIORITY frame that depend on itself',
+    'Sends a PRIORITY frame with 0x0 stream identifier',
+    'Sends a PING frame with ACK',
+  ],
+};
 
 /** Answers when the request is whole. */
 function begin(stream: ServerStream) {
@@ -29,9 +44,9 @@ function begin(stream: ServerStream) {
   return { data: () => {}, end, closed: () => {} };
 }
 
-for (const http2 of ['own'] as const)
+for (const http2 of HTTP2_SERVER_NAMES)
   requires('h2spec').it(
-    `h2spec finds nothing, with HTTP2_SERVER=${http2}`,
+    `h2spec finds nothing that is not listed, with HTTP2_SERVER=${http2}`,
     { timeout: 120_000 },
     async () => {
       const connections: ServerConnection[] = [];
@@ -53,7 +68,7 @@ for (const http2 of ['own'] as const)
       expect(
         failed.map(([, name]) => name),
         stdout,
-      ).toEqual([]);
+      ).toEqual(FAILED[http2]);
       for (const connection of connections) connection.destroy();
       server.close();
       rmSync(folder, { recursive: true });
