@@ -70,7 +70,7 @@ describe('the list of programs', () => {
               ?.replace(`${toolsFolder}/`, '')
               .split('/')
               .at(-1)
-              ?.replace('auth_pb2.py', 'generate.sh python') ?? name,
+              ?.replace('auth_pb2.py', 'generate.sh" python') ?? name,
           ]
         : [],
     );

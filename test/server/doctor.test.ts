@@ -1,5 +1,4 @@
 // If this fails, someone whose server does not start, or counts wrongly, is not told why.
-import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { createServer as createHttpServer } from 'node:http';
 import { createServer } from 'node:net';
@@ -11,6 +10,7 @@ import { examine } from '../../src/server/doctor.ts';
 import { knock } from '../../src/server/knock.ts';
 import { openMongoStore } from '../../src/store/mongo/open.ts';
 import { LEASE, LOCKOUT } from '../store/contract/harness.ts';
+import { selfSigned } from '../support/certificate.ts';
 import { TestClock } from '../support/clock.ts';
 import { apikeyd, freePort } from '../support/process.ts';
 import { requires } from '../support/requires.ts';
@@ -47,21 +47,9 @@ describe('apikeyd doctor', () => {
     );
   });
 
-  requires('openssl').it('finds TLS files that cannot be read or have expired', {}, async () => {
-    const cert = join(database.folder, 'cert.pem');
-    const key = join(database.folder, 'key.pem');
-    const args = [
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:P-256',
-      '-nodes',
-      '-subj',
-      '/CN=x',
-      '-days',
-      '30',
-    ];
-    execFileSync('openssl', ['req', '-x509', ...args, '-keyout', key, '-out', cert], { stdio: 'ignore' });
+  it('finds TLS files that cannot be read or have expired', async () => {
+    const times = { from: new Date(), until: new Date(Date.now() + 30 * 86_400_000) };
+    const { certFile: cert, keyFile: key } = selfSigned(database.folder, times);
     expect((await doctor({ TLS_CERT_FILE: cert, TLS_KEY_FILE: key })).stdout).toMatch(
       /ok +TLS_CERT_FILE +valid until/,
     );

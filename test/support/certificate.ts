@@ -1,14 +1,56 @@
-import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { generateKeyPairSync, randomBytes, sign } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** A certificate for 127.0.0.1 that nobody signed but itself. */
-export function selfSigned(folder: string): { certFile: string; keyFile: string; cert: Buffer; key: Buffer } {
-  const [certFile, keyFile] = [join(folder, 'tls.crt'), join(folder, 'tls.key')];
-  const subject = ['-subj', '/CN=apikeyd', '-addext', 'subjectAltName=IP:127.0.0.1,DNS:localhost'];
-  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
-  execFileSync('openssl', ['req', '-x509', ...key, ...subject, '-keyout', keyFile, '-out', certFile], {
-    stdio: 'ignore',
-  });
-  return { certFile, keyFile, cert: readFileSync(certFile), key: readFileSync(keyFile) };
+interface Times {
+  readonly from?: Date;
+  readonly until?: Date;
 }
+
+/** A certificate for 127.0.0.1 that nobody signed but itself; made here, so that no machine needs openssl for it. */
+export function selfSigned(
+  folder: string,
+  { from = new Date('2000-01-01'), until = new Date('2049-01-01') }: Times = {},
+): { certFile: string; keyFile: string; cert: Buffer; key: Buffer } {
+  const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const name = der(0x30, der(0x31, der(0x30, COMMON_NAME, der(0x0c, Buffer.from('apikeyd')))));
+  const names = der(0x30, der(0x87, Buffer.from([127, 0, 0, 1])), der(0x82, Buffer.from('localhost')));
+  const serial = Buffer.concat([Buffer.from([1]), randomBytes(8)]);
+  const signed = der(
+    0x30,
+    der(0xa0, der(0x02, Buffer.from([2]))),
+    der(0x02, serial),
+    ECDSA_WITH_SHA256,
+    name,
+    der(0x30, time(from), time(until)),
+    name,
+    publicKey.export({ type: 'spki', format: 'der' }),
+    der(0xa3, der(0x30, der(0x30, SUBJECT_ALT_NAME, der(0x04, names)))),
+  );
+  const signature = Buffer.concat([Buffer.from([0]), sign('sha256', signed, privateKey)]);
+  const bytes = der(0x30, signed, ECDSA_WITH_SHA256, der(0x03, signature)).toString('base64');
+  const lines = bytes.match(/.{1,64}/g)?.join('\n');
+  const cert = Buffer.from(`-----BEGIN CERTIFICATE-----\n${lines}\n-----END CERTIFICATE-----\n`);
+  const key = Buffer.from(privateKey.export({ type: 'pkcs8', format: 'pem' }));
+  const [certFile, keyFile] = [join(folder, 'tls.crt'), join(folder, 'tls.key')];
+  writeFileSync(certFile, cert);
+  writeFileSync(keyFile, key);
+  return { certFile, keyFile, cert, key };
+}
+
+const COMMON_NAME = Buffer.from('0603550403', 'hex');
+const SUBJECT_ALT_NAME = Buffer.from('0603551d11', 'hex');
+const ECDSA_WITH_SHA256 = Buffer.from('300a06082a8648ce3d040302', 'hex');
+
+/** One element of DER: its tag, its length and what it holds. */
+function der(tag: number, ...parts: readonly Buffer[]): Buffer {
+  const body = Buffer.concat(parts);
+  const { length } = body;
+  const size =
+    length < 0x80 ? [length] : length < 0x100 ? [0x81, length] : [0x82, length >> 8, length & 0xff];
+  return Buffer.concat([Buffer.from([tag, ...size]), body]);
+}
+
+/** UTCTime, which knows the years 1950 to 2049. */
+const time = (at: Date) =>
+  der(0x17, Buffer.from(`${at.toISOString().slice(2, 19).replaceAll(/[-:T]/g, '')}Z`));

@@ -144,7 +144,7 @@ describe.each([
     socket.pause();
     socket.write(GET);
     // The answer has begun to leave before time passes.
-    await vi.waitUntil(() => socket.readableLength > 0);
+    await vi.waitUntil(() => socket.readableLength > 0, { timeout: 60_000 });
     await pass(LIMITS.unreadAnswerMs + 3 * LIMITS.tickMs);
     socket.resume();
     await closed;
@@ -166,7 +166,9 @@ describe.each([
     socket.write(GET.repeat(LIMITS.pipelinedRequests));
     let got = '';
     socket.on('data', (part: Buffer) => (got += part.toString()));
-    await vi.waitUntil(() => got.split('HTTP/1.1 200').length === LIMITS.pipelinedRequests + 1);
+    await vi.waitUntil(() => got.split('HTTP/1.1 200').length === LIMITS.pipelinedRequests + 1, {
+      timeout: 60_000,
+    });
     await server.drain();
     socket.destroy();
   });
