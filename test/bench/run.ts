@@ -23,6 +23,7 @@ import { overload } from './overload.ts';
 import { parts } from './parts.ts';
 import { peers } from './peers.ts';
 import { ALL_ON, apikeyd, load, ROOT } from './servers.ts';
+import { verify } from './verify.ts';
 
 const QUESTIONS: Record<string, (bench: Bench) => Promise<Answered>> = {
   parts,
@@ -31,6 +32,7 @@ const QUESTIONS: Record<string, (bench: Bench) => Promise<Answered>> = {
   keys,
   batch,
   audit,
+  verify,
   memory,
   overload,
   gateways,

@@ -1,0 +1,166 @@
+// If this fails, somebody who can write to the store changes the audit in a way that nobody thought of, unseen.
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { Retention } from '../../src/audit/retention.ts';
+import { AuditVerifier } from '../../src/audit/verify.ts';
+import type { ChainPlace } from '../../src/keys/ports/audit.ts';
+import { openSqliteStore } from '../../src/store/sqlite/open.ts';
+import type { Store } from '../../src/store/store.ts';
+import { TestClock } from '../support/clock.ts';
+import { entryWith } from '../support/keys.ts';
+import { LEASE, LOCKOUT } from './contract/harness.ts';
+import { changed, copyOf, type Ledger, relink } from './tampering/ledger.ts';
+import { sqliteLedger } from './tampering/sqlite-ledger.ts';
+
+const LONG = process.env.LONG === '1';
+const STORES = LONG ? 40 : 3;
+const TAMPERINGS = LONG ? 25 : 8;
+const SEED = 20_250_101;
+
+const folder = mkdtempSync(join(tmpdir(), 'apikeyd-random-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+const clock = new TestClock();
+
+/** The same numbers in each run. */
+function numbersFrom(seed: number): (below: number) => number {
+  let state = seed;
+  return (below) => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+}
+
+type Next = (below: number) => number;
+const pick = <T>(from: readonly T[], next: Next) => from[next(from.length)] as T;
+
+/** Each changes something, or throws when there is nothing that it could change. */
+const CHANGES: readonly ((ledger: Ledger, next: Next, earlier: Ledger) => void)[] = [
+  ({ rows }, next) => {
+    const row = pick(rows, next);
+    row.text = changed(row.text, { reason: `other ${next(1e6)}` });
+  },
+  (ledger, next) => {
+    const row = pick(ledger.rows, next);
+    row.text = changed(row.text, { cost: 1_000 + next(1_000) });
+    relink(ledger, row.processId);
+  },
+  ({ rows }, next) => {
+    pick(rows, next).time += 1 + next(1_000);
+  },
+  ({ rows }, next) => {
+    rows.splice(next(rows.length), 1 + next(4));
+  },
+  ({ rows }, next) => {
+    const { row: _, ...twin } = pick(rows, next);
+    rows.push({ ...twin, sequence: Number(twin.sequence) + next(20) - 5 });
+  },
+  ({ rows }, next) => {
+    const { processId } = pick(rows, next);
+    rows.push({
+      id: '',
+      processId,
+      sequence: -next(100),
+      hash: 'e'.repeat(64),
+      time: 1,
+      text: '[]',
+      row: -1,
+    });
+  },
+  (ledger, next) => {
+    const { processId } = pick(ledger.notes, next);
+    ledger.rows = ledger.rows.filter((row) => row.processId !== processId);
+    if (next(2) === 0) ledger.notes = ledger.notes.filter((note) => note.processId !== processId);
+  },
+  ({ notes }, next) => {
+    notes.splice(next(notes.length), 1);
+  },
+  ({ notes }, next) => {
+    pick(notes, next).sequence += 1 + next(3);
+  },
+  ({ notes }, next) => {
+    pick(notes, next).hash = `${next(10)}`.repeat(64);
+  },
+  ({ notes }, next) => {
+    const note = pick(notes, next);
+    note.closed = !note.closed;
+  },
+  ({ notes }, next) => {
+    const { sequence, hash } = pick(notes, next);
+    pick(notes, next).cut = { sequence, hash, time: next(1_000), mac: 'd'.repeat(64) };
+  },
+  (ledger, _next, earlier) => {
+    Object.assign(ledger, copyOf(earlier));
+  },
+  ({ notes }, next, earlier) => {
+    const old = pick(earlier.notes, next);
+    const note = notes.find(({ processId }) => processId === old.processId);
+    if (note === undefined || note.sequence === old.sequence) throw new Error('the same');
+    Object.assign(note, old);
+  },
+];
+
+class RandomStore {
+  readonly url = `sqlite:${join(folder, randomBytes(6).toString('hex'), 'x.db')}`;
+  readonly #key = randomBytes(32);
+  anchor: readonly ChainPlace[] = [];
+
+  async use<T>(what: (store: Store) => Promise<T>): Promise<T> {
+    const options = { url: this.url, clock, lockout: LOCKOUT, lease: LEASE, chainKey: this.#key };
+    const store = await openSqliteStore({ ...options, warn: () => {} });
+    try {
+      return await what(store);
+    } finally {
+      await store.close();
+    }
+  }
+
+  /** Writes chains of random lengths, some of them cut; answers how it was before the last. */
+  async fill(next: Next): Promise<Ledger> {
+    let earlier: Ledger = { rows: [], notes: [] };
+    const chains = 2 + next(3);
+    for (let chain = 0; chain < chains; chain++) {
+      await this.use(async (store) => {
+        if (chain === chains - 1) earlier = await sqliteLedger.read(this.url);
+        for (let i = 3 + next(12); i > 0; i--)
+          await store.audit.record(entryWith({ time: 1_000 * (chain + 1) + i, requestId: `r${i}` }));
+        await store.usage.flush();
+        if (next(3) === 0)
+          await new Retention(store.audit, store.chainLog, clock).deleteBefore(2_000, 1 + next(5));
+      });
+    }
+    this.anchor = (await this.verify()).heads;
+    return earlier;
+  }
+
+  verify() {
+    const anchored = async () => this.anchor;
+    return this.use(({ chainLog: log, chain }) =>
+      new AuditVerifier({ log, chain, clock, anchored }).verify(),
+    );
+  }
+}
+
+describe('random tamperings of random stores, with a chain key and an anchor', () => {
+  it.each(Array.from({ length: STORES }, (_, i) => SEED + i))('are all found, seed %i', async (seed) => {
+    const next = numbersFrom(seed);
+    const store = new RandomStore();
+    const earlier = await store.fill(next);
+    const whole = await sqliteLedger.read(store.url);
+    expect((await store.verify()).defect).toBeUndefined();
+    for (let done = 0; done < TAMPERINGS; ) {
+      const ledger = copyOf(whole);
+      const kind = next(CHANGES.length);
+      try {
+        CHANGES[kind]?.(ledger, next, earlier);
+      } catch {
+        continue;
+      }
+      await sqliteLedger.write(store.url, ledger);
+      expect((await store.verify()).defect, `tampering ${done}, kind ${kind}`).toBeDefined();
+      done++;
+    }
+  });
+});
