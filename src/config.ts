@@ -81,6 +81,12 @@ export const SETTINGS = [
       'Looks up secrets of any shape up to 1 024 characters, so that imported keys of other systems work; unknown ones stay MALFORMED.',
   },
   {
+    name: 'CONSOLE',
+    kind: 'boolean',
+    default: 'true',
+    about: 'Serves the admin console at /console/ on HTTP_ADDR.',
+  },
+  {
     name: 'GATEWAY_KEY_HEADERS',
     kind: 'text',
     default: 'authorization,x-api-key',

@@ -27,12 +27,13 @@ import { CachedKeyStore } from '../store/cached-key-store.ts';
 import { BufferedLastUses } from '../store/last-uses.ts';
 import type { Changes, Store } from '../store/store.ts';
 import { ConnectMount } from '../transport/connect-mount.ts';
+import type { ConsolePages } from '../transport/console-pages.ts';
 import { type Exchange, RequestExchange, StreamExchange } from '../transport/exchange.ts';
 import { GatewayMount } from '../transport/gateway-mount.ts';
 import { GrpcMount } from '../transport/grpc-mount.ts';
 import { Health } from '../transport/health.ts';
 import { Http2Connection } from '../transport/http2/connection.ts';
-import type { Http2Transport, ServerStream } from '../transport/http2/transport.ts';
+import type { ServerStream } from '../transport/http2/transport.ts';
 import { HttpServer, type TlsFiles } from '../transport/listener.ts';
 import { NodeHttp2Connection } from '../transport/node-http2.ts';
 import { PlainPages } from '../transport/plain-pages.ts';
@@ -52,11 +53,14 @@ interface Surroundings {
   readonly logger: Logger;
   readonly clock: Clock;
   readonly tls: TlsFiles | undefined;
+  /** Served on HTTP_ADDR. */
+  readonly console: ConsolePages | undefined;
   readonly droppedLines: () => number;
 }
 
 /** Every part, made and given what it needs; nothing is started. */
-export function compose({ config, logger, clock, tls, droppedLines }: Surroundings, store: Store) {
+export function compose(around: Surroundings, store: Store) {
+  const { config, logger, clock, droppedLines } = around;
   const warn = (text: string, err: unknown) => logger.warn({ err }, text);
   const { keys, apply } = cached(store, config, clock);
   const judging = new SeenClock(clock, store.seenTime);
@@ -107,8 +111,7 @@ export function compose({ config, logger, clock, tls, droppedLines }: Surroundin
       logger[serving ? 'info' : 'warn'](serving ? 'serving' : 'not serving: the store does not answer');
     },
   );
-  const http2 = config.HTTP2_SERVER === 'node' ? NodeHttp2Connection : Http2Connection;
-  const [grpc, http] = createListeners(callServer, services, gateways.doors, health, throttle, tls, http2);
+  const [grpc, http] = createListeners(callServer, services, gateways.doors, health, throttle, around);
   return {
     telemetry,
     keys,
@@ -186,8 +189,7 @@ function createListeners(
   doors: readonly Door[],
   health: Health,
   throttle: StreamThrottle,
-  tls: TlsFiles | undefined,
-  http2: Http2Transport,
+  { config, tls, console }: Surroundings,
 ): readonly [grpc: HttpServer, http: HttpServer] {
   const unary = new GrpcMount(callServer, services);
   const connect = new ConnectMount(callServer, services, (router) => {
@@ -196,22 +198,28 @@ function createListeners(
   });
   const gateways = new GatewayMount(doors);
   const pages = new PlainPages(health);
-  const answerWeb = async (exchange: Exchange) => {
-    if ((await connect.handle(exchange)) || (await gateways.handle(exchange))) return;
-    await pages.answer(exchange);
+  const handlersOf = (console: ConsolePages | undefined) => {
+    const answerWeb = async (exchange: Exchange) => {
+      if ((await connect.handle(exchange)) || (await gateways.handle(exchange))) return;
+      if (!(await console?.handle(exchange))) await pages.answer(exchange);
+    };
+    return {
+      stream: (stream: ServerStream) => {
+        const call = unary.begin(stream);
+        if (call !== undefined) return call;
+        const exchange = new StreamExchange(stream);
+        void answerWeb(exchange);
+        return exchange;
+      },
+      request: (request: IncomingMessage, response: ServerResponse) =>
+        answerWeb(new RequestExchange(request, response)),
+    };
   };
-  const handlers = {
-    stream: (stream: ServerStream) => {
-      const call = unary.begin(stream);
-      if (call !== undefined) return call;
-      const exchange = new StreamExchange(stream);
-      void answerWeb(exchange);
-      return exchange;
-    },
-    request: (request: IncomingMessage, response: ServerResponse) =>
-      answerWeb(new RequestExchange(request, response)),
-  };
-  return [new HttpServer(handlers, throttle, tls, http2), new HttpServer(handlers, throttle, tls, http2)];
+  const http2 = config.HTTP2_SERVER === 'node' ? NodeHttp2Connection : Http2Connection;
+  return [
+    new HttpServer(handlersOf(undefined), throttle, tls, http2),
+    new HttpServer(handlersOf(console), throttle, tls, http2),
+  ];
 }
 
 /** The other systems, each where its setting says; without one, nothing that could send a packet is there. */

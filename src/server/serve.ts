@@ -1,10 +1,12 @@
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import packageJson from '../../package.json' with { type: 'json' };
 import { type Config, parseAddress, type SettingName } from '../config.ts';
 import type { Clock } from '../keys/ports/clock.ts';
 import { StartError } from '../store/store.ts';
+import { ConsolePages } from '../transport/console-pages.ts';
 import type { TlsFiles } from '../transport/listener.ts';
 import { bootstrap } from './bootstrap.ts';
 import { compose } from './compose.ts';
@@ -46,7 +48,8 @@ export async function serve(
   const tls = readTls(config);
   let breaks = (error: unknown) => broken(error);
   const store = await openConfiguredStore(config, clock, logger, (error) => breaks(error));
-  const parts = compose({ config, logger, clock, tls, droppedLines }, store);
+  const console = await readConsole(config, logger);
+  const parts = compose({ config, logger, clock, tls, console, droppedLines }, store);
   const { keys, apply, manageKeys, callServer, lastUses, health, watch, anchor, redis } = parts;
   const { grpc, http, metrics } = parts;
   breaks = (error) => {
@@ -73,6 +76,7 @@ export async function serve(
     const listen = listener(config, tls, logger);
     ports.grpc = await listen('GRPC_ADDR', (host, port) => grpc.listen(host, port));
     ports.http = await listen('HTTP_ADDR', (host, port) => http.listen(host, port));
+    if (config.CONSOLE) logger.info({ url: consoleUrl(config, ports.http, tls) }, 'console');
     ports.metrics = await listen('METRICS_ADDR', (host, port) => listenPlain(metrics, host, port));
   } catch (error) {
     await release();
@@ -137,4 +141,21 @@ function listenPlain(server: Server, host: string, port: number): Promise<number
     server.once('error', reject);
     server.listen(port, host, () => resolve((server.address() as AddressInfo).port));
   });
+}
+
+/** build/console lies beside the sources of a clone, and beside `dist` in a package. */
+function readConsole({ CONSOLE }: Config, logger: Logger): Promise<ConsolePages | undefined> {
+  if (!CONSOLE) return Promise.resolve(undefined);
+  const compiled = import.meta.dirname.endsWith(join('dist', 'src', 'server'));
+  const root = join(import.meta.dirname, compiled ? '../../..' : '../..');
+  return ConsolePages.read(join(root, 'build', 'console')).then((pages) => {
+    if (pages === undefined) logger.warn('the console is not built: npm run build:console');
+    return pages;
+  });
+}
+
+function consoleUrl(config: Config, port: number, tls: TlsFiles | undefined): string {
+  const { host } = parseAddress('HTTP_ADDR', config.HTTP_ADDR);
+  const name = host === '0.0.0.0' || host === '::' ? 'localhost' : host.includes(':') ? `[${host}]` : host;
+  return `${tls === undefined ? 'http' : 'https'}://${name}:${port}/console/`;
 }

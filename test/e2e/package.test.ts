@@ -33,7 +33,7 @@ describe('the packed program', () => {
         .map(({ parentPath, name }) => relative(below, join(parentPath, name)));
     const compiled = (room: string) =>
       filesBelow(join(ROOT, room))
-        .filter((name) => !name.endsWith('.d.ts'))
+        .filter((name) => !name.endsWith('.d.ts') && !name.startsWith('console/'))
         .map((name) => `dist/${room}/${name.replace(/\.ts$/, '.js')}`);
     const protos = filesBelow(join(ROOT, 'proto')).filter((name) => name.endsWith('.proto'));
     expect(filesBelow(join(folder, 'node_modules/apikeyd')).sort()).toEqual(
@@ -41,6 +41,7 @@ describe('the packed program', () => {
         ...['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json', 'bin/apikeyd.js', 'dist/package.json'],
         ...[...compiled('src'), ...compiled('gen')],
         ...protos.map((name) => `proto/${name}`),
+        ...filesBelow(join(ROOT, 'build/console')).map((name) => `build/console/${name}`),
       ].sort(),
     );
   });
@@ -58,8 +59,8 @@ describe('the packed program', () => {
       env: { PATH: `${join(folder, 'node_modules/.bin')}:${process.env.PATH}`, ...ANY_PORT },
       stdio: ['ignore', 'ignore', 'pipe'],
     });
+    let output = '';
     try {
-      let output = '';
       const port = await new Promise<string>((resolve, reject) => {
         server.once('exit', () => reject(new Error(output)));
         server.stderr.on('data', (chunk: Buffer) => {
@@ -69,6 +70,8 @@ describe('the packed program', () => {
         });
       });
       const address = ['--address', `127.0.0.1:${port}`];
+      const page = await fetch(/http:\/\/127\.0\.0\.1:\d+\/console\//.exec(output)?.[0] ?? '');
+      expect([page.status, await page.text()]).toEqual([200, expect.stringContaining('<title>apikeyd')]);
       const made = await npx(
         'apikeyd',
         'api-key',

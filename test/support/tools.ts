@@ -59,6 +59,7 @@ const NEEDS = {
   traefik: { ...inCache('proxies/bin/traefik'), ...NEEDS_PYTHON },
   caddy: inCache('bin/caddy'),
   nginx: { bring: TOOLS_UP, at: '/usr/sbin/nginx' },
+  chromium: { bring: TOOLS_UP, at: '/usr/bin/chromium' },
   awk: { bring: 'apt-get install mawk' },
   bash: { bring: 'apt-get install bash' },
   grep: { bring: 'apt-get install grep' },

@@ -1,0 +1,377 @@
+import { Code, ConnectError } from '@connectrpc/connect';
+import { signal, useSignal } from '@preact/signals';
+import type { AnchorHTMLAttributes, ComponentChildren } from 'preact';
+import { useEffect, useRef } from 'preact/hooks';
+import { BadRequestSchema, ErrorInfoSchema } from '../../gen/google/rpc/error_details_pb.ts';
+import { go, hrefOf } from './router.ts';
+
+/** What a call is doing, or has brought. */
+export interface Loaded<T> {
+  readonly data: T | undefined;
+  readonly error: unknown;
+  readonly loading: boolean;
+  reload(): void;
+}
+
+/** Loads when the page is shown and when `key` changes; a late answer of an older question is dropped. */
+export function useLoaded<T>(load: (signal: AbortSignal) => Promise<T>, key: string): Loaded<T> {
+  const state = useSignal<{ data: T | undefined; error: unknown; loading: boolean }>({
+    data: undefined,
+    error: undefined,
+    loading: true,
+  });
+  const turn = useSignal(0);
+  useEffect(() => {
+    const abort = new AbortController();
+    state.value = { ...state.value, loading: true };
+    load(abort.signal).then(
+      (data) => {
+        if (!abort.signal.aborted) state.value = { data, error: undefined, loading: false };
+      },
+      (error: unknown) => {
+        if (!abort.signal.aborted) state.value = { data: state.value.data, error, loading: false };
+      },
+    );
+    return () => abort.abort();
+  }, [key, turn.value]);
+  return { ...state.value, reload: () => void turn.value++ };
+}
+
+/** An error in words; the fields that it names are shown at the fields. */
+export function problemOf(error: unknown): { text: string; fields: Map<string, string>; reason: string } {
+  // Of this page's own: what it says is meant for people.
+  if (error instanceof Error && !(error instanceof ConnectError))
+    return { text: error.message, fields: new Map(), reason: '' };
+  const failure = ConnectError.from(error);
+  const fields = new Map<string, string>();
+  for (const { fieldViolations } of failure.findDetails(BadRequestSchema))
+    for (const { field, description } of fieldViolations) fields.set(field, description);
+  const [info] = failure.findDetails(ErrorInfoSchema);
+  const away = failure.code === Code.Unavailable || failure.code === Code.Unknown;
+  const text =
+    info === undefined && away
+      ? 'The server cannot be reached. What you typed is kept; try again.'
+      : failure.rawMessage;
+  return { text, fields, reason: info?.reason ?? '' };
+}
+
+export function Problem({ error, shown = [] }: { error: unknown; shown?: readonly string[] }) {
+  if (error === undefined) return null;
+  const { text, fields } = problemOf(error);
+  const rest = [...fields].filter(([field]) => !shown.includes(field));
+  return (
+    <div class="problem" role="alert">
+      <strong>{fields.size > 0 ? 'Some fields need a change.' : text}</strong>
+      {rest.map(([field, description]) => (
+        <div key={field}>
+          <code>{field}</code> {description}
+        </div>
+      ))}
+    </div>
+  );
+}
+
+export function Link({
+  to,
+  query,
+  children,
+  ...rest
+}: {
+  to: string;
+  query?: URLSearchParams;
+  children: ComponentChildren;
+} & Pick<AnchorHTMLAttributes<HTMLAnchorElement>, 'class' | 'aria-current'>) {
+  return (
+    <a
+      {...rest}
+      href={hrefOf(to, query)}
+      onClick={(event) => {
+        if (event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
+        event.preventDefault();
+        go(to, query);
+      }}
+    >
+      {children}
+    </a>
+  );
+}
+
+const GOOD = new Set(['active', 'valid', 'alive', 'ok', 'resolved', 'none']);
+const BAD = new Set([
+  'revoked',
+  'expired',
+  'dead',
+  'open',
+  'local only',
+  'remote only',
+  'rotated',
+  'disabled',
+]);
+
+/** A state in a word, with a mark beside its colour. */
+export function State({ children, bad = BAD.has(children) }: { children: string; bad?: boolean }) {
+  const kind = bad ? 'bad' : GOOD.has(children) ? 'good' : '';
+  return <span class={`state ${kind}`}>{children}</span>;
+}
+
+export function Table({
+  caption,
+  head,
+  children,
+  empty,
+}: {
+  caption: string;
+  head: readonly string[];
+  children: ComponentChildren[];
+  empty: string;
+}) {
+  if (children.length === 0) return <p class="empty">{empty}</p>;
+  return (
+    // A wide table scrolls by itself, also by keyboard.
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reachable by keyboard.
+    <section class="scroll" aria-label={caption} tabIndex={0}>
+      <table>
+        <caption class="unseen">{caption}</caption>
+        <thead>
+          <tr>
+            {head.map((name) => (
+              <th key={name} scope="col">
+                {name === '' ? <span class="unseen">Actions</span> : name}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>{children}</tbody>
+      </table>
+    </section>
+  );
+}
+
+export interface FieldProps {
+  readonly label: string;
+  readonly name: string;
+  readonly value: string;
+  readonly set: (value: string) => void;
+  readonly hint?: string;
+  readonly type?: 'text' | 'password' | 'datetime-local';
+  readonly rows?: number;
+  readonly choices?: readonly { value: string; text: string }[];
+  readonly none?: string;
+  readonly error?: string | undefined;
+  readonly autofocus?: boolean;
+}
+
+/** A labelled field with its hint and its error, tied to it for screen readers. */
+export function Field(props: FieldProps) {
+  const { label, name, value, set, hint, type = 'text', rows, choices, none, error, autofocus } = props;
+  const element = useRef<HTMLInputElement>(null);
+  useEffect(() => {
+    if (autofocus === true) element.current?.focus();
+  }, [autofocus]);
+  const described = [hint === undefined ? '' : `${name}-hint`, error === undefined ? '' : `${name}-error`];
+  const common = {
+    id: name,
+    name,
+    value,
+    'aria-describedby': described.join(' ').trim() || undefined,
+    'aria-invalid': error !== undefined,
+    onInput: (event: { currentTarget: { value: string } }) => set(event.currentTarget.value),
+  };
+  return (
+    <div class="field">
+      <label for={name}>{label}</label>
+      {choices !== undefined ? (
+        <select {...common}>
+          {none !== undefined && <option value="">{none}</option>}
+          {choices.map((choice) => (
+            <option key={choice.value} value={choice.value}>
+              {choice.text}
+            </option>
+          ))}
+        </select>
+      ) : rows !== undefined ? (
+        <textarea {...common} rows={rows} spellcheck={false} />
+      ) : (
+        <input
+          {...common}
+          // The types of Preact take one input type at a time.
+          {...({ type } as { type: 'text' })}
+          ref={element}
+          autocomplete="off"
+          spellcheck={false}
+        />
+      )}
+      {hint !== undefined && (
+        <small id={`${name}-hint`} class="hint">
+          {hint}
+        </small>
+      )}
+      {error !== undefined && (
+        <small id={`${name}-error`} class="wrong">
+          {error}
+        </small>
+      )}
+    </div>
+  );
+}
+
+/** A button that works: it says so, and cannot be pressed twice. */
+export function Action({
+  label,
+  act,
+  kind = '',
+  disabled = false,
+}: {
+  label: string;
+  act: () => Promise<unknown>;
+  kind?: 'main' | 'danger' | '';
+  disabled?: boolean;
+}) {
+  const busy = useSignal(false);
+  const run = async () => {
+    busy.value = true;
+    try {
+      await act();
+    } finally {
+      busy.value = false;
+    }
+  };
+  return (
+    <button type="button" class={kind} disabled={disabled || busy.value} aria-busy={busy.value} onClick={run}>
+      {busy.value ? `${label} …` : label}
+    </button>
+  );
+}
+
+/** Fields with one button that Enter presses, too; `besides` are other buttons in its row. */
+export function Form({
+  label,
+  act,
+  kind = 'main',
+  disabled = false,
+  besides,
+  children,
+}: {
+  label: string;
+  act: () => Promise<unknown>;
+  kind?: 'main' | 'danger';
+  disabled?: boolean;
+  besides?: ComponentChildren;
+  children: ComponentChildren;
+}) {
+  const busy = useSignal(false);
+  const submit = async (event: Event) => {
+    event.preventDefault();
+    if (busy.value || disabled) return;
+    busy.value = true;
+    try {
+      await act();
+    } finally {
+      busy.value = false;
+    }
+  };
+  return (
+    <form onSubmit={submit} autocomplete="off">
+      {children}
+      <div class="row">
+        <button type="submit" class={kind} disabled={disabled || busy.value} aria-busy={busy.value}>
+          {busy.value ? `${label} …` : label}
+        </button>
+        {besides}
+      </div>
+    </form>
+  );
+}
+
+/** The browser's own modal dialog: it keeps the focus inside and gives it back. */
+export function Dialog({
+  title,
+  close,
+  children,
+}: {
+  title: string;
+  close: () => void;
+  children: ComponentChildren;
+}) {
+  const element = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    const before = document.activeElement as HTMLElement | null;
+    element.current?.showModal();
+    return () => before?.focus();
+  }, []);
+  return (
+    <dialog
+      ref={element}
+      aria-labelledby="dialog-title"
+      onCancel={(event) => {
+        event.preventDefault();
+        close();
+      }}
+    >
+      <h2 id="dialog-title">{title}</h2>
+      {children}
+    </dialog>
+  );
+}
+
+/** A secret that is shown once: nobody leaves before it was copied without being asked. */
+export function SecretBox({ secret, copied }: { secret: string; copied: () => void }) {
+  const done = useSignal('');
+  const element = useRef<HTMLInputElement>(null);
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(secret);
+      done.value = 'Copied.';
+    } catch {
+      // Without a secure origin there is no clipboard for scripts: the text is selected, to be copied by hand.
+      element.current?.select();
+      done.value = 'Selected: press Ctrl+C (⌘C) to copy.';
+    }
+    copied();
+  };
+  useEffect(() => element.current?.focus(), []);
+  return (
+    <div class="secret">
+      <p>
+        <strong>This secret is shown once.</strong> Copy it now: nobody, not even the server, can show it
+        again.
+      </p>
+      <div class="row">
+        <input
+          ref={element}
+          readOnly
+          value={secret}
+          aria-label="the new secret"
+          onCopy={copied}
+          onFocus={(event) => event.currentTarget.select()}
+        />
+        <button type="button" class="main" onClick={copy}>
+          Copy
+        </button>
+      </div>
+      <p role="status">{done.value}</p>
+    </div>
+  );
+}
+
+/** Short news at the foot of the page, read out by screen readers. */
+export const news = signal('');
+let newsTimer = 0;
+export function tell(text: string): void {
+  news.value = text;
+  clearTimeout(newsTimer);
+  newsTimer = setTimeout(() => (news.value = ''), 6_000);
+}
+
+export function Facts({ rows }: { rows: readonly (readonly [string, ComponentChildren])[] }) {
+  return (
+    <dl class="facts">
+      {rows.map(([name, value]) => (
+        <div key={name}>
+          <dt>{name}</dt>
+          <dd>{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}

@@ -1,0 +1,17 @@
+import { defineConfig } from 'vite';
+
+/** Builds the page into build/console, from where the server serves it below /console/. */
+export default defineConfig({
+  root: import.meta.dirname,
+  base: '/console/',
+  build: {
+    outDir: '../../build/console',
+    emptyOutDir: true,
+    target: 'es2022',
+    // Nothing inline: the content security policy allows only files of this server.
+    assetsInlineLimit: 0,
+    modulePreload: false,
+    sourcemap: false,
+  },
+  oxc: { jsx: { runtime: 'automatic', importSource: 'preact' } },
+});
