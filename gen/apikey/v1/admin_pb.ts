@@ -1327,7 +1327,7 @@ export const ListLockoutsRequestSchema: GenMessage<ListLockoutsRequest> = /*@__P
  */
 export type Lockout = Message<"apikey.v1.Lockout"> & {
   /**
-   * The client's address.
+   * The client's address; of IPv6 its /64, such as `2001:db8::/64`, which is locked as one.
    *
    * @generated from field: string client_ip = 1;
    */
@@ -1383,7 +1383,7 @@ export const ListLockoutsResponseSchema: GenMessage<ListLockoutsResponse> = /*@_
  */
 export type ClearLockoutRequest = Message<"apikey.v1.ClearLockoutRequest"> & {
   /**
-   * Required, v4 or v6.
+   * Required, v4 or v6, or as ListLockouts shows it; any address of an IPv6 /64 stands for all of it.
    *
    * @generated from field: string client_ip = 1;
    */
