@@ -141,10 +141,18 @@ describe('the house', () => {
       level: 'error',
       options: { maxLines: MAX_FUNCTION_LINES, skipBlankLines: false },
     });
-    const silenced = sources.filter((file) =>
-      readFileSync(join(ROOT, file), 'utf8').includes('noExcessiveLinesPerFunction'),
-    );
-    expect(silenced).toEqual([]);
+    // It leaves out what lies in functions inside: so those at the top are counted here, as they stand on the page.
+    const long = sources
+      .filter((file) => roomOf(file) !== 'console')
+      .flatMap((file) => {
+        const lines = readFileSync(join(ROOT, file), 'utf8').split('\n');
+        return lines.flatMap((line, at) => {
+          if (!/^(export )?(async )?function/.test(line)) return [];
+          const length = lines.slice(at).indexOf('}') + 1;
+          return length > MAX_FUNCTION_LINES ? [`${file}: ${line} (${length})`] : [];
+        });
+      });
+    expect(long).toEqual([]);
   });
 
   it('keeps time and chance out of the domain, and the environment in one place', () => {

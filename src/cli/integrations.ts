@@ -22,6 +22,7 @@ import {
   type ConnectionOptions,
   EXIT,
   type RemoteLogin,
+  type Runner,
   runner,
   withConnection,
 } from './client.ts';
@@ -225,21 +226,23 @@ function remoteCommand(
         return EXIT.ok;
       }),
     );
-  withConnection(group.command('verify <->'), defaults)
-    .description(`ask ${system} whether the one on standard input works`)
-    .action(
-      run(async (clients, options: ConnectionOptions, argument) => {
-        // Standard input is the secret's: only the environment can name somebody who is told more.
-        const { name: login, password } = remote.login;
-        const asking = login === '' || password === '' ? undefined : remote.login;
-        const verified = await remote.verify(clients, secretFrom(argument), asking);
-        const { result, explanation } = verified;
-        const shown = state(nameOf(VerifyResultSchema, result));
-        print(options.json ? verified.json : explanation === '' ? shown : `${shown}: ${explanation}`);
-        return result === VerifyResult.ALIVE ? EXIT.ok : EXIT.denied;
-      }),
-    );
+  addVerify(withConnection(group.command('verify <->'), defaults), remote, print, run);
   return group;
+}
+
+function addVerify(command: Command, remote: RemoteCommands, print: Print, run: Runner): void {
+  command.description(`ask ${remote.system} whether the one on standard input works`).action(
+    run(async (clients, options: ConnectionOptions, argument) => {
+      // Standard input is the secret's: only the environment can name somebody who is told more.
+      const { name: login, password } = remote.login;
+      const asking = login === '' || password === '' ? undefined : remote.login;
+      const verified = await remote.verify(clients, secretFrom(argument), asking);
+      const { result, explanation } = verified;
+      const shown = state(nameOf(VerifyResultSchema, result));
+      print(options.json ? verified.json : explanation === '' ? shown : `${shown}: ${explanation}`);
+      return result === VerifyResult.ALIVE ? EXIT.ok : EXIT.denied;
+    }),
+  );
 }
 
 /** A password is no argument: the environment has it, or standard input; a second line is the one-time password. */

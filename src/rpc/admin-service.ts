@@ -1,39 +1,20 @@
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
-import {
-  ApiKeyAdmin,
-  type ListAuditEventsRequest,
-  type ListKeysRequest,
-} from '../../gen/apikey/v1/admin_pb.ts';
-import type { AuditChainHead } from '../../gen/apikey/v1/audit_pb.ts';
-import { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
-import { ApiKeyIntegrations } from '../../gen/apikey/v1/integrations_pb.ts';
+import type { ApiKeyAdmin, ListKeysRequest } from '../../gen/apikey/v1/admin_pb.ts';
 import type { Key as KeyMessage } from '../../gen/apikey/v1/key_pb.ts';
-import { AUDIT_FIELDS, columnOf } from '../audit/fields.ts';
-import type { AuditVerifier } from '../audit/verify.ts';
 import { ApiError, type Violations } from '../keys/errors.ts';
 import type { ImportKeys } from '../keys/import-keys.ts';
 import { IpAllowlist } from '../keys/ip.ts';
 import type { Key, KeyStatus } from '../keys/key.ts';
 import * as fields from '../keys/key-fields.ts';
 import type { KeyPatch } from '../keys/manage-keys.ts';
-import type { AuditFilter, AuditLog, ChainHead } from '../keys/ports/audit.ts';
 import type { KeyFilter, KeyStore } from '../keys/ports/key-store.ts';
 import type { Lockout, QuotaLimiter } from '../keys/ports/limits.ts';
-import { isHash } from '../keys/secret.ts';
 import { forAudit } from '../keys/text.ts';
-import {
-  rateLimitsOf,
-  rotateEveryOf,
-  timeOf,
-  toDefectMessage,
-  toEventMessage,
-  toKeyMessage,
-  toRateLimitState,
-} from './convert.ts';
-import { keyStatusOf, keyTypeOf, revokeReasonOf, secretSlotOf } from './enums.ts';
+import { type AuditMethodsParts, auditMethods } from './audit-methods.ts';
+import { rateLimitsOf, rotateEveryOf, timeOf, toKeyMessage, toRateLimitState } from './convert.ts';
+import { keyStatusOf, keyTypeOf, revokeReasonOf } from './enums.ts';
 import { importMethods } from './import-methods.ts';
 import type { ServiceImplementation } from './method.ts';
-import { MethodNames } from './method-names.ts';
 import { newKeyOf } from './new-key.ts';
 import { type NoticeMethodsParts, noticeMethods } from './notice-methods.ts';
 import { pageOf, tokenOf } from './page-token.ts';
@@ -41,45 +22,42 @@ import { ADMIN, checked, READ } from './requests.ts';
 import { type RotationMethodsParts, rotationMethods } from './rotation-methods.ts';
 import { type UsageMethodsParts, usageMethods } from './usage-methods.ts';
 
-export interface AdminServiceParts extends RotationMethodsParts, NoticeMethodsParts, UsageMethodsParts {
+export interface AdminServiceParts
+  extends RotationMethodsParts,
+    NoticeMethodsParts,
+    UsageMethodsParts,
+    AuditMethodsParts {
   readonly keys: KeyStore;
-  readonly audit: AuditLog;
   readonly lockout: Lockout;
   readonly quota: QuotaLimiter;
-  readonly verifier: AuditVerifier;
   readonly importKeys: ImportKeys;
 }
 
 const DAY_MS = 86_400_000;
-const METHODS = new MethodNames([ApiKeyAuth, ApiKeyAdmin, ApiKeyIntegrations]);
+/** Each field twice over. */
+const MAX_PATHS = 32;
 
 /** ApiKeyAdmin: each method reads its request, calls one use case and writes its answer. */
 export function adminService(parts: AdminServiceParts): ServiceImplementation<typeof ApiKeyAdmin> {
   return {
-    ...keyMethods(parts),
+    ...keyReads(parts),
+    ...keyChanges(parts),
     ...importMethods(parts),
     ...rotationMethods(parts),
     ...noticeMethods(parts),
     ...usageMethods(parts),
+    ...auditMethods(parts),
     ...reportMethods(parts),
   };
 }
 
-function keyMethods({ manageKeys, rotations, quota, clock }: AdminServiceParts) {
-  const message = (key: Key) => toKeyMessage(key, clock.now());
+function keyReads({ manageKeys, rotations, quota, clock }: AdminServiceParts) {
   /** With the uses of old secrets, which are kept beside the keys. */
   const withUses = async (keys: readonly Key[]) => {
     const uses = await rotations.oldUses(keys.flatMap(({ rotation }) => rotation?.id ?? []));
     return keys.map((key) => toKeyMessage(key, clock.now(), uses.get(key.rotation?.id ?? '') ?? 0));
   };
   return {
-    createKey: {
-      access: ADMIN,
-      async handle(request, origin) {
-        const { key, secret } = await manageKeys.create(newKeyOf(request, clock.now()), origin);
-        return { message: { key: message(key), secret } };
-      },
-    },
     getKey: {
       access: READ,
       async handle({ id }) {
@@ -111,6 +89,19 @@ function keyMethods({ manageKeys, rotations, quota, clock }: AdminServiceParts) 
           message: { keys: await withUses(items), nextPageToken: tokenOf(next, 'keys', mark) },
           event: {},
         };
+      },
+    },
+  } satisfies Partial<ServiceImplementation<typeof ApiKeyAdmin>>;
+}
+
+function keyChanges({ manageKeys, clock }: AdminServiceParts) {
+  const message = (key: Key) => toKeyMessage(key, clock.now());
+  return {
+    createKey: {
+      access: ADMIN,
+      async handle(request, origin) {
+        const { key, secret } = await manageKeys.create(newKeyOf(request, clock.now()), origin);
+        return { message: { key: message(key), secret } };
       },
     },
     updateKey: {
@@ -155,7 +146,7 @@ function keyMethods({ manageKeys, rotations, quota, clock }: AdminServiceParts) 
   } satisfies Partial<ServiceImplementation<typeof ApiKeyAdmin>>;
 }
 
-function reportMethods({ keys, audit, lockout, verifier, clock }: AdminServiceParts) {
+function reportMethods({ keys, audit, lockout, clock }: AdminServiceParts) {
   return {
     getStats: {
       access: READ,
@@ -178,43 +169,6 @@ function reportMethods({ keys, audit, lockout, verifier, clock }: AdminServicePa
             revision: BigInt(revision),
           },
           event: {},
-        };
-      },
-    },
-    listAuditEvents: {
-      access: READ,
-      async handle(request) {
-        const { filter, page } = checked((found) => {
-          const filter = auditFilterOf(found, request);
-          return { filter, page: pageOf(found, request, 'events', filter) };
-        });
-        const { items, next } = await audit.list(filter, page);
-        return {
-          message: { events: items.map(toEventMessage), nextPageToken: tokenOf(next, 'events', filter) },
-          event: { keyId: filter.keyId ?? '' },
-        };
-      },
-    },
-    verifyAudit: {
-      access: READ,
-      async handle({ expectedHeads }, _origin, _call, departure) {
-        const kept = checked((found) => expectedHeadsOf(found, expectedHeads));
-        const { checkedEvents, defect, heads } = await verifier.verify(kept, departure?.gone());
-        return {
-          message: {
-            intact: defect === undefined,
-            checkedEvents: BigInt(checkedEvents),
-            heads: heads.map(({ processId, sequence, hash, older = false }) => ({
-              processId,
-              sequence: BigInt(sequence),
-              hash,
-              older,
-            })),
-            ...(defect === undefined ? {} : { firstDefect: toDefectMessage(defect) }),
-          },
-          event: {
-            reason: defect === undefined ? '' : `${defect.kind} ${defect.processId} ${defect.sequence}`,
-          },
         };
       },
     },
@@ -285,40 +239,6 @@ function statusFilterOf(found: Violations, { status, activeOnly }: ListKeysReque
   if (!activeOnly) return asked;
   if (asked !== undefined && asked !== 'ACTIVE') found.add('status', 'active_only allows only ACTIVE');
   return 'ACTIVE';
-}
-
-function auditFilterOf(found: Violations, request: ListAuditEventsRequest): AuditFilter {
-  const id = (field: string, value: string) => (value === '' ? undefined : fields.keyId(found, field, value));
-  const method = () => (request.method === '' ? undefined : METHODS.resolve(found, 'method', request.method));
-  const readers: Partial<Record<keyof AuditFilter, () => string | undefined>> = {
-    keyId: () => id('key_id', request.keyId),
-    callerKeyId: () => id('caller_key_id', request.callerKeyId),
-    method,
-    clientIp: () => fields.clientIp(found, 'client_ip', request.clientIp),
-    secretSlot: () => secretSlotOf(found, 'secret_slot', request.secretSlot),
-  };
-  const asked = AUDIT_FIELDS.filter((field) => 'filter' in field).map(({ name }) => {
-    const read = readers[name] ?? (() => fields.optionalText(found, columnOf(name), String(request[name])));
-    return [name, read() || undefined];
-  });
-  const startTime = timeOf(found, 'start_time', request.startTime);
-  const endTime = timeOf(found, 'end_time', request.endTime);
-  const all = [...asked, ['startTime', startTime], ['endTime', endTime]];
-  return Object.fromEntries(all.filter(([, value]) => value !== undefined));
-}
-
-/** Each field twice over. */
-const MAX_PATHS = 32;
-const MAX_EXPECTED_HEADS = 1_000;
-
-function expectedHeadsOf(found: Violations, heads: readonly AuditChainHead[]): ChainHead[] {
-  if (heads.length > MAX_EXPECTED_HEADS) found.add('expected_heads', `at most ${MAX_EXPECTED_HEADS}`);
-  return heads.map(({ processId, sequence, hash }, i) => {
-    fields.optionalText(found, `expected_heads[${i}].process_id`, processId);
-    if (sequence < 1n) found.add(`expected_heads[${i}].sequence`, '1 or more');
-    if (!isHash(hash)) found.add(`expected_heads[${i}].hash`, '64 lower-case hex digits');
-    return { processId, sequence: Number(sequence), hash, closed: false };
-  });
 }
 
 function bigints(entries: Iterable<readonly [string, number]>): Record<string, bigint> {

@@ -27,7 +27,7 @@ const MAX_REVISION = BigInt(Number.MAX_SAFE_INTEGER);
 
 /** ApiKeyAuth: each method reads its request, calls one use case and writes its answer. */
 export function authService(parts: AuthServiceParts): ServiceImplementation<typeof ApiKeyAuth> {
-  const { validateKey, manageKeys, authenticator, keyFeed } = parts;
+  const { validateKey, manageKeys } = parts;
   return {
     validateKey: {
       access: { anyOf: VALIDATE, anonymous: parts.allowAnonymous },
@@ -71,6 +71,13 @@ export function authService(parts: AuthServiceParts): ServiceImplementation<type
         };
       },
     },
+    ...keyHolderMethods(parts),
+  };
+}
+
+/** For those who hold keys, or keep what they know of them. */
+function keyHolderMethods({ manageKeys, authenticator, keyFeed }: AuthServiceParts) {
+  return {
     watchKeys: {
       access: { anyOf: VALIDATE },
       async open({ sinceRevision }, origin) {
@@ -101,7 +108,7 @@ export function authService(parts: AuthServiceParts): ServiceImplementation<type
         throw new ApiError('SECRET_NOT_WORKING', 'this secret does not work, so it proves nothing');
       },
     },
-  };
+  } satisfies Partial<ServiceImplementation<typeof ApiKeyAuth>>;
 }
 
 function validateAnswer(verdict: Verdict) {

@@ -34,70 +34,77 @@ export async function openMongoStore({
 }: StoreOptions): Promise<Store> {
   const database = await MongoDatabase.connect(url);
   try {
-    const chain = new Chain(chainKey);
-    await migrate(database, chain);
-    const processId = randomBytes(8).toString('hex');
-    const registry = new Registry(database, processId, lease.leaseMs, lease.caches);
-    const usage = new MongoUsageLog(database, processId, registry);
-    const audit = new MongoAuditLog(database, new EventFactory(processId), chain, clock, warn, usage);
-    const held = new Lease(clock, lease.leaseMs);
-    const reads = new FreshReads(database, held);
-    const keys = new MongoKeyStore({ database, audit, registry, reads, clock });
-    const anomalies = new MongoAnomalyLog(database, audit);
-    const giteaTokens = new MongoRemoteKeyLog(() => database.giteaTokens, audit);
-    const n8nApiKeys = new MongoRemoteKeyLog(() => database.n8nApiKeys, audit);
-    const locks = await MongoLockout.open(database, lockout, held, clock);
-    const sharing = new MongoSharing({
-      database,
-      registry,
-      keys,
-      reads,
-      audit,
-      usage,
-      lockout: locks,
-      lease: held,
-      clock,
-      pollMs: lease.pollMs,
-      warn,
-    });
-    return {
-      keys,
-      quota: new MongoQuota(database, processId),
-      lockout: locks,
-      audit,
-      chain,
-      chainLog: new MongoChainLog(database, audit, chain, (id) => usage.reachOf(id)),
-      rotations: new MongoRotationLog(database),
-      anomalies,
-      alerts: new MongoAlertLog(database),
-      usage,
-      giteaTokens,
-      n8nApiKeys,
-      sweepLease: new MongoSweepLease(database, processId),
-      sharing,
-      ping: async () => {
-        await keys.revision();
-        await sharing.healthy();
-      },
-      // TTL indexes drop the counters; what is left is what crashes left.
-      sweep: async () => {
-        await keys.finishAbandoned();
-        for (const log of [anomalies, giteaTokens, n8nApiKeys]) await log.finishAbandoned(clock.now());
-        await usage.countAbandoned();
-      },
-      close: async () => {
-        await sharing.stop();
-        await audit.close(CLOSE_WAIT_MS);
-        // What is not written is counted from the log by another process.
-        await usage
-          .flush()
-          .catch((error) => warn('the counts of decisions are left to another process', error));
-        await database.close();
-      },
-    };
+    return await storeOn(database, { clock, lockout, lease, chainKey, warn });
   } catch (error) {
     await database.close();
     if (error instanceof StartError) throw error;
     throw new StartError(69, `STORE_URL: the store cannot be prepared: ${(error as Error).message}`, error);
   }
+}
+
+async function storeOn(
+  database: MongoDatabase,
+  { clock, lockout, lease, chainKey, warn }: Omit<StoreOptions, 'url'>,
+): Promise<Store> {
+  const chain = new Chain(chainKey);
+  await migrate(database, chain);
+  const processId = randomBytes(8).toString('hex');
+  const registry = new Registry(database, processId, lease.leaseMs, lease.caches);
+  const usage = new MongoUsageLog(database, processId, registry);
+  const audit = new MongoAuditLog(database, new EventFactory(processId), chain, clock, warn, usage);
+  const held = new Lease(clock, lease.leaseMs);
+  const reads = new FreshReads(database, held);
+  const keys = new MongoKeyStore({ database, audit, registry, reads, clock });
+  const anomalies = new MongoAnomalyLog(database, audit);
+  const giteaTokens = new MongoRemoteKeyLog(() => database.giteaTokens, audit);
+  const n8nApiKeys = new MongoRemoteKeyLog(() => database.n8nApiKeys, audit);
+  const locks = await MongoLockout.open(database, lockout, held, clock);
+  const sharing = new MongoSharing({
+    database,
+    registry,
+    keys,
+    reads,
+    audit,
+    usage,
+    lockout: locks,
+    lease: held,
+    clock,
+    pollMs: lease.pollMs,
+    warn,
+  });
+  return {
+    keys,
+    quota: new MongoQuota(database, processId),
+    lockout: locks,
+    audit,
+    chain,
+    chainLog: new MongoChainLog(database, audit, chain, (id) => usage.reachOf(id)),
+    rotations: new MongoRotationLog(database),
+    anomalies,
+    alerts: new MongoAlertLog(database),
+    usage,
+    giteaTokens,
+    n8nApiKeys,
+    sweepLease: new MongoSweepLease(database, processId),
+    sharing,
+    ping: async () => {
+      await keys.revision();
+      await sharing.healthy();
+    },
+    // TTL indexes drop the counters; what is left is what crashes left.
+    sweep: async () => {
+      await keys.finishAbandoned();
+      for (const log of [anomalies, giteaTokens, n8nApiKeys]) await log.finishAbandoned(clock.now());
+      await usage.countAbandoned();
+    },
+    close: async () => {
+      await sharing.stop();
+      await audit.close(CLOSE_WAIT_MS);
+      // What is not written is counted from the log by another process.
+      await usage
+        .flush()
+        .catch((error) => warn('the counts of decisions are left to another process', error));
+      await database.close();
+    },
+  };
 }
