@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import type { DescMessage, DescMethodServerStreaming, Message } from '@bufbuild/protobuf';
 import { create } from '@bufbuild/protobuf';
 import type { ConnectError } from '@connectrpc/connect';
@@ -12,11 +11,9 @@ import { forAudit } from '../keys/text.ts';
 import type { Authenticator } from './authenticate.ts';
 import { type Call, type Caller, type Departure, NOBODY, originOf } from './call.ts';
 import { asApiError, codeName, rowOf, toConnectError, wordedError } from './errors.ts';
-import { LIMITS } from './limits.ts';
 import type { Access, BoundMethod, OpenStream, Work } from './method.ts';
+import { Places } from './places.ts';
 
-/** An answer that is made leaves within this. */
-const LEAVE_MS = 200;
 /** How soon a stream ends after its caller's key. */
 const RECHECK_MS = 1_000;
 
@@ -46,8 +43,7 @@ export interface CallServerParts {
 /** The path that every call of both mounts takes: authenticate, authorise, read, handle, record, answer. */
 export class CallServer {
   readonly #parts: CallServerParts;
-  #underWay = 0;
-  #idle: (() => void) | undefined;
+  readonly #places = new Places();
 
   constructor(parts: CallServerParts) {
     this.#parts = parts;
@@ -59,7 +55,7 @@ export class CallServer {
 
   /** True when too many calls are under way: counts this one as refused, with OVERLOADED. */
   sheds(method: string): boolean {
-    if (this.#underWay < LIMITS.callsUnderWay) return false;
+    if (!this.#places.full) return false;
     const { audit, observer, shed } = this.#parts;
     audit.countRefused(1);
     observer.finished(method, codeName(OVERLOADED.code), 0);
@@ -73,25 +69,14 @@ export class CallServer {
     return toConnectError(asApiError(error), '');
   }
 
+  /** It takes a place when its message is whole. */
   begin(call: Call): CallSession {
-    const overloaded = this.#underWay >= LIMITS.callsUnderWay;
-    this.#underWay++;
-    return new CallSession(this.#parts, call, overloaded, () => {
-      this.#underWay--;
-      if (this.#underWay === 0) this.#idle?.();
-    });
+    return new CallSession(this.#parts, call, this.#places);
   }
 
   /** Resolves when no call is under way and its answers have had time to leave. */
-  async idle(): Promise<void> {
-    do {
-      if (this.#underWay > 0) {
-        await new Promise<void>((resolve) => {
-          this.#idle = resolve;
-        });
-      }
-      await delay(LEAVE_MS);
-    } while (this.#underWay > 0);
+  idle(): Promise<void> {
+    return this.#places.idle();
   }
 }
 
@@ -99,32 +84,46 @@ export class CallServer {
 export class CallSession {
   readonly #parts: CallServerParts;
   readonly #call: Call;
-  readonly #overloaded: boolean;
-  readonly #over: () => void;
+  readonly #places: Places;
+  #hasPlace = false;
+  #entered = false;
   #caller: Caller = NOBODY;
   #requestId = '';
 
-  constructor(parts: CallServerParts, call: Call, overloaded: boolean, over: () => void) {
+  constructor(parts: CallServerParts, call: Call, places: Places) {
     this.#parts = parts;
     this.#call = call;
-    this.#overloaded = overloaded;
-    this.#over = over;
+    this.#places = places;
   }
 
-  /** Finds out who calls and whether they may. */
-  async authenticate(access: Access): Promise<void> {
-    await this.#enter(access);
-  }
-
-  /** Undefined when the caller is known at once. */
-  #enter(access: Access): MaybePromise<void> {
-    if (this.#overloaded) throw this.#shed();
+  /** Finds out who calls and whether they may: the headers are enough. Undefined when that is known at once. */
+  authenticate(access: Access): MaybePromise<void> {
+    this.#entered = true;
     try {
       const admitted = this.#admit(access);
       return admitted instanceof Promise ? admitted.catch((error) => this.#refused(error)) : undefined;
     } catch (error) {
       return this.#refused(error);
     }
+  }
+
+  /** The message came long after the headers: whether the caller still may. */
+  async confirm(access: Access): Promise<void> {
+    if (access === 'OPEN' || this.#caller === NOBODY) return;
+    try {
+      await this.#parts.authenticator.recheck(this.#call, access.anyOf);
+    } catch (error) {
+      await this.#refused(error);
+    }
+  }
+
+  /** The message is whole. @throws ConnectError when too many calls are under way */
+  takePlace(): void {
+    if (this.#hasPlace) return;
+    const { full } = this.#places;
+    this.#hasPlace = true;
+    this.#places.take();
+    if (full) throw this.#shed();
   }
 
   async #refused(error: unknown): Promise<never> {
@@ -141,9 +140,12 @@ export class CallSession {
   }
 
   /** All of a unary call: the caller, the message, the work, its event. Waits only where it must. */
-  async answer<Q, A>(work: Work<Q, A>, read: () => Q, departure?: Departure): Promise<A> {
-    const entered = this.#enter(work.access);
-    if (entered !== undefined) await entered;
+  async answer<Q, A>(work: Work<Q, A>, read: () => MaybePromise<Q>, departure?: Departure): Promise<A> {
+    this.takePlace();
+    if (!this.#entered) {
+      const entered = this.authenticate(work.access);
+      if (entered !== undefined) await entered;
+    }
     return this.serve(work, read, departure);
   }
 
@@ -156,10 +158,12 @@ export class CallSession {
   }
 
   /** Reads the message, has it handled, and resolves when the event is durable. */
-  async serve<Q, A>(work: Work<Q, A>, read: () => Q, departure?: Departure): Promise<A> {
+  async serve<Q, A>(work: Work<Q, A>, read: () => MaybePromise<Q>, departure?: Departure): Promise<A> {
     const { audit, clock } = this.#parts;
+    this.takePlace();
     try {
-      const question = read();
+      const given = read();
+      const question = given instanceof Promise ? await given : given;
       this.#requestId = requestIdOf(question);
       const origin = this.#origin();
       const answer = work.handle(question, origin, this.#call, departure);
@@ -184,6 +188,7 @@ export class CallSession {
     read: () => Message,
   ): Promise<{ messages: AsyncGenerator<Message, void>; end: () => void }> {
     const { audit, clock } = this.#parts;
+    this.takePlace();
     let opened: OpenStream<object> | undefined;
     try {
       const request = read();
@@ -235,6 +240,8 @@ export class CallSession {
 
   /** Records a refusal and makes it ready to be sent. */
   async refuse(error: ApiError): Promise<ConnectError> {
+    if (!this.#hasPlace) this.#places.take();
+    this.#hasPlace = true;
     const apiError = await this.#recorded(error);
     if (apiError.code === 'INTERNAL') this.#parts.observer.failed(this.#call.method, apiError.facts.cause);
     this.#finished(codeName(rowOf(apiError).status));
@@ -267,7 +274,7 @@ export class CallSession {
   #finished(code: string): void {
     const { clock, observer } = this.#parts;
     observer.finished(this.#call.method, code, (clock.monotonic() - this.#call.arriveMonotonic) / 1000);
-    this.#over();
+    this.#places.leave();
   }
 }
 

@@ -2,8 +2,12 @@
 export const LIMITS = {
   /** Larger messages are refused and audited. */
   messageBytes: 1 << 20,
-  /** What a transport reads at most before it cuts a message off itself. */
-  transportBytes: 4 << 20,
+  /** Of a call that needs no credential, which must not be packed either. */
+  openMessageBytes: 4 << 10,
+  /** Of a call without the credential that it may do without: a proxy passes on its client's headers. */
+  anonymousMessageBytes: 64 << 10,
+  /** Of an answer; larger ones are a mistake of this program. */
+  answerBytes: 32 << 20,
   headerBytes: 16 << 10,
   /** Calls that one connection may have under way: what a client sends beyond that waits at the client. */
   streamsPerConnection: 100,
@@ -24,6 +28,19 @@ export const LIMITS = {
   headersMs: 10_000,
   /** From the end of the headers to the end of the message. */
   messageMs: 20_000,
+  /** A message that comes slower than this many bytes a second, once the first seconds are over, does not come. */
+  messageBytesPerSecond: 1 << 10,
+  messageGraceMs: 5_000,
+  /** What messages may hold that have not arrived whole, their headers included. */
+  unfinishedBytes: { connection: 8 << 20, network: 16 << 20, all: 64 << 20 },
+  /** What an unfinished message costs before its first byte. */
+  unfinishedOverheadBytes: 4 << 10,
+  /** Answers, or their parts, for which a peer gives no window. */
+  unreadBytes: { connection: 32 << 20, network: 64 << 20, all: 256 << 20 },
+  /** Packed messages that are unpacked at once: as many as Node has threads for it. */
+  unpackedAtOnce: 4,
+  /** Calls of health and reflection at once: a client has one Health/Watch a connection. */
+  openCalls: { network: 200, all: 4_000 },
   /** A peer that reads nothing of what waits for it. */
   unreadAnswerMs: 30_000,
   /** A connection of HTTP/1.1 between two requests. */

@@ -10,6 +10,7 @@ import type { ApiError } from '../keys/errors.ts';
 import type { MaybePromise } from '../keys/maybe-promise.ts';
 import type { CallOrigin } from '../keys/ports/audit.ts';
 import type { Call, Departure } from './call.ts';
+import { LIMITS } from './limits.ts';
 
 /** Which key may call: one with any of these scopes, one that works whatever its scopes, or anybody. */
 export type Access =
@@ -17,6 +18,23 @@ export type Access =
   | { readonly anyOf: 'ANY_SCOPE'; readonly anonymous?: false }
   | 'OPEN';
 export type RequiredScope = readonly string[] | 'ANY_SCOPE';
+
+/** What a message may be. */
+export interface MessageLimits {
+  readonly bytes: number;
+  /** Whether it may be packed. */
+  readonly packed: boolean;
+}
+
+const ORDINARY: MessageLimits = { bytes: LIMITS.messageBytes, packed: true };
+const OPEN: MessageLimits = { bytes: LIMITS.openMessageBytes, packed: false };
+const ANONYMOUS: MessageLimits = { bytes: LIMITS.anonymousMessageBytes, packed: false };
+
+/** Of a call that nobody answers for: little, and nothing that must be unpacked. */
+export function limitsOf(access: Access, authorization: string | undefined): MessageLimits {
+  if (access === 'OPEN') return OPEN;
+  return access.anonymous === true && authorization === undefined ? ANONYMOUS : ORDINARY;
+}
 
 /** An answer. `event` is recorded before it leaves; without one the use case has recorded its own. */
 export interface Answer<T> {

@@ -18,8 +18,8 @@ export function readMessage(schema: DescMessage, bytes: Uint8Array, skipsUnknown
   return message;
 }
 
-export function tooLarge(): ApiError {
-  return new ApiError('MESSAGE_TOO_LARGE', `a message may have at most ${LIMITS.messageBytes} bytes`);
+export function tooLarge(most: number = LIMITS.messageBytes): ApiError {
+  return new ApiError('MESSAGE_TOO_LARGE', `a message may have at most ${most} bytes here`);
 }
 
 /**

@@ -39,6 +39,8 @@ import { NodeHttp2Connection } from '../transport/node-http2.ts';
 import { PlainPages } from '../transport/plain-pages.ts';
 import { addReflection } from '../transport/reflection.ts';
 import { StreamThrottle } from '../transport/stream-throttle.ts';
+import { UnfinishedMessages } from '../transport/unfinished.ts';
+import { Unpacking } from '../transport/unpacking.ts';
 import { RedisAlerts } from '../watch/redis-alerts.ts';
 import { UsageReport } from '../watch/usage-report.ts';
 import { Watch } from '../watch/watch.ts';
@@ -111,7 +113,8 @@ export function compose(around: Surroundings, store: Store) {
       logger[serving ? 'info' : 'warn'](serving ? 'serving' : 'not serving: the store does not answer');
     },
   );
-  const [grpc, http] = createListeners(callServer, services, gateways.doors, health, throttle, around);
+  const ports = { health, throttle, failed: (error: unknown) => telemetry.failed('transport', error) };
+  const [grpc, http] = createListeners(callServer, services, gateways.doors, ports, around);
   return {
     telemetry,
     keys,
@@ -182,17 +185,24 @@ function metricsServer(telemetry: Metrics, store: Store): Server {
   });
 }
 
+interface Listening {
+  readonly health: Health;
+  readonly throttle: StreamThrottle;
+  /** Told of what no handler foresaw. */
+  readonly failed: (error: unknown) => void;
+}
+
 /** Both ports speak every protocol; two of them can be opened to different networks. */
 function createListeners(
   callServer: CallServer,
   services: readonly BoundService[],
   doors: readonly Door[],
-  health: Health,
-  throttle: StreamThrottle,
+  { health, throttle, failed }: Listening,
   { config, tls, console }: Surroundings,
 ): readonly [grpc: HttpServer, http: HttpServer] {
-  const unary = new GrpcMount(callServer, services);
-  const connect = new ConnectMount(callServer, services, (router) => {
+  const incoming = { unfinished: new UnfinishedMessages(), unpacking: new Unpacking() };
+  const unary = new GrpcMount(callServer, services, incoming);
+  const connect = new ConnectMount(callServer, services, incoming, (router) => {
     health.addTo(router);
     addReflection(router, [...services.map(({ service }) => service), HealthService]);
   });
@@ -200,19 +210,25 @@ function createListeners(
   const pages = new PlainPages(health);
   const handlersOf = (console: ConsolePages | undefined) => {
     const answerWeb = async (exchange: Exchange) => {
-      if ((await connect.handle(exchange)) || (await gateways.handle(exchange))) return;
-      if (!(await console?.handle(exchange))) await pages.answer(exchange);
+      try {
+        if ((await connect.handle(exchange)) || (await gateways.handle(exchange))) return;
+        if (!(await console?.handle(exchange))) await pages.answer(exchange);
+      } catch (error) {
+        failed(error);
+        exchange.abort();
+      }
     };
     return {
       stream: (stream: ServerStream) => {
         const call = unary.begin(stream);
         if (call !== undefined) return call;
-        const exchange = new StreamExchange(stream);
+        const exchange = new StreamExchange(stream, incoming.unfinished);
         void answerWeb(exchange);
         return exchange;
       },
       request: (request: IncomingMessage, response: ServerResponse) =>
-        answerWeb(new RequestExchange(request, response)),
+        answerWeb(new RequestExchange(request, response, incoming.unfinished)),
+      failed,
     };
   };
   const http2 = config.HTTP2_SERVER === 'node' ? NodeHttp2Connection : Http2Connection;

@@ -18,22 +18,26 @@ import { compressionGzip } from '@connectrpc/connect-node';
 import { ApiError } from '../keys/errors.ts';
 import { newCall } from '../rpc/call.ts';
 import type { CallServer, CallSession } from '../rpc/call-server.ts';
+import { asApiError } from '../rpc/errors.ts';
 import { LIMITS } from '../rpc/limits.ts';
-import type { Access, BoundMethod, BoundService } from '../rpc/method.ts';
+import { type Access, type BoundMethod, type BoundService, limitsOf } from '../rpc/method.ts';
 import { refuseUnknownFields, tooLarge, unreadable } from '../rpc/wire.ts';
 import type { Exchange } from './exchange.ts';
+import { type Incoming, packedWithoutCredential } from './grpc-mount.ts';
 import { inspected } from './inspected-body.ts';
+import { OpenCalls } from './open-calls.ts';
 
 /** What a call carries through Connect. */
 interface State {
   readonly session: CallSession;
-  readonly access: Access;
   /** The implementation has begun, or the call is refused: its event is taken care of. */
   recorded: boolean;
-  /** Set for the second pass, in which Connect only words this error. */
+  /** Connect only words this error. */
   refusal: ConnectError | undefined;
   /** Found in the message before Connect decoded it. */
   problem: unknown;
+  /** The message has been read: others may unpack theirs. */
+  read: () => void;
 }
 
 interface Mounted {
@@ -42,24 +46,34 @@ interface Mounted {
   readonly input: DescMessage;
 }
 
+const PACKED = ['content-encoding', 'connect-content-encoding', 'grpc-encoding'];
+const NOTHING = new Uint8Array(0);
 const STATE = createContextKey<State | undefined>(undefined);
 
 /** Connect, gRPC-Web, gRPC and JSON for everything that speaks HTTP. */
 export class ConnectMount {
   readonly #callServer: CallServer;
+  readonly #incoming: Incoming;
+  readonly #openCalls = new OpenCalls();
   readonly #paths = new Map<string, Mounted>();
   readonly #open = new Map<string, UniversalHandler>();
 
-  /** @param addOpen adds services that anybody may call and that are not audited: health and reflection. */
+  /**
+   * @param addOpen adds services that anybody may call and that are not audited: health and reflection
+   * @param openMessageBytes of their messages
+   */
   constructor(
     callServer: CallServer,
     services: readonly BoundService[],
+    incoming: Incoming,
     addOpen: (router: ConnectRouter) => void,
+    openMessageBytes: number = LIMITS.openMessageBytes,
   ) {
     this.#callServer = callServer;
+    this.#incoming = incoming;
     const router = createConnectRouter({
       readMaxBytes: LIMITS.messageBytes,
-      writeMaxBytes: 8 * LIMITS.transportBytes,
+      writeMaxBytes: LIMITS.answerBytes,
       acceptCompression: [compressionGzip],
       jsonOptions: { ignoreUnknownFields: false },
       requestGate: passGate,
@@ -81,7 +95,7 @@ export class ConnectMount {
       if (mounted !== undefined) this.#paths.set(handler.requestPath, { handler, ...mounted });
     }
     const open = createConnectRouter({
-      readMaxBytes: LIMITS.messageBytes,
+      readMaxBytes: openMessageBytes,
       acceptCompression: [compressionGzip],
     });
     addOpen(open);
@@ -96,15 +110,13 @@ export class ConnectMount {
     const call = newCall(this.#callServer.clock, method, exchange.peerIp, exchange.header('authorization'));
     const session = this.#callServer.begin(call);
     const state: State = {
-      session,
-      access: mounted.access,
-      recorded: false,
-      refusal: undefined,
-      problem: undefined,
+      ...{ session, recorded: false, refusal: undefined, problem: undefined },
+      read: () => {},
     };
     const values = createContextValues().set(STATE, state);
     try {
-      const incoming = inspected(exchange.request(values), mounted.input, (problem) => {
+      const body = await this.#message(exchange, state, mounted.access);
+      const incoming = inspected(exchange.request(values, body), mounted.input, (problem) => {
         state.problem = problem;
       });
       const answer = await mounted.handler(incoming);
@@ -112,10 +124,42 @@ export class ConnectMount {
       await exchange.respond(final);
     } catch (error) {
       // The client has gone: its event is recorded or on its way.
-      if (!state.recorded) await session.refuse(new ApiError('REQUEST_NOT_RECEIVED', 'the client went away'));
+      if (!state.recorded) await session.refuse(exchange.gone ? goneAway() : asApiError(error));
       if (ConnectError.from(error).code !== Code.Aborted) exchange.abort();
+    } finally {
+      state.read();
     }
     return true;
+  }
+
+  /** The message of a caller who may call, once there is a place for the call; nothing when it is refused. */
+  async #message(exchange: Exchange, state: State, access: Access): Promise<Uint8Array> {
+    const { session } = state;
+    try {
+      await session.authenticate(access);
+      const body = await this.#receive(exchange, session, access);
+      session.takePlace();
+      if (isPacked(exchange)) state.read = await this.#incoming.unpacking.turn();
+      if (!exchange.gone) return body;
+      throw await session.refuse(goneAway());
+    } catch (error) {
+      state.recorded = true;
+      state.refusal = ConnectError.from(error);
+      return NOTHING;
+    }
+  }
+
+  async #receive(exchange: Exchange, session: CallSession, access: Access): Promise<Uint8Array> {
+    const limits = limitsOf(access, exchange.header('authorization'));
+    let body: Uint8Array;
+    try {
+      if (isPacked(exchange) && !limits.packed) throw packedWithoutCredential();
+      body = await exchange.receive(limits.bytes);
+    } catch (error) {
+      throw await session.refuse(asApiError(error));
+    }
+    await session.confirm(access);
+    return body;
   }
 
   async #handleOpen(exchange: Exchange): Promise<boolean> {
@@ -124,15 +168,19 @@ export class ConnectMount {
     // A gRPC client is told in its own words that there is no such method.
     const unknown = handler === undefined && /^application\/grpc($|\+)/.test(type);
     if (handler === undefined && !unknown) return false;
+    let end = () => {};
     try {
+      end = this.#openCalls.begin(exchange.peerIp);
       const header = new Headers({ 'content-type': type, 'grpc-status': String(Code.Unimplemented) });
       const values = createContextValues();
       await exchange.respond(
         handler === undefined ? { status: 200, header } : await handler(exchange.request(values)),
       );
     } catch {
-      // The client has gone in the middle of its answer.
+      // The client has gone in the middle of its answer, or has too many of these.
       exchange.abort();
+    } finally {
+      end();
     }
     return true;
   }
@@ -169,6 +217,7 @@ function streamHandler(mounted: Extract<BoundMethod, { kind: 'server_streaming' 
   return async function* (request: Message, context: HandlerContext): AsyncGenerator<Message, void> {
     const state = stateOf(context.values);
     state.recorded = true;
+    state.read();
     const { messages, end } = await state.session.open(mounted, () => known(mounted.method, request));
     context.signal.addEventListener('abort', end, { once: true });
     if (context.signal.aborted) end();
@@ -182,16 +231,19 @@ function known(method: DescMethod, request: Message): Message {
   return request;
 }
 
-/** Runs before Connect reads the body: authenticates, or words the refusal of the second pass. */
-async function passGate(context: HandlerContext): Promise<void> {
-  const state = stateOf(context.values);
-  if (state.refusal !== undefined) throw state.refusal;
-  try {
-    await state.session.authenticate(state.access);
-  } catch (error) {
-    state.recorded = true;
-    throw error;
-  }
+/** Runs before Connect reads the body: words the refusal, if there is one. */
+function passGate(context: HandlerContext): void {
+  const { refusal } = stateOf(context.values);
+  if (refusal !== undefined) throw refusal;
+}
+
+/** By any protocol's header. */
+function isPacked(exchange: Exchange): boolean {
+  return PACKED.some((name) => (exchange.header(name) ?? 'identity') !== 'identity');
+}
+
+function goneAway(): ApiError {
+  return new ApiError('REQUEST_NOT_RECEIVED', 'the client went away');
 }
 
 function stateOf(values: ContextValues): State {

@@ -1,11 +1,20 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ContextValues } from '@connectrpc/connect';
 import type { UniversalServerRequest, UniversalServerResponse } from '@connectrpc/connect/protocol';
-import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from '@connectrpc/connect-node';
-import { LIMITS } from '../rpc/limits.ts';
+import { universalResponseToNodeResponse } from '@connectrpc/connect-node';
+import { ApiError } from '../keys/errors.ts';
+import { toConnectError } from '../rpc/errors.ts';
+import { tooLarge } from '../rpc/wire.ts';
+import { GatheredBytes } from './gathered-bytes.ts';
 import { ERROR } from './http2/frames.ts';
 import { AnswerHeaders, type Receiver, type ServerStream } from './http2/transport.ts';
 import { peerIpOf } from './peer.ts';
+import type { UnfinishedMessage, UnfinishedMessages } from './unfinished.ts';
+
+/** Protocols put so much around a message at most. */
+const ENVELOPE_BYTES = 64;
+/** Only the path and the query of a request's address mean anything here; its host may be any text. */
+const BASE = 'http://localhost';
 
 /** A request and the way to answer it, of HTTP/1.1 or HTTP/2. */
 export interface Exchange {
@@ -15,8 +24,12 @@ export interface Exchange {
   /** What follows the path's `?`. */
   readonly query: string;
   readonly peerIp: string;
+  readonly gone: boolean;
   header(name: string): string | undefined;
-  request(values: ContextValues): UniversalServerRequest;
+  /** The whole body, which holds one message of at most so many bytes. Rejects with an ApiError. */
+  receive(messageBytes: number): Promise<Uint8Array>;
+  /** @param body instead of the request's own, which may be read as it comes otherwise */
+  request(values: ContextValues, body?: Uint8Array): UniversalServerRequest;
   /** Resolves when the answer has been sent. */
   respond(answer: UniversalServerResponse): Promise<void>;
   abort(): void;
@@ -29,12 +42,20 @@ export class RequestExchange implements Exchange {
   readonly peerIp: string;
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
+  readonly #unfinished: UnfinishedMessages;
+  readonly #gone = new AbortController();
 
-  constructor(request: IncomingMessage, response: ServerResponse) {
+  constructor(request: IncomingMessage, response: ServerResponse, unfinished: UnfinishedMessages) {
     [this.path, this.query] = pathAndQuery(request.url);
     this.peerIp = peerIpOf(request.socket.remoteAddress);
     this.#request = request;
     this.#response = response;
+    this.#unfinished = unfinished;
+    response.once('close', () => this.#gone.abort());
+  }
+
+  get gone(): boolean {
+    return this.#gone.signal.aborted;
   }
 
   get method(): string {
@@ -46,11 +67,47 @@ export class RequestExchange implements Exchange {
     return this.#request.headersDistinct[name]?.join(',');
   }
 
-  request(values: ContextValues): UniversalServerRequest {
-    return universalRequestFromNodeRequest(this.#request, this.#response, undefined, values);
+  async receive(messageBytes: number): Promise<Uint8Array> {
+    const request = this.#request;
+    const gathered = new GatheredBytes();
+    const sender = { connection: request.socket, peerIp: this.peerIp };
+    let message: UnfinishedMessage | undefined;
+    try {
+      return await new Promise((resolve, reject) => {
+        message = this.#unfinished.begin(sender, headerBytesOf(request), reject);
+        request.on('data', (part: Buffer) => {
+          if (message?.ended === true) return;
+          gathered.add(part);
+          message?.grow(part.length);
+          if (gathered.length > messageBytes + ENVELOPE_BYTES) reject(tooLarge(messageBytes));
+        });
+        request.once('end', () => resolve(gathered.bytes));
+        request.once('error', () => reject(notReceived()));
+        request.once('close', () => reject(notReceived()));
+      });
+    } finally {
+      message?.end();
+      request.removeAllListeners('data');
+      request.pause();
+    }
+  }
+
+  request(contextValues: ContextValues, body?: Uint8Array): UniversalServerRequest {
+    const request = this.#request;
+    return {
+      httpVersion: request.httpVersion,
+      method: this.method,
+      url: new URL(BASE + request.url).toString(),
+      header: headersOf(request),
+      body: body === undefined ? request : onePart(body),
+      signal: this.#gone.signal,
+      contextValues,
+    };
   }
 
   respond(answer: UniversalServerResponse): Promise<void> {
+    // The rest of a request that was refused is not wanted, and would be read as the next one.
+    if (!this.#request.complete) this.#response.setHeader('connection', 'close');
     return universalResponseToNodeResponse(answer, this.#response);
   }
 
@@ -62,14 +119,20 @@ export class RequestExchange implements Exchange {
 /** A stream of HTTP/2 as Connect's handlers take it. */
 export class StreamExchange implements Exchange, Receiver {
   readonly #stream: ServerStream;
+  readonly #unfinished: UnfinishedMessages;
   readonly #gone = new AbortController();
-  #parts: Buffer[] = [];
-  #waiting = 0;
+  readonly #gathered = new GatheredBytes();
+  #message: UnfinishedMessage | undefined;
+  /** Bytes for which the client has no credit yet, because nobody has asked for the body. */
+  #uncredited = 0;
+  #asked = false;
   #whole = false;
+  #failure: ApiError | undefined;
   #wake = () => {};
 
-  constructor(stream: ServerStream) {
+  constructor(stream: ServerStream, unfinished: UnfinishedMessages) {
     this.#stream = stream;
+    this.#unfinished = unfinished;
   }
 
   get method(): string {
@@ -88,21 +151,40 @@ export class StreamExchange implements Exchange, Receiver {
     return this.#stream.peerIp;
   }
 
+  get gone(): boolean {
+    return this.#gone.signal.aborted;
+  }
+
   header(name: string): string | undefined {
     return this.#stream.headers.get(name);
   }
 
-  request(contextValues: ContextValues): UniversalServerRequest {
+  async receive(messageBytes: number): Promise<Uint8Array> {
+    this.#ask();
+    try {
+      while (!this.#whole) {
+        if (this.#failure !== undefined) throw this.#failure;
+        if (this.#gathered.length > messageBytes + ENVELOPE_BYTES) break;
+        await new Promise<void>((resolve) => (this.#wake = resolve));
+      }
+      if (this.#gathered.length > messageBytes + ENVELOPE_BYTES) throw tooLarge(messageBytes);
+      return this.#gathered.take();
+    } finally {
+      this.#message?.end();
+      this.#failure ??= notReceived();
+    }
+  }
+
+  request(contextValues: ContextValues, body?: Uint8Array): UniversalServerRequest {
     const header = new Headers();
     for (const [name, value] of this.#stream.headers.fields)
       if (!name.startsWith(':')) header.append(name, value);
-    const authority = this.header(':authority') ?? this.header('host') ?? 'localhost';
     return {
       httpVersion: '2.0',
-      method: this.header(':method') ?? '',
-      url: new URL(this.header(':path') ?? '/', `${this.header(':scheme')}://${authority}`).toString(),
+      method: this.method,
+      url: new URL(BASE + this.header(':path')).toString(),
       header,
-      body: this.#body(),
+      body: body === undefined ? this.#body() : onePart(body),
       signal: this.#gone.signal,
       contextValues,
     };
@@ -125,33 +207,84 @@ export class StreamExchange implements Exchange, Receiver {
   }
 
   data(part: Buffer): void {
-    this.#waiting += part.length;
-    this.#parts.push(part);
-    if (this.#waiting > LIMITS.transportBytes) this.#stream.reset(ERROR.ENHANCE_YOUR_CALM);
+    if (this.#failure !== undefined) return;
+    this.#gathered.add(part);
+    this.#uncredited += part.length;
+    this.#message?.grow(part.length);
     this.#wake();
+  }
+
+  incomplete(): void {
+    if (this.#message === undefined) {
+      const sender = { connection: this.#stream.owner, peerIp: this.#stream.peerIp };
+      this.#message = this.#unfinished.begin(sender, this.#stream.headers.bytes, (error) =>
+        this.#fail(error),
+      );
+      this.#message.grow(this.#gathered.length);
+    }
+    if (this.#asked) this.#credit();
   }
 
   end(): void {
     this.#whole = true;
+    this.#message?.end();
     this.#wake();
   }
 
   closed(): void {
+    this.#fail(notReceived());
     this.#gone.abort();
     this.#wake();
   }
 
+  #fail(error: ApiError): void {
+    this.#failure ??= error;
+    this.#message?.end();
+    this.#wake();
+  }
+
+  /** Somebody wants the body: what is here makes room for more. */
+  #ask(): void {
+    this.#asked = true;
+    this.#credit();
+  }
+
+  #credit(): void {
+    this.#stream.consumed(this.#uncredited);
+    this.#uncredited = 0;
+  }
+
+  /** As it comes: of a client that sends more than one message. */
   async *#body(): AsyncGenerator<Uint8Array, void> {
     for (;;) {
-      const part = this.#parts.shift();
-      if (part !== undefined) {
-        this.#waiting -= part.length;
+      if (this.#gathered.length > 0) {
+        const part = this.#gathered.take();
+        this.#credit();
         yield part;
       } else if (this.#whole) return;
-      else if (this.#gone.signal.aborted) throw this.#gone.signal.reason;
+      else if (this.#failure !== undefined) throw toConnectError(this.#failure, '');
       else await new Promise<void>((resolve) => (this.#wake = resolve));
     }
   }
+}
+
+function notReceived(): ApiError {
+  return new ApiError('REQUEST_NOT_RECEIVED', 'the request did not arrive whole');
+}
+
+function headerBytesOf(request: IncomingMessage): number {
+  return request.rawHeaders.reduce((sum, text) => sum + text.length, 0);
+}
+
+function headersOf(request: IncomingMessage): Headers {
+  const headers = new Headers();
+  for (let i = 0; i + 1 < request.rawHeaders.length; i += 2)
+    headers.append(request.rawHeaders[i] ?? '', request.rawHeaders[i + 1] ?? '');
+  return headers;
+}
+
+async function* onePart(bytes: Uint8Array): AsyncGenerator<Uint8Array, void> {
+  if (bytes.length > 0) yield bytes;
 }
 
 function pathAndQuery(target = ''): [path: string, query: string] {

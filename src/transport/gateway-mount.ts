@@ -1,5 +1,5 @@
-import { createContextValues } from '@connectrpc/connect';
 import type { Door, WebAnswer, WebRequest } from '../gateways/door.ts';
+import { ApiError } from '../keys/errors.ts';
 import type { Exchange } from './exchange.ts';
 
 /** Plain HTTP for proxies: what is no RPC and no page. */
@@ -46,15 +46,12 @@ class DoorRequest implements WebRequest {
   readonly header = (name: string) => this.#exchange.header(name);
 
   async body(mostBytes: number): Promise<string | undefined> {
-    const parts: Uint8Array[] = [];
-    let bytes = 0;
-    const { body } = this.#exchange.request(createContextValues());
-    for await (const part of body as AsyncIterable<Uint8Array>) {
-      bytes += part.length;
-      if (bytes > mostBytes) return undefined;
-      parts.push(part);
+    try {
+      return Buffer.from(await this.#exchange.receive(mostBytes)).toString();
+    } catch (error) {
+      if (error instanceof ApiError && error.code === 'MESSAGE_TOO_LARGE') return undefined;
+      throw error;
     }
-    return Buffer.concat(parts).toString();
   }
 }
 

@@ -1,15 +1,18 @@
-import { promisify } from 'node:util';
-import { gunzip } from 'node:zlib';
-import { create, type DescMethodUnary, toBinary } from '@bufbuild/protobuf';
+import { create, type DescMethodUnary, type Message, toBinary } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { ApiError } from '../keys/errors.ts';
+import { type MaybePromise, mapMaybe } from '../keys/maybe-promise.ts';
 import { type Departure, newCall } from '../rpc/call.ts';
-import { type CallServer, OVERLOADED } from '../rpc/call-server.ts';
-import { LIMITS } from '../rpc/limits.ts';
-import type { BoundService, Implementation } from '../rpc/method.ts';
+import { type CallServer, type CallSession, OVERLOADED } from '../rpc/call-server.ts';
+import { type BoundService, type Implementation, limitsOf } from '../rpc/method.ts';
 import { readMessage, tooLarge, unreadable } from '../rpc/wire.ts';
+import { GatheredBytes } from './gathered-bytes.ts';
 import { errorFields } from './grpc-status.ts';
-import { AnswerHeaders, type Receiver, type RequestFields, type ServerStream } from './http2/transport.ts';
+import { AnswerHeaders, type Receiver, type ServerStream } from './http2/transport.ts';
+import { LateCall } from './late-call.ts';
+import type { UnaryRoute, UnarySession } from './unary-session.ts';
+import type { UnfinishedMessages } from './unfinished.ts';
+import type { Unpacking } from './unpacking.ts';
 
 const FRAME_HEAD = 5;
 const COMPRESSED = 1;
@@ -21,11 +24,19 @@ const HEADERS = new AnswerHeaders(RESPONSE);
 const OK = new AnswerHeaders([['grpc-status', '0']]);
 const OVERLOADED_BLOCK = failureBlock(OVERLOADED);
 
+/** What all mounts share of what a message costs before it is read. */
+export interface Incoming {
+  readonly unfinished: UnfinishedMessages;
+  readonly unpacking: Unpacking;
+}
+
 /** gRPC's unary calls, which nearly all calls are, without a framework. Connect serves the rest of gRPC. */
 export class GrpcMount {
+  readonly #incoming: Incoming;
   readonly #routes = new Map<string, UnaryRoute>();
 
-  constructor(callServer: CallServer, services: readonly BoundService[]) {
+  constructor(callServer: CallServer, services: readonly BoundService[], incoming: Incoming) {
+    this.#incoming = incoming;
     for (const { service, methods } of services) {
       for (const mounted of methods) {
         if (mounted.kind !== 'unary') continue;
@@ -45,7 +56,7 @@ export class GrpcMount {
     if (type !== 'application/grpc' && type !== 'application/grpc+proto') return undefined;
     const route = this.#routes.get(headers.get(':path') ?? '');
     if (route === undefined || headers.get(':method') !== 'POST') return undefined;
-    return new UnaryCall(route, stream);
+    return new UnaryCall(route, stream, this.#incoming);
   }
 }
 
@@ -55,37 +66,65 @@ function routeOf(
   method: DescMethodUnary,
   implementation: Implementation<DescMethodUnary>,
 ): UnaryRoute {
-  const { codec, skipsUnknownFields } = implementation;
-  const begin = (headers: RequestFields, peerIp: string) =>
-    callServer.begin(newCall(callServer.clock, name, peerIp, headers.get('authorization')));
   return {
     refusal: () => (callServer.sheds(name) ? OVERLOADED_BLOCK : undefined),
-    async serve(headers, peerIp, bytes, departure) {
-      const read = () => codec?.decode(bytes) ?? readMessage(method.input, bytes, skipsUnknownFields);
-      const message = await begin(headers, peerIp).answer(implementation, read, departure);
-      try {
-        return codec?.encode(message) ?? toBinary(method.output, create(method.output, message));
-      } catch (error) {
-        throw callServer.unanswerable(name, error);
-      }
+    limits: (headers) => limitsOf(implementation.access, headers.get('authorization')),
+    begin: (headers, peerIp) => {
+      const call = newCall(callServer.clock, name, peerIp, headers.get('authorization'));
+      return new BoundCall(callServer, callServer.begin(call), name, method, implementation);
     },
-    refuse: (headers, peerIp, error) => begin(headers, peerIp).refuse(error),
   };
 }
 
-/** A method as this transport sees it: bytes in, bytes out. */
-export interface UnaryRoute {
-  /** Asked when the headers are in: what failureBlock made of a refusal. It costs nothing of the message. */
-  refusal(): AnswerHeaders | undefined;
-  /** Answers the message. Rejects with a ConnectError only. */
-  serve(
-    headers: RequestFields,
-    peerIp: string,
-    message: Uint8Array,
-    departure: Departure,
-  ): Promise<Uint8Array>;
-  /** The call cannot be served: records it, and gives what to tell. */
-  refuse(headers: RequestFields, peerIp: string, error: ApiError): Promise<ConnectError>;
+/** A call of one of our methods, as bytes. */
+class BoundCall implements UnarySession {
+  readonly #callServer: CallServer;
+  readonly #session: CallSession;
+  readonly #name: string;
+  readonly #method: DescMethodUnary;
+  readonly #implementation: Implementation<DescMethodUnary>;
+
+  constructor(
+    callServer: CallServer,
+    session: CallSession,
+    name: string,
+    method: DescMethodUnary,
+    implementation: Implementation<DescMethodUnary>,
+  ) {
+    this.#callServer = callServer;
+    this.#session = session;
+    this.#name = name;
+    this.#method = method;
+    this.#implementation = implementation;
+  }
+
+  authenticate(): MaybePromise<void> {
+    return this.#session.authenticate(this.#implementation.access);
+  }
+
+  confirm(): Promise<void> {
+    return this.#session.confirm(this.#implementation.access);
+  }
+
+  async answer(bytes: () => MaybePromise<Uint8Array>, departure: Departure): Promise<Uint8Array> {
+    const { codec } = this.#implementation;
+    const read = () => mapMaybe(bytes(), this.#decode);
+    const message = await this.#session.answer(this.#implementation, read, departure);
+    try {
+      return codec?.encode(message) ?? toBinary(this.#method.output, create(this.#method.output, message));
+    } catch (error) {
+      throw this.#callServer.unanswerable(this.#name, error);
+    }
+  }
+
+  readonly #decode = (bytes: Uint8Array): Message => {
+    const { codec, skipsUnknownFields } = this.#implementation;
+    return codec?.decode(bytes) ?? readMessage(this.#method.input, bytes, skipsUnknownFields);
+  };
+
+  refuse(error: ApiError): Promise<ConnectError> {
+    return this.#session.refuse(error);
+  }
 }
 
 /** The only headers of a call that fails. */
@@ -97,18 +136,23 @@ export function failureBlock(error: ConnectError): AnswerHeaders {
 export class UnaryCall implements Receiver, Departure {
   readonly #route: UnaryRoute;
   readonly #stream: ServerStream;
-  /** The frame, or its beginning: until the head is whole only that. */
+  readonly #incoming: Incoming;
+  /** The frame, if it came in one part: as the socket gave it. */
   #frame: Buffer | undefined;
-  /** How much of it has come; more than it holds is too much. */
-  #size = 0;
+  /** The frame, in several. */
+  #gathered: GatheredBytes | undefined;
+  /** Only when the message did not come with its headers. */
+  #late: LateCall | undefined;
   #deadline: NodeJS.Timeout | undefined;
   /** The message is being answered, or the call is over: what still comes is not looked at. */
   #taken = false;
   #gone: AbortController | undefined;
+  #left = false;
 
-  constructor(route: UnaryRoute, stream: ServerStream) {
+  constructor(route: UnaryRoute, stream: ServerStream, incoming: Incoming) {
     this.#route = route;
     this.#stream = stream;
+    this.#incoming = incoming;
     const refusal = route.refusal();
     if (refusal !== undefined) {
       this.#taken = true;
@@ -121,41 +165,40 @@ export class UnaryCall implements Receiver, Departure {
 
   data(part: Buffer) {
     if (this.#taken) return;
-    if (this.#size >= FRAME_HEAD) {
-      this.#append(part);
+    if (this.#frame === undefined && this.#gathered === undefined && this.#late === undefined) {
+      this.#frame = part;
       return;
     }
-    const begun = this.#frame === undefined ? part : Buffer.concat([this.#frame, part]);
-    this.#frame = begun;
-    this.#size = begun.length;
-    if (begun.length < FRAME_HEAD) return;
-    const length = FRAME_HEAD + begun.readUInt32BE(1);
-    if (length > FRAME_HEAD + LIMITS.messageBytes) this.#refuse(tooLarge());
-    else if (begun.length !== length) {
-      // One buffer for the rest, so that many small parts cost no more than a few large ones.
-      this.#frame = Buffer.allocUnsafeSlow(length);
-      this.#size = 0;
-      this.#append(begun);
-    }
+    this.#gather().add(part, this.#expected);
   }
 
-  #append(part: Buffer) {
-    const frame = this.#frame as Buffer;
-    if (this.#size + part.length > frame.length) return this.#refuse(unreadable('more than one message'));
-    frame.set(part, this.#size);
-    this.#size += part.length;
+  /** The message goes on in another read: it is kept as a copy, and its caller looked at. */
+  incomplete() {
+    if (this.#taken) return;
+    const gathered = this.#gather();
+    const error = this.#wrong(gathered.bytes);
+    if (error !== undefined) return this.#refuse(error);
+    if (this.#late === undefined) {
+      this.#late = new LateCall(this.#begin(), this.#stream);
+      this.#late.begin(this.#incoming.unfinished, this.#tooMuch, this.#notAdmitted);
+    }
+    if (!this.#taken) this.#late.keeps(gathered.length);
   }
 
   end() {
     if (this.#taken) return;
-    const frame = this.#frame;
+    const frame = this.#gathered?.bytes ?? this.#frame;
     if (frame === undefined) return this.#refuse(unreadable('no message'));
-    if (this.#size < FRAME_HEAD || this.#size < frame.length)
+    const error = this.#wrong(frame);
+    if (error !== undefined) return this.#refuse(error);
+    if (frame.length < FRAME_HEAD || frame.length < FRAME_HEAD + frame.readUInt32BE(1))
       return this.#refuse(unreadable('the message was cut off'));
     const message = frame.subarray(FRAME_HEAD);
-    if (frame[0] === 0) return this.#serve(message);
+    if (frame[0] === 0) return this.#serve(() => message);
     if (frame[0] !== COMPRESSED) return this.#refuse(unreadable('no such frame'));
-    this.#unpack(message);
+    const unknown = this.#unknownPacking();
+    if (unknown !== undefined) return this.#refuse(unknown);
+    this.#serve(() => this.#unpack(message));
   }
 
   gone(): AbortSignal {
@@ -164,42 +207,83 @@ export class UnaryCall implements Receiver, Departure {
   }
 
   closed() {
+    this.#left = true;
     clearTimeout(this.#deadline);
     this.#gone?.abort();
     if (this.#taken) return;
     this.#refuse(new ApiError('REQUEST_NOT_RECEIVED', 'the request did not arrive whole'));
   }
 
-  #unpack(message: Buffer): void {
-    const encoding = this.#stream.headers.get('grpc-encoding');
-    if (encoding !== 'gzip') {
-      const known = encoding === undefined || encoding === 'identity';
-      this.#refuse(
-        known
-          ? unreadable('compressed, and no grpc-encoding')
-          : new ApiError('ENCODING_UNKNOWN', 'only gzip and identity are known here'),
-      );
-      return;
+  #gather(): GatheredBytes {
+    if (this.#gathered === undefined) {
+      this.#gathered = new GatheredBytes();
+      if (this.#frame !== undefined) this.#gathered.add(this.#frame, this.#expected);
+      this.#frame = undefined;
     }
-    this.#taken = true;
-    void unzip(message).then(
-      (plain) => this.#serve(plain),
-      (error: ApiError) => this.#refuse(error),
-    );
+    return this.#gathered;
   }
 
-  #serve(message: Uint8Array): void {
+  /** How long the frame says it is. */
+  get #expected(): number {
+    const begun = this.#gathered?.bytes ?? this.#frame;
+    return begun === undefined || begun.length < FRAME_HEAD ? FRAME_HEAD : FRAME_HEAD + begun.readUInt32BE(1);
+  }
+
+  /** What is wrong already with a frame that may not be whole. */
+  #wrong(frame: Buffer): ApiError | undefined {
+    if (frame.length < FRAME_HEAD) return undefined;
+    const length = frame.readUInt32BE(1);
+    const most = this.#route.limits(this.#stream.headers).bytes;
+    if (length > most) return tooLarge(most);
+    return frame.length > FRAME_HEAD + length ? unreadable('more than one message') : undefined;
+  }
+
+  #unknownPacking(): ApiError | undefined {
+    const { headers } = this.#stream;
+    if (!this.#route.limits(headers).packed) return packedWithoutCredential();
+    const encoding = headers.get('grpc-encoding');
+    if (encoding === 'gzip') return undefined;
+    return encoding === undefined || encoding === 'identity'
+      ? unreadable('compressed, and no grpc-encoding')
+      : new ApiError('ENCODING_UNKNOWN', 'only gzip and identity are known here');
+  }
+
+  async #unpack(message: Buffer): Promise<Uint8Array> {
+    const plain = await this.#incoming.unpacking.gunzip(message, () => !this.#left);
+    this.#late?.end();
+    return plain;
+  }
+
+  #begin(): UnarySession {
+    return this.#route.begin(this.#stream.headers, this.#stream.peerIp);
+  }
+
+  #serve(read: () => MaybePromise<Uint8Array>): void {
     this.#taken = true;
-    this.#route.serve(this.#stream.headers, this.#stream.peerIp, message, this).then(this.#answer, this.#end);
+    (this.#late ?? this.#begin()).answer(read, this).then(this.#answer, this.#end);
   }
 
   #refuse(error: ApiError): void {
     this.#taken = true;
-    void this.#route.refuse(this.#stream.headers, this.#stream.peerIp, error).then(this.#end);
+    this.#gathered = undefined;
+    this.#late?.end();
+    void (this.#late ?? this.#begin()).refuse(error).then(this.#end);
   }
+
+  readonly #tooMuch = (error: ApiError): void => {
+    if (!this.#taken) this.#refuse(error);
+  };
+
+  readonly #notAdmitted = (error: unknown): void => {
+    if (this.#taken) return;
+    this.#taken = true;
+    this.#gathered = undefined;
+    this.#end(error);
+  };
 
   readonly #answer = (message: Uint8Array): void => {
     clearTimeout(this.#deadline);
+    this.#late?.end();
     const body = Buffer.allocUnsafe(FRAME_HEAD + message.length);
     body[0] = 0;
     body.writeUInt32BE(message.length, 1);
@@ -209,6 +293,7 @@ export class UnaryCall implements Receiver, Departure {
 
   readonly #end = (error: unknown): void => {
     clearTimeout(this.#deadline);
+    this.#late?.end();
     this.#stream.respond(failureBlock(ConnectError.from(error)), true);
   };
 
@@ -224,6 +309,10 @@ export class UnaryCall implements Receiver, Departure {
   }
 }
 
+export function packedWithoutCredential(): ApiError {
+  return new ApiError('ENCODING_UNKNOWN', 'a call without a credential must not be compressed');
+}
+
 const PAST_DEADLINE = new ConnectError('the deadline is over', Code.DeadlineExceeded);
 
 const UNITS: Record<string, number> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 1e-3, n: 1e-6 };
@@ -236,13 +325,4 @@ function timeoutMs(text: string): number | undefined {
   if (value === undefined || unit === undefined) return undefined;
   const ms = Number(value) * (UNITS[unit] ?? 0);
   return Math.min(MAX_TIMER_MS, Math.ceil(ms / TIMER_STEP_MS) * TIMER_STEP_MS);
-}
-
-/** Unpacks gzip, up to the size that a message may have. */
-async function unzip(packed: Buffer): Promise<Buffer> {
-  try {
-    return await promisify(gunzip)(packed, { maxOutputLength: LIMITS.messageBytes });
-  } catch (error) {
-    throw (error as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE' ? tooLarge() : unreadable(error);
-  }
 }

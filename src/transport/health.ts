@@ -7,7 +7,6 @@ import { ApiError } from '../keys/errors.ts';
 
 const CHECK_MS = 1_000;
 const ANSWER_MS = 2_000;
-const MAX_WATCHERS = 1_000;
 
 const { SERVING, NOT_SERVING, SERVICE_UNKNOWN } = HealthCheckResponse_ServingStatus;
 
@@ -51,8 +50,6 @@ export class Health {
 
   /** The state, and each new one; a reader that is slow skips to the newest. Ends with the process. */
   async *#watch(service: string, signal: AbortSignal) {
-    if (this.#watchers.size >= MAX_WATCHERS)
-      throw new ConnectError('too many watchers', Code.ResourceExhausted);
     let wake = () => {};
     const changed = () => wake();
     this.#watchers.add(changed);

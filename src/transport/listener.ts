@@ -4,7 +4,8 @@ import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import { LIMITS } from '../rpc/limits.ts';
 import { Http1 } from './http1.ts';
 import type { Http2Transport, Receiver, ServerConnection, ServerStream } from './http2/transport.ts';
-import { peerIpOf } from './peer.ts';
+import { networkOf, peerIpOf } from './peer.ts';
+import { Shares } from './shares.ts';
 import { Sockets } from './sockets.ts';
 import type { StreamThrottle } from './stream-throttle.ts';
 
@@ -19,6 +20,8 @@ export interface HttpHandlers {
   readonly stream: (stream: ServerStream) => Receiver;
   /** Of HTTP/1.1. */
   readonly request: RequestListener;
+  /** Told of what no handler foresaw. */
+  readonly failed: (error: unknown) => void;
 }
 
 const H2_PREFACE = Buffer.from('PRI ');
@@ -32,6 +35,7 @@ export class HttpServer {
   readonly #http2: Http2Transport;
   readonly #connections = new Set<ServerConnection>();
   readonly #sockets = new Sockets();
+  readonly #unread = new Shares(LIMITS.unreadBytes);
   readonly #ticking: NodeJS.Timeout;
   /** Milliseconds by its own ticks: an event loop that stands still makes nobody late. */
   #now = 0;
@@ -124,7 +128,16 @@ export class HttpServer {
   #speakHttp2(socket: Socket): void {
     this.#sockets.speaks(socket, this.#now);
     const peerIp = peerIpOf(socket.remoteAddress);
-    const connection = new this.#http2(socket, peerIp, LIMITS, this.#handlers.stream, this.#now);
+    const network = networkOf(peerIp);
+    const around = {
+      begin: this.#handlers.stream,
+      failed: this.#handlers.failed,
+      holdUnread: (bytes: number) => {
+        this.#unread.add(socket, network, bytes);
+        return bytes <= 0 || !(this.#unread.isExceededBy(socket, network) || this.#unread.isExceeded);
+      },
+    };
+    const connection = new this.#http2(socket, peerIp, LIMITS, around, this.#now);
     this.#connections.add(connection);
     this.#throttle.add(connection);
     socket.once('close', () => {

@@ -11,14 +11,16 @@ import type {
   Answer,
   AnswerHeaders,
   ConnectionLimits,
-  Receiver,
   RequestFields,
   ServerConnection,
   ServerStream,
+  Surroundings,
 } from './http2/transport.ts';
 
 /** Bytes that may be on their way in, over all streams: as our own transport has them. */
 const RECEIVE_WINDOW = 1 << 20;
+/** Of a body, until somebody has dealt with it. */
+const STREAM_WINDOW = 65_535;
 /** How often a stream looks whether the end of its answer has left, while the request is not whole. */
 const LET_GO_MS = 20;
 
@@ -27,16 +29,11 @@ export class NodeHttp2Connection implements ServerConnection {
   readonly #session: ServerHttp2Session;
   readonly #lateness: Lateness;
   #receivedSettings = false;
+  #streams = 0;
   /** The newest limit that the peer has not been told of, because it owes an acknowledgement. */
   #untold: number | undefined;
 
-  constructor(
-    socket: Socket,
-    peerIp: string,
-    limits: ConnectionLimits,
-    begin: (stream: ServerStream) => Receiver,
-    now: number,
-  ) {
+  constructor(socket: Socket, peerIp: string, limits: ConnectionLimits, around: Surroundings, now: number) {
     this.#lateness = new Lateness(limits, now);
     const settings = {
       maxConcurrentStreams: limits.streamsPerConnection,
@@ -51,8 +48,14 @@ export class NodeHttp2Connection implements ServerConnection {
     session.on('localSettings', () => this.#tellLimit());
     session.on('error', () => this.destroy());
     session.on('stream', (stream, _headers, _flags, raw) => {
-      new NodeStream(stream, fieldsOf(raw), peerIp).serve(begin);
+      this.#streams++;
+      stream.once('close', () => this.#streams--);
+      new NodeStream(stream, fieldsOf(raw), peerIp, session, around).serve();
     });
+  }
+
+  get busy(): boolean {
+    return this.#streams > 0;
   }
 
   limitStreams(streams: number): void {
@@ -89,7 +92,11 @@ export class NodeHttp2Connection implements ServerConnection {
 class NodeStream implements ServerStream {
   readonly headers: RequestFields;
   readonly peerIp: string;
+  readonly owner: object;
+  readonly #around: Surroundings;
   readonly #stream: ServerHttp2Stream;
+  /** Bytes of the body that nobody has dealt with yet. */
+  #unconsumed = 0;
   #remoteOpen = true;
   /** The end of the answer was given to Node. */
   #sent = false;
@@ -97,19 +104,42 @@ class NodeStream implements ServerStream {
   #unsent = 0;
   #drained: (() => void)[] = [];
 
-  constructor(stream: ServerHttp2Stream, headers: RequestFields, peerIp: string) {
+  constructor(
+    stream: ServerHttp2Stream,
+    headers: RequestFields,
+    peerIp: string,
+    owner: object,
+    around: Surroundings,
+  ) {
     this.#stream = stream;
+    this.owner = owner;
+    this.#around = around;
     this.headers = headers;
     this.peerIp = peerIp;
   }
 
-  serve(begin: (stream: ServerStream) => Receiver): void {
+  serve(): void {
     const stream = this.#stream;
     stream.on('error', () => {});
     this.#guarded(() => {
-      const receiver = begin(this);
+      const receiver = this.#around.begin(this);
+      let scheduled = false;
+      const incomplete = () => {
+        scheduled = false;
+        if (this.#remoteOpen && !stream.closed) this.#guarded(() => receiver.incomplete?.());
+      };
+      const schedule = () => {
+        if (!scheduled) setImmediate(incomplete);
+        scheduled = true;
+      };
+      schedule();
       // A copy: Node's part is a piece of all that the socket gave, and would keep the whole of it.
-      stream.on('data', (part: Buffer) => this.#guarded(() => receiver.data(Buffer.from(part))));
+      stream.on('data', (part: Buffer) => {
+        this.#unconsumed += part.length;
+        if (this.#unconsumed >= STREAM_WINDOW) stream.pause();
+        this.#guarded(() => receiver.data(Buffer.from(part)));
+        schedule();
+      });
       stream.on('end', () => {
         if (stream.aborted) return;
         this.#remoteOpen = false;
@@ -136,13 +166,19 @@ class NodeStream implements ServerStream {
   #guarded(work: () => void): void {
     try {
       work();
-    } catch {
+    } catch (error) {
+      this.#around.failed(error);
       this.reset(ERROR.INTERNAL_ERROR);
     }
   }
 
   get #writable(): boolean {
     return !this.#stream.closed && !this.#stream.destroyed && !this.#stream.writableEnded;
+  }
+
+  consumed(bytes: number): void {
+    this.#unconsumed -= bytes;
+    if (this.#unconsumed < STREAM_WINDOW) this.#stream.resume();
   }
 
   answer({ headers, body, trailers }: Answer): void {
@@ -192,12 +228,14 @@ class NodeStream implements ServerStream {
 /** Names and values in turn. Node's own object drops some of those that come twice. */
 function fieldsOf(raw: readonly string[]): RequestFields {
   const fields = new Map<string, string>();
+  let bytes = 0;
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const [name = '', value = ''] = raw.slice(i, i + 2);
+    bytes += name.length + value.length;
     const before = fields.get(name);
     fields.set(name, before === undefined ? value : `${before}${name === 'cookie' ? '; ' : ','}${value}`);
   }
-  return { fields, get: (name) => fields.get(name) };
+  return { fields, bytes, get: (name) => fields.get(name) };
 }
 
 /** As Node takes them: what comes more than once is a list. */

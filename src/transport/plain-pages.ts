@@ -2,12 +2,13 @@ import openapi from '../../gen/openapi.json' with { type: 'json' };
 import type { Exchange } from './exchange.ts';
 import type { Health } from './health.ts';
 
-const OPENAPI = JSON.stringify(openapi);
+/** One for all answers: those that wait for their readers hold no copy. */
+const OPENAPI = Buffer.from(JSON.stringify(openapi));
 
 interface Page {
   readonly status: number;
   readonly type: string;
-  readonly text: string;
+  readonly body: Buffer;
 }
 
 /** What is no RPC: pages for load balancers and for people. */
@@ -19,10 +20,10 @@ export class PlainPages {
   }
 
   async answer(exchange: Exchange): Promise<void> {
-    const { status, type, text } = this.#page(exchange.path);
+    const { status, type, body } = this.#page(exchange.path);
     try {
       const header = new Headers({ 'content-type': type });
-      await exchange.respond({ status, header, body: bytesOf(text) });
+      await exchange.respond({ status, header, body: bytesOf(body) });
     } catch {
       // The client has gone.
       exchange.abort();
@@ -30,14 +31,14 @@ export class PlainPages {
   }
 
   #page(path: string): Page {
-    const plain = (status: number, text: string) => ({ status, type: 'text/plain', text });
+    const plain = (status: number, text: string) => ({ status, type: 'text/plain', body: Buffer.from(text) });
     if (path === '/healthz') return this.#health.alive ? plain(200, 'ok\n') : plain(503, 'broken\n');
-    if (path === '/openapi.json') return { status: 200, type: 'application/json', text: OPENAPI };
+    if (path === '/openapi.json') return { status: 200, type: 'application/json', body: OPENAPI };
     if (path !== '/readyz') return plain(404, 'not found\n');
     return this.#health.serving ? plain(200, 'ready\n') : plain(503, 'not ready\n');
   }
 }
 
-async function* bytesOf(text: string): AsyncGenerator<Uint8Array, void> {
-  yield Buffer.from(text);
+async function* bytesOf(body: Buffer): AsyncGenerator<Uint8Array, void> {
+  yield body;
 }

@@ -58,6 +58,15 @@ describe.each(HTTP2)('more calls at once than may be under way, over %s', (trans
   });
 });
 
+const refusalOf = (work: () => void) => {
+  try {
+    work();
+  } catch (error) {
+    return ConnectError.from(error);
+  }
+  return expect.fail('it was not refused');
+};
+
 describe('the call server', () => {
   it('begins as many calls as may be under way, and goes on when one has ended', async () => {
     const clock = new TestClock();
@@ -72,16 +81,14 @@ describe('the call server', () => {
     });
     const begin = () => callServer.begin(newCall(clock, 'm', '192.0.2.1', undefined));
     const sessions = Array.from({ length: LIMITS.callsUnderWay }, begin);
-    for (const session of sessions) await session.authenticate('OPEN');
+    for (const session of sessions) session.takePlace();
     for (let i = 0; i < 3; i++) {
-      const refused = await begin()
-        .authenticate('OPEN')
-        .catch((error: unknown) => ConnectError.from(error));
-      expect(refused?.findDetails(ErrorInfoSchema)[0]?.reason).toBe('SERVER_OVERLOADED');
+      const refused = refusalOf(() => begin().takePlace());
+      expect(refused.findDetails(ErrorInfoSchema)[0]?.reason).toBe('SERVER_OVERLOADED');
     }
     expect(audit.refused).toBe(3);
     expect(audit.entries).toEqual([]);
     await sessions[0]?.refuse(new ApiError('INTERNAL', 'ends it'));
-    await begin().authenticate('OPEN');
+    begin().takePlace();
   });
 });

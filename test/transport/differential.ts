@@ -35,7 +35,7 @@ export class Pair {
     for (const name of HTTP2_SERVER_NAMES) {
       const server = createServer({ noDelay: true }, (socket) => {
         socket.on('error', () => socket.destroy());
-        const connection = new HTTP2_SERVERS[name](socket, '', LIMITS, answer, 0);
+        const connection = new HTTP2_SERVERS[name](socket, '', LIMITS, AROUND, 0);
         pair.#connections.add(connection);
         socket.on('close', () => pair.#connections.delete(connection));
       }).listen(0, '127.0.0.1');
@@ -74,11 +74,22 @@ export class Pair {
 function answer(stream: ServerStream) {
   const parts: Buffer[] = [];
   return {
-    data: (part: Buffer) => void parts.push(part),
+    data: (part: Buffer) => {
+      parts.push(Buffer.from(part));
+      stream.consumed(part.length);
+    },
     end: () => stream.answer({ headers: OK, body: Buffer.concat(parts), trailers: TRAILERS }),
     closed: () => {},
   };
 }
+
+const AROUND = {
+  begin: answer,
+  failed: (error: unknown) => {
+    throw error;
+  },
+  holdUnread: () => true,
+};
 
 /** Reads what a server sends, until the mark is answered and the streams that were whole are, or the end. */
 class Answers {

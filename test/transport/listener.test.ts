@@ -14,24 +14,27 @@ import { HttpServer, type TlsFiles } from '../../src/transport/listener.ts';
 import { networkOf } from '../../src/transport/peer.ts';
 import { StreamThrottle } from '../../src/transport/stream-throttle.ts';
 import { selfSigned } from '../support/certificate.ts';
-import { HTTP2_SERVERS } from '../support/http2.ts';
+import { HTTP2_SERVER_NAMES, HTTP2_SERVERS, type Http2ServerName } from '../support/http2.ts';
+import { requires } from '../support/requires.ts';
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 const GET = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n';
 
-const folder = mkdtempSync(join(tmpdir(), 'listener-'));
-let tls: TlsFiles;
-beforeAll(() => {
-  tls = { ...selfSigned(folder), clientCa: undefined };
-});
-afterAll(() => rmSync(folder, { recursive: true }));
+for (const http2 of HTTP2_SERVER_NAMES) {
+  describe(`a listener, over cleartext, with HTTP2_SERVER=${http2}`, () => listens(http2));
+  requires('openssl').describe(`a listener, over TLS, with HTTP2_SERVER=${http2}`, () => {
+    const folder = mkdtempSync(join(tmpdir(), 'listener-'));
+    afterAll(() => rmSync(folder, { recursive: true }));
+    listens(http2, () => ({ ...selfSigned(folder), clientCa: undefined }));
+  });
+}
 
-describe.each([
-  ['cleartext', 'own'],
-  ['TLS', 'own'],
-  ['cleartext', 'node'],
-  ['TLS', 'node'],
-] as const)('a listener, over %s, with HTTP2_SERVER=%s', (kind, http2) => {
+function listens(http2: Http2ServerName, makeTls?: () => TlsFiles): void {
+  const kind = makeTls === undefined ? 'cleartext' : 'TLS';
+  let tls: TlsFiles | undefined;
+  beforeAll(() => {
+    tls = makeTls?.();
+  });
   let server: HttpServer;
   let port: number;
   /** Bytes of an answer of HTTP/1.1. */
@@ -50,16 +53,12 @@ describe.each([
     }),
     request: (_request: unknown, response: { end(body: Buffer): void }) =>
       response.end(Buffer.alloc(answerBytes)),
+    failed: (error: unknown) => expect.fail(String(error)),
   };
   beforeEach(async () => {
     answerBytes = 2;
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'setTimeout', 'clearTimeout'] });
-    server = new HttpServer(
-      handlers,
-      new StreamThrottle(),
-      kind === 'TLS' ? tls : undefined,
-      HTTP2_SERVERS[http2],
-    );
+    server = new HttpServer(handlers, new StreamThrottle(), tls, HTTP2_SERVERS[http2]);
     port = await server.listen('127.0.0.1', 0);
   });
   afterEach(() => {
@@ -68,11 +67,11 @@ describe.each([
   });
 
   const connectH2 = () =>
-    connectHttp2(`${kind === 'TLS' ? 'https' : 'http'}://127.0.0.1:${port}`, { ca: tls.cert });
+    connectHttp2(`${kind === 'TLS' ? 'https' : 'http'}://127.0.0.1:${port}`, { ca: tls?.cert });
   const connectRaw = async (protocol = 'http/1.1'): Promise<Socket> => {
     const socket =
       kind === 'TLS'
-        ? connectTls({ port, host: '127.0.0.1', ca: tls.cert, ALPNProtocols: [protocol] })
+        ? connectTls({ port, host: '127.0.0.1', ca: tls?.cert, ALPNProtocols: [protocol] })
         : connectTcp(port, '127.0.0.1');
     socket.on('error', () => {});
     await once(socket, kind === 'TLS' ? 'secureConnect' : 'connect');
@@ -112,12 +111,7 @@ describe.each([
     async () => {
       vi.useRealTimers();
       server.close();
-      server = new HttpServer(
-        handlers,
-        new StreamThrottle(),
-        kind === 'TLS' ? tls : undefined,
-        HTTP2_SERVERS[http2],
-      );
+      server = new HttpServer(handlers, new StreamThrottle(), tls, HTTP2_SERVERS[http2]);
       port = await server.listen('127.0.0.1', 0);
       const session = connectH2();
       expect(await ask(session)).toBe('ok');
@@ -172,7 +166,7 @@ describe.each([
     await server.drain();
     socket.destroy();
   });
-});
+}
 
 describe('the limits of HTTP/1.1', () => {
   const http1 = new Http1((_request, response) => void response.end('ok'), {

@@ -7,10 +7,10 @@ describe('the throttle of streams', () => {
   beforeEach(() => void vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] }));
   afterEach(() => void vi.useRealTimers());
 
-  const connections = (throttle: StreamThrottle, count: number) =>
+  const connections = (throttle: StreamThrottle, count: number, busy = true) =>
     Array.from({ length: count }, () => {
       const told: number[] = [];
-      throttle.add({ limitStreams: (streams) => void told.push(streams) });
+      throttle.add({ busy, limitStreams: (streams) => void told.push(streams) });
       return told;
     });
 
@@ -22,7 +22,6 @@ describe('the throttle of streams', () => {
     const share = Math.floor((LIMITS.callsUnderWay * 0.75) / 100);
     expect(told).toEqual(Array(100).fill([share]));
     const [late] = connections(throttle, 1);
-    expect(late).toEqual([share]);
     for (let i = 0; i < 100; i++) {
       throttle.refused();
       vi.advanceTimersByTime(100);
@@ -32,6 +31,16 @@ describe('the throttle of streams', () => {
     vi.advanceTimersByTime(100);
     for (const each of [...told, late]) expect(each?.at(-1)).toBe(LIMITS.streamsPerConnection);
     expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('does not hold back a client that works because a thousand others are idle', () => {
+    const throttle = new StreamThrottle();
+    const idle = connections(throttle, 1_000, false);
+    const [works] = connections(throttle, 1);
+    throttle.refused();
+    vi.advanceTimersByTime(100);
+    expect(works).toEqual([]);
+    for (const told of idle) expect(told).toEqual([]);
   });
 
   it('leaves every connection one stream, and few connections all of theirs', () => {

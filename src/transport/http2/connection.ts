@@ -13,32 +13,32 @@ import {
 } from './frames.ts';
 import { type HeaderBlock, HeaderReader } from './header-reader.ts';
 import { HpackError } from './hpack.ts';
-import { type Begun, Lateness } from './lateness.ts';
+import { Lateness, SETTINGS_DUE } from './lateness.ts';
 import { Output } from './output.ts';
-import { checkPriority, incrementOf, settingsOf, settingsPayload, uint32, unpadded } from './payloads.ts';
+import { checkPriority, checkReset, incrementOf, settingsOf, unpadded } from './payloads.ts';
+import { Pings } from './pings.ts';
 import { ReceiveWindow } from './receive-window.ts';
 import type { RequestHeaders } from './request-headers.ts';
 import { Http2Stream, type StreamConnection } from './stream.ts';
-import type { Answer, ConnectionLimits, Receiver, ServerConnection, ServerStream } from './transport.ts';
+import { Streams } from './streams.ts';
+import type { Answer, ConnectionLimits, ServerConnection, Surroundings } from './transport.ts';
 
 /** Bytes that may be on their way in, over all streams. */
 const RECEIVE_WINDOW = 1 << 20;
 /** Unsent bytes beyond which a connection is not read any more, until its peer reads. */
-const MAX_UNSENT = 1 << 20;
-/** Streams reset by this side whose frames may still be on their way. */
-const MAX_RESET = 200;
+const MAX_UNSENT = 256 << 10;
+/** What a window grows by at once, from a client that means to read. */
+const SMALL_WINDOW = 1 << 10;
+
 /** One connection of HTTP/2, the server's side, as RFC 9113 has it: no push, no upgrade, no priorities. */
 export class Http2Connection implements ServerConnection, StreamConnection {
   readonly #socket: Socket;
   readonly #output: Output;
   readonly #peerIp: string;
   readonly #limits: ConnectionLimits;
-  readonly #begin: (stream: ServerStream) => Receiver;
+  readonly #around: Surroundings;
   readonly #headers: HeaderReader;
-  readonly #streams = new Map<number, Http2Stream>();
-  readonly #blocked = new Set<Http2Stream>();
-  /** Ids of streams that this side reset, oldest first. */
-  readonly #reset = new Set<number>();
+  readonly #streams: Streams;
   readonly #frames = new FrameReader((type, flags, id, payload) => this.#frame(type, flags, id, payload));
   #receivedSettings = false;
   #lastId = 0;
@@ -49,22 +49,20 @@ export class Http2Connection implements ServerConnection, StreamConnection {
   readonly #lateness: Lateness;
   #shuttingDown = false;
   #ended = false;
-  readonly #pongs: (() => void)[] = [];
+  readonly #pings: Pings;
 
-  constructor(
-    socket: Socket,
-    peerIp: string,
-    limits: ConnectionLimits,
-    begin: (stream: ServerStream) => Receiver,
-    now: number,
-  ) {
+  constructor(socket: Socket, peerIp: string, limits: ConnectionLimits, around: Surroundings, now: number) {
     this.#lateness = new Lateness(limits, now);
     this.#socket = socket;
     this.#peerIp = peerIp;
     this.#limits = limits;
     this.#headers = new HeaderReader(limits.headerBytes);
-    this.#begin = begin;
-    this.#output = new Output(socket);
+    this.#around = around;
+    this.#streams = new Streams(around.failed);
+    this.#output = new Output(socket, () => {
+      if (this.#streams.areBlocked || this.#socket.isPaused()) this.#unblock();
+    });
+    this.#pings = new Pings(this.#output);
     socket.on('data', (chunk: Buffer) => this.#read(chunk));
     socket.on('drain', () => this.#unblock());
     socket.on('end', () => this.destroy());
@@ -73,19 +71,18 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     this.#sendSettings();
   }
 
-  /** Whether the peer has spoken HTTP/2. */
-  get receivedSettings(): boolean {
-    return this.#receivedSettings;
+  /** Whether a request is being answered. */
+  get busy(): boolean {
+    return this.#streams.size > 0;
   }
 
   get congested(): boolean {
-    return this.#socket.writableLength > MAX_UNSENT;
+    return this.#socket.writableLength + this.#output.length > MAX_UNSENT;
   }
 
   /** Asks the peer to have no more streams at once than these; more are taken up to the first limit. */
   limitStreams(streams: number) {
-    if (!this.#ended)
-      this.write(FRAME.SETTINGS, 0, 0, settingsPayload([[SETTING.MAX_CONCURRENT_STREAMS, streams]]));
+    if (!this.#ended) this.#output.settings([[SETTING.MAX_CONCURRENT_STREAMS, streams]]);
   }
 
   /** Takes no new requests; ends when those under way are answered. */
@@ -93,7 +90,7 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     if (this.#shuttingDown || this.#ended) return;
     // What is on its way already is still served: the last word comes when the peer has heard the first.
     this.#output.goAway(MAX_WINDOW, ERROR.NO_ERROR);
-    this.#ping(() => {
+    this.#pings.ask(() => {
       this.#shuttingDown = true;
       this.#output.goAway(this.#lastId, ERROR.NO_ERROR);
       this.#endIfDone();
@@ -105,27 +102,20 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     if (this.#ended) return;
     this.#conduct.tick();
     const lateness = this.#lateness;
-    if (lateness.isOverdue(this.#begun, now)) this.#fail(ERROR.ENHANCE_YOUR_CALM);
+    const begun = this.#receivedSettings ? (this.#headers.begun ?? this.#frames.begun) : SETTINGS_DUE;
+    if (lateness.isOverdue(begun, now)) this.#fail(ERROR.ENHANCE_YOUR_CALM);
     else if (lateness.isGone(now)) this.destroy();
-    else if (lateness.asks(now)) this.#ping(() => lateness.pong());
-  }
-
-  get #begun(): Begun | undefined {
-    if (!this.#receivedSettings) return { kind: 'settings', name: 0 };
-    return this.#headers.begun ?? this.#frames.begun;
-  }
-
-  #ping(answered: () => void) {
-    this.#pongs.push(answered);
-    this.write(FRAME.PING, 0, 0, Buffer.alloc(8));
+    else if (lateness.asks(now)) this.#pings.ask(() => lateness.pong());
+    for (const stream of this.#streams.stalled(now, this.#limits.unreadAnswerMs))
+      this.reset(stream, ERROR.CANCEL);
   }
 
   destroy() {
     if (this.#ended) return;
     this.#ended = true;
-    for (const answered of this.#pongs.splice(0)) answered();
+    this.#pings.end();
     this.#socket.destroy();
-    this.#notifyAllClosed();
+    this.#streams.closeAll();
   }
 
   // What a stream asks for.
@@ -139,7 +129,7 @@ export class Http2Connection implements ServerConnection, StreamConnection {
   }
 
   blocked(stream: Http2Stream) {
-    this.#blocked.add(stream);
+    this.#streams.block(stream);
   }
 
   finished(stream: Http2Stream) {
@@ -150,10 +140,20 @@ export class Http2Connection implements ServerConnection, StreamConnection {
   }
 
   reset(stream: Http2Stream, code: number) {
-    if (this.#streams.get(stream.id) !== stream) return;
+    if (!this.#streams.has(stream)) return;
     this.#refuse(stream.id, code);
-    this.#notifyClosed(stream);
+    this.#streams.close(stream);
     this.#remove(stream);
+  }
+
+  unread(stream: Http2Stream, bytes: number) {
+    if (!this.#around.holdUnread(bytes)) this.reset(stream, ERROR.ENHANCE_YOUR_CALM);
+  }
+
+  credit(stream: Http2Stream, bytes: number) {
+    stream.unconsumed -= bytes;
+    this.#credit(stream.id, stream.receiveWindow, bytes);
+    this.#credit(0, this.#receiveWindow, bytes);
   }
 
   // Reading.
@@ -162,11 +162,15 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     if (this.#ended) return;
     try {
       this.#frames.read(chunk);
+      this.#streams.afterRead();
       if (this.congested) this.#socket.pause();
     } catch (error) {
       if (error instanceof ConnectionError) this.#fail(error.code);
       else if (error instanceof HpackError) this.#fail(ERROR.COMPRESSION_ERROR);
-      else throw error;
+      else {
+        this.#around.failed(error);
+        this.#fail(ERROR.INTERNAL_ERROR);
+      }
     }
   }
 
@@ -185,7 +189,8 @@ export class Http2Connection implements ServerConnection, StreamConnection {
       case FRAME.SETTINGS:
         return this.#onSettings(flags, id, payload);
       case FRAME.PING:
-        return this.#onPing(flags, id, payload);
+        if (this.#pings.hear(flags, id, payload)) this.#conduct.countIdle();
+        return;
       case FRAME.RST_STREAM:
         return this.#onReset(id, payload);
       case FRAME.WINDOW_UPDATE:
@@ -210,45 +215,61 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     if (stream !== undefined) return this.#onTrailers(stream, endStream, headers);
     if (id % 2 === 0) throw protocolError('an even stream');
     if (id <= this.#lastId) {
-      if (this.#reset.has(id)) return;
+      if (this.#streams.wasReset(id)) return;
       throw new ConnectionError(ERROR.STREAM_CLOSED, 'a stream that is over');
     }
     if (this.#shuttingDown) return;
     this.#lastId = id;
-    this.#conduct.requested();
-    if (this.#streams.size >= this.#limits.streamsPerConnection) this.#refuse(id, ERROR.REFUSED_STREAM);
-    else if (headers.tooLarge) this.#refuse(id, ERROR.ENHANCE_YOUR_CALM);
-    else if (!headers.wellFormed) this.#refuse(id, ERROR.PROTOCOL_ERROR);
-    else this.#open(id, endStream, headers);
+    if (this.#streams.size >= this.#limits.streamsPerConnection) {
+      this.#refuse(id, ERROR.REFUSED_STREAM);
+      this.#conduct.countIdle();
+    } else if (headers.tooLarge || !headers.wellFormed) {
+      this.#refuse(id, headers.tooLarge ? ERROR.ENHANCE_YOUR_CALM : ERROR.PROTOCOL_ERROR);
+      this.#conduct.countAbandoned();
+    } else this.#open(id, endStream, headers);
   }
 
   #open(id: number, endStream: boolean, headers: RequestHeaders) {
+    this.#conduct.requested();
     const stream = new Http2Stream(id, headers, this.#peerIp, this, this.#streamSendWindow);
-    this.#streams.set(id, stream);
-    stream.receiver = this.#begin(stream);
+    this.#streams.add(stream);
+    stream.receiver = this.#around.begin(stream);
     if (endStream) this.#endOfBody(stream);
+    else this.#streams.touch(stream);
   }
 
   #onTrailers(stream: Http2Stream, endStream: boolean, headers: RequestHeaders) {
     if (!stream.remoteOpen) throw new ConnectionError(ERROR.STREAM_CLOSED, 'headers after the end');
     if (endStream && headers.wellFormedTrailers) this.#endOfBody(stream);
-    else this.reset(stream, ERROR.PROTOCOL_ERROR);
+    else this.#offend(stream, ERROR.PROTOCOL_ERROR);
   }
 
   #onData(flags: number, id: number, payload: Buffer) {
     if (!this.#receiveWindow.take(payload.length))
       throw new ConnectionError(ERROR.FLOW_CONTROL_ERROR, 'more than the window');
-    this.#credit(0, this.#receiveWindow, payload.length);
     const part = unpadded(flags, payload);
     const stream = this.#streams.get(id);
-    if (stream === undefined) return this.#onLateData(id);
+    if (stream === undefined) {
+      this.#credit(0, this.#receiveWindow, payload.length);
+      return this.#onLateData(id);
+    }
     if (!stream.remoteOpen) throw new ConnectionError(ERROR.STREAM_CLOSED, 'data after the end');
-    if (!stream.receiveWindow.take(payload.length)) return this.reset(stream, ERROR.FLOW_CONTROL_ERROR);
+    stream.unconsumed += payload.length;
+    if (!stream.receiveWindow.take(payload.length)) return this.#offend(stream, ERROR.FLOW_CONTROL_ERROR);
     if (part.length === 0) this.#conduct.countIdle();
     stream.received += part.length;
     stream.receiver?.data(part);
-    if ((flags & FLAG.END_STREAM) !== 0) this.#endOfBody(stream);
-    else if (this.#streams.has(id)) this.#credit(id, stream.receiveWindow, payload.length);
+    if ((flags & FLAG.END_STREAM) !== 0) return this.#endOfBody(stream);
+    const said = stream.headers.contentLength;
+    if (said !== undefined && stream.received > said) return this.#offend(stream, ERROR.PROTOCOL_ERROR);
+    stream.consumed(payload.length - part.length);
+    this.#streams.touch(stream);
+  }
+
+  /** Resets a stream for what its peer did: an attack can live of that as of its own resets (CVE-2025-8671). */
+  #offend(stream: Http2Stream, code: number) {
+    this.reset(stream, code);
+    this.#conduct.countAbandoned();
   }
 
   /** Not opened yet. While this side leaves, streams that the peer opened too late are not looked at. */
@@ -259,14 +280,15 @@ export class Http2Connection implements ServerConnection, StreamConnection {
   #onLateData(id: number) {
     if (id === 0 || this.#isIdle(id)) throw protocolError('data of no stream');
     if (id > this.#lastId) return;
-    if (!this.#reset.has(id)) throw new ConnectionError(ERROR.STREAM_CLOSED, 'data after the end');
+    if (!this.#streams.wasReset(id)) throw new ConnectionError(ERROR.STREAM_CLOSED, 'data after the end');
   }
 
   #endOfBody(stream: Http2Stream) {
-    if (this.#streams.get(stream.id) !== stream) return;
+    if (!this.#streams.has(stream)) return;
     stream.remoteOpen = false;
+    this.#release(stream);
     const said = stream.headers.contentLength;
-    if (said !== undefined && said !== stream.received) this.reset(stream, ERROR.PROTOCOL_ERROR);
+    if (said !== undefined && said !== stream.received) this.#offend(stream, ERROR.PROTOCOL_ERROR);
     else stream.receiver?.end();
   }
 
@@ -277,37 +299,24 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     this.#conduct.countIdle();
     // Before anything that they let go.
     this.write(FRAME.SETTINGS, FLAG.ACK, 0, Buffer.alloc(0));
-    for (const [setting, value] of settings)
-      if (setting === SETTING.INITIAL_WINDOW_SIZE) this.#resizeWindows(value);
+    const window = settings.findLast(([setting]) => setting === SETTING.INITIAL_WINDOW_SIZE);
+    if (window !== undefined) this.#resizeWindows(window[1]);
   }
 
   #resizeWindows(value: number) {
     const more = value - this.#streamSendWindow;
     this.#streamSendWindow = value;
-    for (const stream of this.#streams.values()) {
-      stream.sendWindow += more;
-      if (stream.sendWindow > MAX_WINDOW)
-        throw new ConnectionError(ERROR.FLOW_CONTROL_ERROR, 'a window too large');
-    }
+    this.#streams.resize(more);
     this.#unblock();
   }
 
-  #onPing(flags: number, id: number, payload: Buffer) {
-    if (id !== 0) throw protocolError('PING of a stream');
-    if (payload.length !== 8) throw new ConnectionError(ERROR.FRAME_SIZE_ERROR, 'PING of 8 bytes');
-    if ((flags & FLAG.ACK) === 0) {
-      this.#conduct.countIdle();
-      this.write(FRAME.PING, FLAG.ACK, 0, payload);
-    } else this.#pongs.shift()?.();
-  }
-
   #onReset(id: number, payload: Buffer) {
-    if (payload.length !== 4) throw new ConnectionError(ERROR.FRAME_SIZE_ERROR, 'RST_STREAM of 4 bytes');
+    checkReset(payload);
     if (id === 0 || this.#isIdle(id)) throw protocolError('RST_STREAM of no stream');
     const stream = this.#streams.get(id);
     if (stream === undefined) return this.#conduct.countIdle();
     this.#conduct.countAbandoned();
-    this.#notifyClosed(stream);
+    this.#streams.close(stream);
     this.#remove(stream);
   }
 
@@ -315,6 +324,8 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     const more = incrementOf(payload);
     if (id === 0) {
       if (more === 0) throw protocolError('a window of nothing');
+      // Each has all streams look whether they may send; a client that reads gives large pieces.
+      if (more < SMALL_WINDOW) this.#conduct.countIdle();
       this.sendWindow += more;
       if (this.sendWindow > MAX_WINDOW)
         throw new ConnectionError(ERROR.FLOW_CONTROL_ERROR, 'a window too large');
@@ -323,9 +334,9 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     if (this.#isIdle(id)) throw protocolError('a window of no stream');
     const stream = this.#streams.get(id);
     if (stream === undefined) return this.#conduct.countIdle();
-    if (more === 0) return this.reset(stream, ERROR.PROTOCOL_ERROR);
+    if (more === 0) return this.#offend(stream, ERROR.PROTOCOL_ERROR);
     stream.sendWindow += more;
-    if (stream.sendWindow > MAX_WINDOW) return this.reset(stream, ERROR.FLOW_CONTROL_ERROR);
+    if (stream.sendWindow > MAX_WINDOW) return this.#offend(stream, ERROR.FLOW_CONTROL_ERROR);
     stream.pump();
   }
 
@@ -337,27 +348,25 @@ export class Http2Connection implements ServerConnection, StreamConnection {
   }
 
   #unblock() {
-    const blocked = [...this.#blocked];
-    this.#blocked.clear();
-    for (const stream of blocked) stream.pump();
-    if (!this.congested && this.#socket.isPaused()) this.#socket.resume();
+    if (this.congested) return;
+    this.#streams.pumpBlocked();
+    if (this.#socket.isPaused()) this.#socket.resume();
   }
 
   #refuse(id: number, code: number) {
-    this.#reset.add(id);
-    if (this.#reset.size > MAX_RESET) for (const oldest of this.#reset) if (this.#reset.delete(oldest)) break;
-    this.#output.frame(FRAME.RST_STREAM, 0, id, uint32(code));
+    this.#streams.noteReset(id);
+    this.#output.reset(id, code);
   }
 
-  #notifyClosed(stream: Http2Stream) {
-    const over = !stream.localOpen && !stream.remoteOpen;
-    stream.close();
-    if (!over) stream.receiver?.closed();
+  /** The connection's window does not wait for a stream that takes no more. */
+  #release(stream: Http2Stream) {
+    this.#credit(0, this.#receiveWindow, stream.unconsumed);
+    stream.unconsumed = 0;
   }
 
   #remove(stream: Http2Stream) {
-    this.#streams.delete(stream.id);
-    this.#blocked.delete(stream);
+    this.#release(stream);
+    this.#streams.remove(stream);
     this.#endIfDone();
   }
 
@@ -373,21 +382,13 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     this.#output.flush();
     this.#ended = true;
     this.#socket.destroySoon();
-    this.#notifyAllClosed();
-  }
-
-  #notifyAllClosed() {
-    for (const stream of this.#streams.values()) this.#notifyClosed(stream);
-    this.#streams.clear();
-    this.#blocked.clear();
+    this.#streams.closeAll();
   }
 
   #sendSettings() {
-    const payload = settingsPayload([
-      [SETTING.MAX_CONCURRENT_STREAMS, this.#limits.streamsPerConnection],
-      [SETTING.MAX_HEADER_LIST_SIZE, this.#limits.headerBytes],
-    ]);
-    this.write(FRAME.SETTINGS, 0, 0, payload);
+    const { streamsPerConnection, headerBytes } = this.#limits;
+    const streams = [SETTING.MAX_CONCURRENT_STREAMS, streamsPerConnection] as const;
+    this.#output.settings([streams, [SETTING.MAX_HEADER_LIST_SIZE, headerBytes]]);
     this.#output.credit(0, RECEIVE_WINDOW - DEFAULT_WINDOW);
   }
 }

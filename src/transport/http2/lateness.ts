@@ -16,6 +16,9 @@ export interface Begun {
   readonly name: number;
 }
 
+/** A connection begins with them. */
+export const SETTINGS_DUE: Begun = { kind: 'settings', name: 0 };
+
 /** How late a peer is. It is asked at each tick of its listener. */
 export class Lateness {
   readonly #patience: Patience;
@@ -27,7 +30,7 @@ export class Lateness {
 
   constructor(patience: Patience, now: number) {
     this.#patience = patience;
-    this.#begun = { kind: 'settings', name: 0 };
+    this.#begun = SETTINGS_DUE;
     this.#since = now;
     this.#pinged = now;
   }

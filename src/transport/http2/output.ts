@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { FLAG, FRAME, FRAME_HEAD, MAX_FRAME, writeHead } from './frames.ts';
-import { uint32 } from './payloads.ts';
+import { settingsPayload, uint32 } from './payloads.ts';
 import type { Answer } from './transport.ts';
 
 const FIRST_BYTES = 4_096;
@@ -10,12 +10,20 @@ const MOST_BYTES = 65_536;
 /** What a connection sends: gathered over one turn of the event loop, and written at once. */
 export class Output {
   readonly #socket: Socket;
+  readonly #flushed: () => void;
   #buffer = Buffer.allocUnsafe(FIRST_BYTES);
   #length = 0;
   #scheduled = false;
 
-  constructor(socket: Socket) {
+  /** @param flushed is told when the bytes of a turn are the socket's. */
+  constructor(socket: Socket, flushed: () => void) {
     this.#socket = socket;
+    this.#flushed = flushed;
+  }
+
+  /** Bytes that are not the socket's yet. */
+  get length(): number {
+    return this.#length;
   }
 
   /** Room for so many bytes: where they go in the buffer. They are sent with all others of this turn. */
@@ -66,6 +74,15 @@ export class Output {
     this.frame(FRAME.WINDOW_UPDATE, 0, id, uint32(bytes));
   }
 
+  reset(id: number, code: number): void {
+    this.frame(FRAME.RST_STREAM, 0, id, uint32(code));
+  }
+
+  /** Settings of ours. */
+  settings(settings: readonly (readonly [setting: number, value: number])[]): void {
+    this.frame(FRAME.SETTINGS, 0, 0, settingsPayload(settings));
+  }
+
   goAway(lastId: number, code: number): void {
     this.frame(FRAME.GOAWAY, 0, 0, Buffer.concat([uint32(lastId), uint32(code)]));
   }
@@ -81,6 +98,7 @@ export class Output {
   readonly #flushLater = (): void => {
     this.#scheduled = false;
     this.flush();
+    this.#flushed();
   };
 
   flush(): void {

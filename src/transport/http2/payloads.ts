@@ -1,9 +1,22 @@
-import { ConnectionError, ERROR, FLAG, MAX_FRAME, MAX_WINDOW, protocolError, SETTING } from './frames.ts';
+import {
+  ConnectionError,
+  ERROR,
+  excessiveLoad,
+  FLAG,
+  MAX_FRAME,
+  MAX_WINDOW,
+  protocolError,
+  SETTING,
+} from './frames.ts';
 
 /** Reads what the frames carry, and refuses what RFC 9113 section 6 does not allow. */
 
 const PRIORITY_BYTES = 5;
+const PING_BYTES = 8;
+const RESET_BYTES = 4;
 const SETTING_BYTES = 6;
+/** Of one frame: HTTP/2 knows a dozen, and a client may send each once. */
+const MAX_SETTINGS = 32;
 const MAX_FRAME_SETTING = 2 ** 24 - 1;
 
 /** DATA or HEADERS without their padding. @throws ConnectionError */
@@ -29,6 +42,17 @@ export function checkPriority(id: number, payload: Buffer): void {
   if ((payload.readUInt32BE(0) & 0x7fff_ffff) === id) throw protocolError('a stream depends on itself');
 }
 
+/** @throws ConnectionError */
+export function checkPing(id: number, payload: Buffer): void {
+  if (id !== 0) throw protocolError('PING of a stream');
+  if (payload.length !== PING_BYTES) throw wrongSize('PING');
+}
+
+/** @throws ConnectionError */
+export function checkReset(payload: Buffer): void {
+  if (payload.length !== RESET_BYTES) throw wrongSize('RST_STREAM');
+}
+
 /** What WINDOW_UPDATE adds. @throws ConnectionError */
 export function incrementOf(payload: Buffer): number {
   if (payload.length !== 4) throw wrongSize('WINDOW_UPDATE');
@@ -45,6 +69,7 @@ export function settingsOf(
   const ack = (flags & FLAG.ACK) !== 0;
   if (ack ? payload.length > 0 : payload.length % SETTING_BYTES !== 0) throw wrongSize('SETTINGS');
   if (ack) return undefined;
+  if (payload.length > MAX_SETTINGS * SETTING_BYTES) throw excessiveLoad('too many settings');
   const settings = [];
   for (let at = 0; at < payload.length; at += SETTING_BYTES) {
     const [setting, value] = [payload.readUInt16BE(at), payload.readUInt32BE(at + 2)];

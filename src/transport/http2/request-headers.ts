@@ -31,6 +31,11 @@ export class RequestHeaders {
     return this.fields.get(name);
   }
 
+  /** As HPACK counts them. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
   get tooLarge(): boolean {
     return this.#bytes > this.#most;
   }

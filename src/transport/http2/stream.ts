@@ -17,6 +17,10 @@ export interface StreamConnection {
   /** All that was to be sent is sent. */
   finished(stream: Http2Stream): void;
   reset(stream: Http2Stream, code: number): void;
+  /** So many bytes more, or fewer, wait in the stream. It may be reset for that. */
+  unread(stream: Http2Stream, bytes: number): void;
+  /** The peer may send so much more. */
+  credit(stream: Http2Stream, bytes: number): void;
 }
 
 /** One request and its answer, on a connection. */
@@ -30,10 +34,19 @@ export class Http2Stream implements ServerStream {
   sendWindow: number;
   readonly receiveWindow = new ReceiveWindow(DEFAULT_WINDOW);
   received = 0;
+  /** Bytes of frames for which the peer has no credit yet. */
+  unconsumed = 0;
+  /** It is on its connection's list of those that this read has begun or continued. */
+  touched = false;
   remoteOpen = true;
   localOpen = true;
   headersSent = false;
   #queue: Buffer[] = [];
+  #queuedBytes = 0;
+  /** Of them, those that the connection has been told of. */
+  #unread = 0;
+  /** The first tick at which nothing of them had left since. */
+  #stalledSince: number | undefined;
   #trailers: Buffer | undefined;
   #drained: (() => void)[] = [];
 
@@ -49,6 +62,16 @@ export class Http2Stream implements ServerStream {
     this.peerIp = peerIp;
     this.#connection = connection;
     this.sendWindow = sendWindow;
+  }
+
+  /** Stands for its connection. */
+  get owner(): object {
+    return this.#connection;
+  }
+
+  /** So much of the body has been dealt with: the peer may send as much again. */
+  consumed(bytes: number) {
+    if (this.remoteOpen && bytes > 0) this.#connection.credit(this, bytes);
   }
 
   /** A whole answer in one piece, or in as many as the windows ask for. */
@@ -83,6 +106,7 @@ export class Http2Stream implements ServerStream {
   send(part: Buffer) {
     if (!this.localOpen || part.length === 0) return;
     this.#queue.push(part);
+    this.#queuedBytes += part.length;
     this.pump();
   }
 
@@ -110,13 +134,16 @@ export class Http2Stream implements ServerStream {
     const connection = this.#connection;
     for (let part = this.#queue[0]; part !== undefined; part = this.#queue[0]) {
       const most = Math.min(part.length, MAX_FRAME, this.sendWindow, connection.sendWindow);
-      if (most <= 0) return connection.blocked(this);
+      if (most <= 0 || connection.congested) return this.#wait();
       this.sendWindow -= most;
       connection.sendWindow -= most;
+      this.#queuedBytes -= most;
+      this.#stalledSince = undefined;
       connection.write(FRAME.DATA, 0, this.id, part.subarray(0, most));
       if (most === part.length) this.#queue.shift();
       else this.#queue[0] = part.subarray(most);
     }
+    this.#tellUnread();
     if (!connection.congested) this.#wake();
     const trailers = this.#trailers;
     if (trailers === undefined || !this.localOpen) return;
@@ -130,7 +157,33 @@ export class Http2Stream implements ServerStream {
     this.localOpen = false;
     this.remoteOpen = false;
     this.#queue = [];
+    this.#queuedBytes = 0;
+    this.#tellUnread();
     this.#wake();
+  }
+
+  /** Nothing of what waits has left for so long. */
+  isStalled(now: number, ms: number): boolean {
+    const hasWindow = this.sendWindow > 0 && this.#connection.sendWindow > 0;
+    // A stream that waits for its turn on the socket is not its peer's fault.
+    if (this.#queuedBytes === 0 || hasWindow) {
+      this.#stalledSince = undefined;
+      return false;
+    }
+    this.#stalledSince ??= now;
+    return now - this.#stalledSince > ms;
+  }
+
+  #wait() {
+    this.#connection.blocked(this);
+    this.#tellUnread();
+  }
+
+  #tellUnread() {
+    const more = this.#queuedBytes - this.#unread;
+    if (more === 0) return;
+    this.#unread = this.#queuedBytes;
+    this.#connection.unread(this, more);
   }
 
   #finish() {

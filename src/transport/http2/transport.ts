@@ -8,7 +8,7 @@ export type Http2Transport = new (
   socket: Socket,
   peerIp: string,
   limits: ConnectionLimits,
-  begin: (stream: ServerStream) => Receiver,
+  around: Surroundings,
   /** Milliseconds, by the clock that `tick` tells. */
   now: number,
 ) => ServerConnection;
@@ -16,10 +16,23 @@ export type Http2Transport = new (
 export interface ConnectionLimits extends Patience {
   readonly streamsPerConnection: number;
   readonly headerBytes: number;
+  /** A peer that gives no window for what waits for it. */
+  readonly unreadAnswerMs: number;
+}
+
+/** What a connection needs of those around it. */
+export interface Surroundings {
+  begin(stream: ServerStream): Receiver;
+  /** Told of what a receiver threw: its stream, or its connection, is ended. */
+  failed(error: unknown): void;
+  /** So many bytes more, or fewer, of answers wait for their peer; false when they are too many. */
+  holdUnread(bytes: number): boolean;
 }
 
 /** One connection. */
 export interface ServerConnection {
+  /** Whether a request is being answered. */
+  readonly busy: boolean;
   /** Asks the peer to have no more streams at once than these; more are taken up to the first limit. */
   limitStreams(streams: number): void;
   /** Takes no new requests; ends when those under way are answered. */
@@ -33,6 +46,10 @@ export interface ServerConnection {
 export interface ServerStream {
   readonly headers: RequestFields;
   readonly peerIp: string;
+  /** Stands for its connection. */
+  readonly owner: object;
+  /** So much of the body has been dealt with: the peer may send as much again. */
+  consumed(bytes: number): void;
   /** A whole answer in one piece. */
   answer(answer: Answer): void;
   /** The headers; `last` when nothing follows them. */
@@ -47,14 +64,18 @@ export interface ServerStream {
 
 /** Headers of a request; their names are lower-case, and values of one name are one. */
 export interface RequestFields {
+  /** About what they hold. */
+  readonly bytes: number;
   readonly fields: ReadonlyMap<string, string>;
   get(name: string): string | undefined;
 }
 
 /** Hears of one request. */
 export interface Receiver {
-  /** A part of the body; the bytes are the receiver's to keep. */
+  /** A part of the body. It lies in what the socket gave, so whoever keeps it longer than this read keeps a copy. */
   data(part: Buffer): void;
+  /** What could be read has been told, and the body is not whole. */
+  incomplete?(): void;
   /** The body is whole. */
   end(): void;
   /** The client has reset the stream, or the connection is gone: nothing can be sent any more. */

@@ -26,6 +26,7 @@ import { type Exchange, RequestExchange, StreamExchange } from '../../../src/tra
 import type { ServerStream } from '../../../src/transport/http2/transport.ts';
 import { HttpServer } from '../../../src/transport/listener.ts';
 import { StreamThrottle } from '../../../src/transport/stream-throttle.ts';
+import { UnfinishedMessages } from '../../../src/transport/unfinished.ts';
 import { HTTP2_SERVERS, type Http2ServerName } from '../../support/http2.ts';
 
 const PACKAGE = 'connectrpc.conformance.v1';
@@ -227,15 +228,17 @@ const tls =
         clientCa: clientTlsCert.length > 0 ? Buffer.from(clientTlsCert) : undefined,
       }
     : undefined;
+const unfinished = new UnfinishedMessages();
 const server = new HttpServer(
   {
     stream: (stream: ServerStream) => {
-      const exchange = new StreamExchange(stream);
+      const exchange = new StreamExchange(stream, unfinished);
       void answer(exchange);
       return exchange;
     },
     request: (request: IncomingMessage, response: ServerResponse) =>
-      void answer(new RequestExchange(request, response)),
+      void answer(new RequestExchange(request, response, unfinished)),
+    failed: (error) => process.stderr.write(`${error}\n`),
   },
   new StreamThrottle(),
   tls,

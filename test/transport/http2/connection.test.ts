@@ -10,35 +10,19 @@ import { encodeHeaders } from '../../../src/transport/http2/hpack.ts';
 import { RequestHeaders } from '../../../src/transport/http2/request-headers.ts';
 import {
   AnswerHeaders,
+  type Receiver,
   type ServerConnection,
   type ServerStream,
 } from '../../../src/transport/http2/transport.ts';
 import { HTTP2_SERVER_NAMES, HTTP2_SERVERS } from '../../support/http2.ts';
+import { block, FRAME, frame, PREFACE, uint32 } from '../../support/http2-echo.ts';
 
 const LIMITS = { ...SERVER_LIMITS, streamsPerConnection: 10 };
 const OK = new AnswerHeaders([[':status', '200']]);
 const TRAILERS = new AnswerHeaders([['x-end', 'yes']]);
 const REQUEST = { ':method': 'POST', ':path': '/echo' };
-const FRAME = { data: 0, headers: 1, reset: 3, settings: 4, ping: 6, goAway: 7, window: 8, continuation: 9 };
-
-const frame = (type: number, flags: number, id: number, payload: Buffer = Buffer.alloc(0)) => {
-  const head = Buffer.alloc(9);
-  head.writeUIntBE(payload.length, 0, 3);
-  head[3] = type;
-  head[4] = flags;
-  head.writeUInt32BE(id, 5);
-  return Buffer.concat([head, payload]);
-};
-const PREFACE = Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), frame(FRAME.settings, 0, 0)]);
-const uint32 = (value: number) => Buffer.from([value >>> 24, value >>> 16, value >>> 8, value]);
 /** nghttp2 drops them as they come, and keeps nothing of them. */
 const UNCOUNTED_BY_NODE = new Set(['frames nobody knows', 'priorities', 'empty data']);
-/** POST /echo */
-const block = encodeHeaders([
-  [':method', 'POST'],
-  [':scheme', 'http'],
-  [':path', '/echo'],
-]);
 
 describe.each(HTTP2_SERVER_NAMES)('a connection, with HTTP2_SERVER=%s', (http2) => {
   let server: Server;
@@ -54,7 +38,10 @@ describe.each(HTTP2_SERVER_NAMES)('a connection, with HTTP2_SERVER=%s', (http2) 
     const parts: Buffer[] = [];
     const path = stream.headers.get(':path');
     return {
-      data: (part: Buffer) => void parts.push(part),
+      data: (part: Buffer) => {
+        parts.push(Buffer.from(part));
+        stream.consumed(part.length);
+      },
       end: () => {
         if (path === '/hold') held.push(stream);
         else {
@@ -69,14 +56,23 @@ describe.each(HTTP2_SERVER_NAMES)('a connection, with HTTP2_SERVER=%s', (http2) 
     };
   };
 
+  /** What receivers threw. */
+  let failures: unknown[];
+  const around = {
+    begin: (stream: ServerStream): Receiver => begin(stream),
+    failed: (error: unknown) => void failures.push(error),
+    holdUnread: (_bytes: number) => true,
+  };
+
   beforeEach(async () => {
+    failures = [];
     connections = [];
     accepted = [];
     held = [];
     lost = 0;
     server = createServer((socket) => {
       accepted.push(socket);
-      connections.push(new HTTP2_SERVERS[http2](socket, '192.0.2.1', LIMITS, begin, 0));
+      connections.push(new HTTP2_SERVERS[http2](socket, '192.0.2.1', LIMITS, around, 0));
     }).listen(0, '127.0.0.1');
     await once(server, 'listening');
     port = (server.address() as AddressInfo).port;

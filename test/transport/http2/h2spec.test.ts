@@ -49,9 +49,14 @@ for (const http2 of HTTP2_SERVER_NAMES)
     `h2spec finds nothing that is not listed, with HTTP2_SERVER=${http2}`,
     { timeout: 120_000 },
     async () => {
+      const around = {
+        begin,
+        failed: (error: unknown) => expect.fail(String(error)),
+        holdUnread: () => true,
+      };
       const connections: ServerConnection[] = [];
       const server = createServer((socket) => {
-        connections.push(new HTTP2_SERVERS[http2](socket, '', LIMITS, begin, 0));
+        connections.push(new HTTP2_SERVERS[http2](socket, '', LIMITS, around, 0));
       }).listen(0, '127.0.0.1');
       await once(server, 'listening');
       const folder = mkdtempSync(join(tmpdir(), 'h2spec-'));

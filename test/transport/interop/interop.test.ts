@@ -2,14 +2,18 @@
 import { execFileSync } from 'node:child_process';
 import { create, createFileRegistry, fromBinary, type Message, toBinary } from '@bufbuild/protobuf';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
-import { ConnectError } from '@connectrpc/connect';
+import { ConnectError, type ConnectRouter } from '@connectrpc/connect';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { LIMITS } from '../../../src/rpc/limits.ts';
 import { ConnectMount } from '../../../src/transport/connect-mount.ts';
 import { StreamExchange } from '../../../src/transport/exchange.ts';
-import { UnaryCall, type UnaryRoute } from '../../../src/transport/grpc-mount.ts';
+import { UnaryCall } from '../../../src/transport/grpc-mount.ts';
 import type { ServerStream } from '../../../src/transport/http2/transport.ts';
 import { HttpServer } from '../../../src/transport/listener.ts';
 import { StreamThrottle } from '../../../src/transport/stream-throttle.ts';
+import type { UnaryRoute } from '../../../src/transport/unary-session.ts';
+import { UnfinishedMessages } from '../../../src/transport/unfinished.ts';
+import { Unpacking } from '../../../src/transport/unpacking.ts';
 import { HTTP2_SERVER_NAMES, HTTP2_SERVERS, type Http2ServerName } from '../../support/http2.ts';
 import { run } from '../../support/process.ts';
 import { requires } from '../../support/requires.ts';
@@ -48,9 +52,16 @@ function interopServer(http2: Http2ServerName): HttpServer {
     if (method === undefined) throw new Error(`no ${name}`);
     const route: UnaryRoute = {
       refusal: () => undefined,
-      serve: async (_headers, _peerIp, bytes) =>
-        toBinary(method.output, create(method.output, answer(fromBinary(method.input, bytes) as Request))),
-      refuse: async (_headers, _peerIp, error) => new ConnectError(error.message),
+      limits: () => ({ bytes: LIMITS.messageBytes, packed: true }),
+      begin: () => ({
+        authenticate: () => {},
+        confirm: async () => {},
+        answer: async (read) => {
+          const request = fromBinary(method.input, await read()) as Request;
+          return toBinary(method.output, create(method.output, answer(request)));
+        },
+        refuse: async (error) => new ConnectError(error.message),
+      }),
     };
     return [`/${SERVICE}/${name}`, route];
   };
@@ -78,15 +89,22 @@ function interopServer(http2: Http2ServerName): HttpServer {
     },
     fullDuplexCall: duplex,
   };
-  const connect = new ConnectMount({} as never, [], (router) => router.service(service, streams as never));
+  const incoming = { unfinished: new UnfinishedMessages(), unpacking: new Unpacking() };
+  const addStreams = (router: ConnectRouter) => void router.service(service, streams as never);
+  const connect = new ConnectMount({} as never, [], incoming, addStreams, LIMITS.messageBytes);
   const stream = (begun: ServerStream) => {
     const route = routes.get(begun.headers.get(':path') ?? '');
-    if (route !== undefined) return new UnaryCall(route, begun);
-    const exchange = new StreamExchange(begun);
+    if (route !== undefined) return new UnaryCall(route, begun, incoming);
+    const exchange = new StreamExchange(begun, incoming.unfinished);
     void connect.handle(exchange);
     return exchange;
   };
-  return new HttpServer({ stream, request: () => {} }, new StreamThrottle(), undefined, HTTP2_SERVERS[http2]);
+  return new HttpServer(
+    { stream, request: () => {}, failed: (error) => expect.fail(String(error)) },
+    new StreamThrottle(),
+    undefined,
+    HTTP2_SERVERS[http2],
+  );
 }
 
 for (const http2 of HTTP2_SERVER_NAMES)

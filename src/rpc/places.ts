@@ -1,0 +1,36 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { LIMITS } from './limits.ts';
+
+/** An answer that is made leaves within this. */
+const LEAVE_MS = 200;
+
+/** Calls under way: their messages are whole, and so many may be at once. */
+export class Places {
+  #taken = 0;
+  #idle: (() => void) | undefined;
+
+  get full(): boolean {
+    return this.#taken >= LIMITS.callsUnderWay;
+  }
+
+  take(): void {
+    this.#taken++;
+  }
+
+  leave(): void {
+    this.#taken--;
+    if (this.#taken === 0) this.#idle?.();
+  }
+
+  /** Resolves when no call is under way and its answers have had time to leave. */
+  async idle(): Promise<void> {
+    do {
+      if (this.#taken > 0) {
+        await new Promise<void>((resolve) => {
+          this.#idle = resolve;
+        });
+      }
+      await delay(LEAVE_MS);
+    } while (this.#taken > 0);
+  }
+}

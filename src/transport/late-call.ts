@@ -1,0 +1,78 @@
+import type { ConnectError } from '@connectrpc/connect';
+import type { ApiError } from '../keys/errors.ts';
+import type { MaybePromise } from '../keys/maybe-promise.ts';
+import type { Departure } from '../rpc/call.ts';
+import type { ServerStream } from './http2/transport.ts';
+import type { UnarySession } from './unary-session.ts';
+import type { UnfinishedMessage, UnfinishedMessages } from './unfinished.ts';
+
+/** A call whose message did not come with its headers: the caller is looked at first, and what is kept is counted. */
+export class LateCall {
+  readonly #session: UnarySession;
+  readonly #stream: ServerStream;
+  #message: UnfinishedMessage | undefined;
+  /** Undefined when the caller may call. */
+  #admission: Promise<void> | undefined;
+  #kept = 0;
+  #credited = 0;
+
+  constructor(session: UnarySession, stream: ServerStream) {
+    this.#session = session;
+    this.#stream = stream;
+  }
+
+  /**
+   * @param tooMuch the message is too late, or one too many
+   * @param refused the caller may not call, and has not been told so
+   */
+  begin(
+    unfinished: UnfinishedMessages,
+    tooMuch: (error: ApiError) => void,
+    refused: (error: unknown) => void,
+  ): void {
+    const { owner, peerIp, headers } = this.#stream;
+    this.#message = unfinished.begin({ connection: owner, peerIp }, headers.bytes, tooMuch);
+    const admission = this.#message.ended ? undefined : this.#session.authenticate();
+    if (admission === undefined) return;
+    this.#admission = admission;
+    admission.then(() => {
+      this.#admission = undefined;
+      this.#credit();
+    }, refused);
+  }
+
+  /** So many bytes of the message are kept now. */
+  keeps(bytes: number): void {
+    const more = bytes - this.#kept;
+    this.#kept = bytes;
+    this.#message?.grow(more);
+    this.#credit();
+  }
+
+  /** Until it is known who calls, the peer sends no more than the window of its stream. */
+  #credit(): void {
+    if (this.#admission !== undefined) return;
+    this.#stream.consumed(this.#kept - this.#credited);
+    this.#credited = this.#kept;
+  }
+
+  async answer(message: () => MaybePromise<Uint8Array>, departure: Departure): Promise<Uint8Array> {
+    await this.#admission;
+    await this.#session.confirm();
+    return this.#session.answer(message, departure);
+  }
+
+  async refuse(error: ApiError): Promise<ConnectError> {
+    try {
+      await this.#admission;
+    } catch (refusal) {
+      return refusal as ConnectError;
+    }
+    return this.#session.refuse(error);
+  }
+
+  /** Nothing of the message is kept any more. */
+  end(): void {
+    this.#message?.end();
+  }
+}

@@ -1,0 +1,26 @@
+import { Code, ConnectError } from '@connectrpc/connect';
+import { LIMITS } from '../rpc/limits.ts';
+import { networkOf } from './peer.ts';
+
+/** Calls of health and reflection, which need no credential and may last: so many of one network, and in all. */
+export class OpenCalls {
+  readonly #perNetwork = new Map<string, number>();
+  #all = 0;
+
+  /** What it gives back ends the call. @throws ConnectError */
+  begin(peerIp: string): () => void {
+    const network = networkOf(peerIp);
+    const before = this.#perNetwork.get(network) ?? 0;
+    const { openCalls } = LIMITS;
+    if (before >= openCalls.network || this.#all >= openCalls.all)
+      throw new ConnectError('too many of these calls at once', Code.ResourceExhausted);
+    this.#perNetwork.set(network, before + 1);
+    this.#all++;
+    return () => {
+      this.#all--;
+      const left = (this.#perNetwork.get(network) ?? 1) - 1;
+      if (left > 0) this.#perNetwork.set(network, left);
+      else this.#perNetwork.delete(network);
+    };
+  }
+}
