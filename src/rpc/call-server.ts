@@ -240,8 +240,7 @@ export class CallSession {
 
   /** Records a refusal and makes it ready to be sent. */
   async refuse(error: ApiError): Promise<ConnectError> {
-    if (!this.#hasPlace) this.#places.take();
-    this.#hasPlace = true;
+    if (!this.#hasPlace) this.#places.beginRefusal();
     const apiError = await this.#recorded(error);
     if (apiError.code === 'INTERNAL') this.#parts.observer.failed(this.#call.method, apiError.facts.cause);
     this.#finished(codeName(rowOf(apiError).status));
@@ -274,7 +273,8 @@ export class CallSession {
   #finished(code: string): void {
     const { clock, observer } = this.#parts;
     observer.finished(this.#call.method, code, (clock.monotonic() - this.#call.arriveMonotonic) / 1000);
-    this.#places.leave();
+    if (this.#hasPlace) this.#places.leave();
+    else this.#places.endRefusal();
   }
 }
 

@@ -3,6 +3,7 @@ import { ConnectError } from '@connectrpc/connect';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { ErrorInfoSchema, RetryInfoSchema } from '../../gen/google/rpc/error_details_pb.ts';
 import { ApiError } from '../../src/keys/errors.ts';
+import type { AuditLog } from '../../src/keys/ports/audit.ts';
 import type { Authenticator } from '../../src/rpc/authenticate.ts';
 import { newCall } from '../../src/rpc/call.ts';
 import { CallServer } from '../../src/rpc/call-server.ts';
@@ -90,5 +91,27 @@ describe('the call server', () => {
     expect(audit.entries).toEqual([]);
     await sessions[0]?.refuse(new ApiError('INTERNAL', 'ends it'));
     begin().takePlace();
+  });
+
+  it('serves on while thousands of calls whose messages never came are being recorded as refused', async () => {
+    const clock = new TestClock();
+    const audit = new MemoryAudit();
+    let written = () => {};
+    const waits = new Promise<void>((resolve) => (written = resolve));
+    const observer = { finished: () => {}, failed: () => {} };
+    const callServer = new CallServer({
+      authenticator: {} as Authenticator,
+      audit: { ...audit.log, record: () => waits } as AuditLog,
+      clock,
+      observer,
+      shed: () => {},
+    });
+    const begin = () => callServer.begin(newCall(clock, 'm', '192.0.2.1', undefined));
+    const refused = Array.from({ length: LIMITS.callsUnderWay }, () =>
+      begin().refuse(new ApiError('REQUEST_NOT_RECEIVED', 'the message came too slowly')),
+    );
+    begin().takePlace();
+    written();
+    await Promise.all(refused);
   });
 });
