@@ -78,6 +78,9 @@ export async function serveCommand(env: Environment): Promise<void> {
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
+  // A terminal that closes ends what runs in it; without one the signal asks to read files again.
+  const inTerminal = process.stdin.isTTY || process.stderr.isTTY;
+  process.on('SIGHUP', inTerminal ? stop : () => void running.readCertificates());
 }
 
 /** For whoever can reach the store itself: a new admin key when the last one is lost. */

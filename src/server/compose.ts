@@ -45,9 +45,11 @@ import { RedisAlerts } from '../watch/redis-alerts.ts';
 import { UsageReport } from '../watch/usage-report.ts';
 import { Watch } from '../watch/watch.ts';
 import { localOrigin } from './bootstrap.ts';
+import { Certificates } from './certificates.ts';
 import { composeGateways } from './compose-gateways.ts';
 import { caches } from './configured-store.ts';
 import { composeProof } from './proof.ts';
+import { readTls } from './setting-files.ts';
 import { type Logger, Metrics, watchLogger } from './telemetry.ts';
 
 interface Surroundings {
@@ -115,6 +117,7 @@ export function compose(around: Surroundings, store: Store) {
   );
   const ports = { health, throttle, failed: (error: unknown) => telemetry.failed('transport', error) };
   const [grpc, http] = createListeners(callServer, services, gateways.doors, ports, around);
+  const certificates = composeCertificates(around, [grpc, http]);
   return {
     telemetry,
     keys,
@@ -126,9 +129,10 @@ export function compose(around: Surroundings, store: Store) {
     watch,
     anchor,
     redis,
+    certificates,
     grpc,
     http,
-    metrics: metricsServer(telemetry, store),
+    metrics: metricsServer(telemetry, store, certificates),
   };
 }
 
@@ -176,9 +180,21 @@ function bindServices(
   ];
 }
 
-function metricsServer(telemetry: Metrics, store: Store): Server {
+function composeCertificates(
+  { config, logger, clock, tls }: Surroundings,
+  servers: readonly HttpServer[],
+): Certificates | undefined {
+  if (tls === undefined) return undefined;
+  const use = (files: TlsFiles) => {
+    for (const server of servers) server.useTls(files);
+  };
+  return new Certificates({ tls, read: () => readTls(config), use, clock, logger });
+}
+
+function metricsServer(telemetry: Metrics, store: Store, certificates: Certificates | undefined): Server {
   return createServer((_request, response) => {
     telemetry.shared(store.sharing?.skewMs ?? 0, store.sharing?.lease.holds ?? true);
+    if (certificates !== undefined) telemetry.certificateExpires(certificates.secondsLeft);
     void telemetry.registry.metrics().then((text) => {
       response.writeHead(200, { 'content-type': telemetry.registry.contentType }).end(text);
     });

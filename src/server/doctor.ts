@@ -43,11 +43,17 @@ function certificatesOf(config: Config, now: Date): Finding[] {
   return findings;
 }
 
+/** What renews certificates by itself has done so by then. */
+const RENEWED_DAYS = 14;
+
 function validity(what: string, pem: Buffer, now: Date): Finding {
   const { validFromDate, validToDate } = new X509Certificate(pem);
   if (now > validToDate) return { what, ok: false, text: `expired at ${validToDate.toISOString()}` };
   if (now < validFromDate)
     return { what, ok: false, text: `not valid before ${validFromDate.toISOString()}` };
+  const days = (validToDate.getTime() - now.getTime()) / 86_400_000;
+  if (days < RENEWED_DAYS)
+    return { what, ok: false, text: `expires within ${RENEWED_DAYS} days, at ${validToDate.toISOString()}` };
   return { what, ok: true, text: `valid until ${validToDate.toISOString()}` };
 }
 

@@ -13,7 +13,7 @@ import { compose } from './compose.ts';
 import { openConfiguredStore } from './configured-store.ts';
 import { shownStore } from './neighbour.ts';
 import { checkAnchor } from './proof.ts';
-import { readTls } from './setting-files.ts';
+import { checkTls, readTls } from './setting-files.ts';
 import type { AddressName, Logger } from './telemetry.ts';
 
 const DRAIN_MS = 9_000;
@@ -24,6 +24,8 @@ export interface Running {
   readonly ports: { readonly grpc: number; readonly http: number; readonly metrics: number };
   /** The same with their hosts. */
   readonly addresses: Readonly<Record<AddressName, string>>;
+  /** Reads the TLS files again, for new connections. */
+  readCertificates(): Promise<void>;
   /** Answers what is under way, within 10 s, and lets everything go. */
   stop(): Promise<void>;
 }
@@ -45,18 +47,20 @@ export async function serve(
   clock: Clock = systemClock,
   { droppedLines = () => 0, broken = () => {} }: Host = {},
 ): Promise<Running> {
-  const tls = readTls(config);
+  const tls = await readTls(config);
+  if (tls !== undefined) checkTls(tls);
   let breaks = (error: unknown) => broken(error);
   const store = await openConfiguredStore(config, clock, logger, (error) => breaks(error));
   const console = await readConsole(config, logger);
   const parts = compose({ config, logger, clock, tls, console, droppedLines }, store);
   const { keys, apply, manageKeys, callServer, lastUses, health, watch, anchor, redis } = parts;
-  const { grpc, http, metrics } = parts;
+  const { grpc, http, metrics, certificates } = parts;
   breaks = (error) => {
     health.break();
     broken(error);
   };
   const release = async () => {
+    certificates?.stop();
     health.stop();
     grpc.close();
     http.close();
@@ -87,6 +91,7 @@ export async function serve(
   await health.start();
   watch.start();
   anchor?.start();
+  certificates?.start();
   const stop = async () => {
     health.stop();
     watch.endStreams();
@@ -96,7 +101,8 @@ export async function serve(
     ]);
     await release();
   };
-  return { ports, addresses, stop };
+  const readCertificates = async () => certificates?.lookAgain();
+  return { ports, addresses, readCertificates, stop };
 }
 
 /** The addresses as the settings have them, with the ports that were bound. */

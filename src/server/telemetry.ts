@@ -86,6 +86,7 @@ export class Metrics implements CallObserver {
   readonly #skew: Gauge;
   readonly #lease: Gauge;
   readonly #anchorFailures: Counter;
+  readonly #certificate: Gauge;
   readonly #children = new Map<string, { calls: Counter.Internal; seconds: Histogram.Internal<'method'> }>();
   readonly #logger: Logger;
 
@@ -147,6 +148,12 @@ export class Metrics implements CallObserver {
       help: 'Times that AUDIT_ANCHOR_FILE could not be written.',
       registers,
     });
+    this.#certificate = new Gauge({
+      name: 'apikeyd_tls_certificate_expires_seconds',
+      help: 'Until the certificate in use expires, negative once it has; absent without TLS.',
+      registers,
+    });
+    this.#certificate.remove();
     this.#serving = new Gauge({ name: 'apikeyd_serving', help: '1 while decisions can be made.', registers });
     this.#info = new Gauge({
       name: 'apikeyd_server_info',
@@ -184,6 +191,11 @@ export class Metrics implements CallObserver {
   shared(skewMs: number, leaseHolds: boolean): void {
     this.#skew.set(skewMs / 1000);
     this.#lease.set(leaseHolds ? 1 : 0);
+  }
+
+  /** How long the certificate that new connections are shown is still valid. */
+  certificateExpires(seconds: number): void {
+    this.#certificate.set(seconds);
   }
 
   anchorWritten(ok: boolean): void {

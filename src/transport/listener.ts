@@ -1,6 +1,6 @@
 import type { RequestListener } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from 'node:net';
-import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
+import { createServer as createTlsServer, type TLSSocket, Server as TlsServer } from 'node:tls';
 import { LIMITS } from '../rpc/limits.ts';
 import { Http1 } from './http1.ts';
 import type { Http2Transport, Receiver, ServerConnection, ServerStream } from './http2/transport.ts';
@@ -53,6 +53,11 @@ export class HttpServer {
     this.#server = tls === undefined ? this.#cleartext() : this.#encrypted(tls);
     this.#server.maxConnections = LIMITS.connections;
     this.#ticking = setInterval(() => this.#tick(), LIMITS.tickMs).unref();
+  }
+
+  /** For new connections; whether a client must have a certificate stays as it was. */
+  useTls({ cert, key, clientCa: ca }: TlsFiles): void {
+    if (this.#server instanceof TlsServer) this.#server.setSecureContext({ cert, key, ca });
   }
 
   listen(host: string, port: number): Promise<number> {

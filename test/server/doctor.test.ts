@@ -58,6 +58,8 @@ describe('apikeyd doctor', () => {
       (await examine(config, new Date(Date.now() + days * 86_400_000))).find(
         ({ what }) => what === 'TLS_CERT_FILE',
       );
+    const soon = { ok: false, text: expect.stringMatching(/^expires within 14 days, at/) };
+    expect([await seen(15), await seen(17)]).toMatchObject([{ ok: true }, soon]);
     expect(await seen(31)).toMatchObject({ ok: false, text: expect.stringMatching(/^expired at/) });
     expect(await seen(-1)).toMatchObject({ ok: false, text: expect.stringMatching(/^not valid before/) });
     writeFileSync(cert, 'nonsense');

@@ -59,7 +59,7 @@ const NEEDS = {
   traefik: { ...inCache('proxies/bin/traefik'), ...NEEDS_PYTHON },
   caddy: inCache('bin/caddy'),
   nginx: { bring: TOOLS_UP, at: '/usr/sbin/nginx' },
-  chromium: { bring: TOOLS_UP, at: '/usr/bin/chromium' },
+  chromium: { bring: TOOLS_UP },
   // The chart, its alert rules and the unit of deploy/.
   helm: inCache('bin/helm'),
   'kubernetes-validate': { ...inCache('kubernetes-validate/bin/python'), ...NEEDS_PYTHON },
