@@ -107,14 +107,7 @@ export function compose(around: Surroundings, store: Store) {
   const { anchor, verifier } = composeProof(config, store, clock, logger, telemetry);
   const useCases = { validateKey, manageKeys, authenticator, keys, watch, verifier };
   const services = [...bindServices({ config, store, clock }, useCases), gateways.service];
-  const health = new Health(
-    services.map(({ service }) => service.typeName),
-    () => store.ping(),
-    (serving) => {
-      telemetry.serving(serving);
-      logger[serving ? 'info' : 'warn'](serving ? 'serving' : 'not serving: the store does not answer');
-    },
-  );
+  const health = composeHealth(services, store, telemetry, logger);
   const ports = { health, throttle, failed: (error: unknown) => telemetry.failed('transport', error) };
   const [grpc, http] = createListeners(callServer, services, gateways.doors, ports, around);
   const certificates = composeCertificates(around, [grpc, http]);
@@ -134,6 +127,22 @@ export function compose(around: Surroundings, store: Store) {
     http,
     metrics: metricsServer(telemetry, store, certificates),
   };
+}
+
+function composeHealth(
+  services: readonly BoundService[],
+  store: Store,
+  telemetry: Metrics,
+  logger: Logger,
+): Health {
+  return new Health(
+    services.map(({ service }) => service.typeName),
+    () => store.ping(),
+    (serving) => {
+      telemetry.serving(serving);
+      logger[serving ? 'info' : 'warn'](serving ? 'serving' : 'not serving: the store does not answer');
+    },
+  );
 }
 
 interface UseCases {
