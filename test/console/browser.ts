@@ -1,5 +1,3 @@
-import { existsSync } from 'node:fs';
-import { delimiter, join } from 'node:path';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
 import { expect } from 'vitest';
 import { tool } from '../support/tools.ts';
@@ -9,11 +7,8 @@ const FLAGS = [
   ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
 ];
 
-/** The browser that the PATH has: Playwright wants to know where it is. */
 export function launch(): Promise<Browser> {
-  const folders = (process.env.PATH ?? '').split(delimiter);
-  const executablePath = folders.map((folder) => join(folder, tool('chromium'))).find(existsSync) ?? '';
-  return chromium.launch({ executablePath, args: FLAGS });
+  return chromium.launch({ executablePath: tool('chromium'), args: FLAGS });
 }
 
 /** A page of the console, and everything that it did wrong: violations, errors, failed requests, foreign hosts. */

@@ -12,7 +12,7 @@
  * A new program: one entry here and its installation in tools.sh. Ask first whether a generated client or `buf curl`
  * (`tool('buf')`, which comes with the packages) shows the same.
  */
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
 export const ROOT = new URL('../..', import.meta.url).pathname;
@@ -29,6 +29,8 @@ interface Need {
   readonly mayLack?: string;
 }
 
+const onPath = (name: string) =>
+  (process.env.PATH ?? '').split(delimiter).map((folder) => join(folder, name));
 const TOOLS_UP = 'npm run tools:up';
 const inCache = (path: string): Need => ({ bring: TOOLS_UP, at: join(toolsFolder, path) });
 const NEEDS_PYTHON = { mayLack: 'needs Python with venv and pip' };
@@ -59,7 +61,11 @@ const NEEDS = {
   traefik: { ...inCache('proxies/bin/traefik'), ...NEEDS_PYTHON },
   caddy: inCache('bin/caddy'),
   nginx: { bring: TOOLS_UP, at: '/usr/sbin/nginx' },
-  chromium: { bring: TOOLS_UP },
+  // Whoever starts it must say where it is.
+  chromium: {
+    bring: TOOLS_UP,
+    at: onPath('chromium').find(existsSync) ?? join(ROOT, 'no-chromium-on-the-path'),
+  },
   // The chart, its alert rules and the unit of deploy/.
   helm: inCache('bin/helm'),
   'kubernetes-validate': { ...inCache('kubernetes-validate/bin/python'), ...NEEDS_PYTHON },
@@ -86,8 +92,7 @@ export function tool(name: NeedName | 'buf'): string {
 /** For a program or file; whether there is a database is known to `requires` alone. */
 export function isInstalled(name: Exclude<NeedName, 'mongodb'> | 'mongod'): boolean {
   const at = name === 'mongod' ? undefined : needs[name].at;
-  const onPath = () => (process.env.PATH ?? '').split(delimiter).map((folder) => join(folder, name));
-  return (at === undefined ? onPath() : [at]).some((path) => {
+  return (at === undefined ? onPath(name) : [at]).some((path) => {
     try {
       accessSync(path, /\.(jar|py)$/.test(path) ? constants.R_OK : constants.X_OK);
       return true;
