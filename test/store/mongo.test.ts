@@ -27,6 +27,7 @@ import { type Adapter, LEASE, LOCKOUT } from './contract/harness.ts';
 import { keyStoreContract } from './contract/keys.ts';
 import { limitsContract } from './contract/limits.ts';
 import { noticesContract } from './contract/notices.ts';
+import { proofContract } from './contract/proof.ts';
 import { remoteKeysContract } from './contract/remote-keys.ts';
 import { tamperingContract } from './contract/tampering.ts';
 import { usageContract } from './contract/usage.ts';
@@ -125,6 +126,7 @@ requires('mongodb').describe('mongo', () => {
   chainContract(adapter);
   usageContract(adapter);
   tamperingContract(adapter, mongoLedger, 'mongo');
+  proofContract(adapter, mongoLedger);
 
   it('lets several processes start on an empty database at once', async () => {
     const url = adapter.freshUrl();

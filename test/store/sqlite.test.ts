@@ -17,6 +17,7 @@ import { type Adapter, LEASE, LOCKOUT } from './contract/harness.ts';
 import { keyStoreContract } from './contract/keys.ts';
 import { limitsContract } from './contract/limits.ts';
 import { noticesContract } from './contract/notices.ts';
+import { proofContract } from './contract/proof.ts';
 import { remoteKeysContract } from './contract/remote-keys.ts';
 import { tamperingContract } from './contract/tampering.ts';
 import { usageContract } from './contract/usage.ts';
@@ -87,6 +88,7 @@ remoteKeysContract(adapter);
 chainContract(adapter);
 usageContract(adapter);
 tamperingContract(adapter, sqliteLedger, 'sqlite');
+proofContract(adapter, sqliteLedger);
 
 describe('sqlite: one process', () => {
   it('refuses a second one on its file, and lets the next have it', async () => {
