@@ -1,0 +1,235 @@
+// If this fails, an install on Kubernetes is refused, restarts with its store, runs with rights it must not have, or alerts never fire.
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { readConfig, SETTINGS } from '../../src/config.ts';
+import { run } from '../support/process.ts';
+import { requires } from '../support/requires.ts';
+import { ROOT, tool } from '../support/tools.ts';
+
+const CHART = join(ROOT, 'deploy/helm/apikeyd');
+const VERSIONS = ['1.28', '1.37'];
+
+const mongodb = {
+  store: { kind: 'mongodb', mongodb: { existingSecret: 'database' } },
+  bootstrapKey: { existingSecret: 'first-key' },
+  replicas: 3,
+};
+const tls = { existingSecret: 'server-tls' };
+/** Values that an operator may have; the image is added. */
+const VALUE_SETS: Record<string, Record<string, unknown>> = {
+  embedded: {},
+  'embedded without an anchor': { store: { embedded: { anchor: { enabled: false }, storageClass: 'fast' } } },
+  'embedded with everything': {
+    tls: { ...tls, clientCA: { existingSecret: 'client-ca' } },
+    auditChainKey: { existingSecret: 'chain' },
+    redis: { existingSecret: 'redis' },
+    bootstrapKey: { existingSecret: 'first-key' },
+    settings: {
+      AUDIT_RETENTION_DAYS: 365,
+      CACHE_MAX_CAPACITY: 10_000_000,
+      ANOMALY_MAX_ERROR_RATIO: 0.25,
+      GATEWAY_REASONS: true,
+    },
+    serviceMonitor: { enabled: true },
+    prometheusRule: { enabled: true, labels: { release: 'prometheus' } },
+    networkPolicy: { enabled: true },
+  },
+  'TLS without mTLS': { tls },
+  mongodb,
+  'mongodb, one process': { ...mongodb, replicas: 1 },
+  'mongodb, scaled': {
+    ...mongodb,
+    autoscaling: { enabled: true },
+    prometheusRule: { enabled: true },
+    networkPolicy: {
+      enabled: true,
+      callers: [{ namespaceSelector: { matchLabels: { team: 'orders' } } }],
+      egress: [{ ports: [{ port: 27017 }] }],
+    },
+  },
+  'mongodb, placed': {
+    ...mongodb,
+    tls,
+    imagePullSecrets: [{ name: 'registry' }],
+    nodeSelector: { disk: 'ssd' },
+    tolerations: [{ key: 'only', operator: 'Exists' }],
+    podLabels: { team: 'platform' },
+    podAnnotations: { note: 'x' },
+    priorityClassName: 'high',
+    service: { type: 'LoadBalancer', annotations: { a: 'b' } },
+    image: { digest: `sha256:${'a'.repeat(64)}` },
+  },
+};
+
+/** Values that must not become an install, and the value that the error names. */
+const REFUSED: [string, Record<string, unknown>, string][] = [
+  ['two processes on an embedded store', { replicas: 2 }, 'replicas: the embedded store'],
+  ['scaling of an embedded store', { autoscaling: { enabled: true } }, 'autoscaling.enabled: the embedded'],
+  ['no Secret for the database', { store: { kind: 'mongodb' } }, 'store.mongodb.existingSecret'],
+  [
+    'an admin key without a place',
+    { ...mongodb, bootstrapKey: { existingSecret: '' } },
+    'bootstrapKey.existingSecret',
+  ],
+  ['no image', { image: { repository: '' } }, 'image.repository'],
+  ['mTLS without TLS', { tls: { clientCA: { existingSecret: 'ca' } } }, 'tls.existingSecret'],
+  ['a grace below the drain', { terminationGracePeriodSeconds: 19 }, 'terminationGracePeriodSeconds'],
+  ['a secret among the settings', { settings: { STORE_URL: 'mongodb://u:p@h/' } }, 'STORE_URL'],
+  ['a value that there is not', { replicaCount: 3 }, 'replicaCount'],
+  ['no process at all', { replicas: 0 }, 'replicas'],
+];
+
+interface Document {
+  readonly kind: string;
+  // biome-ignore lint/suspicious/noExplicitAny: manifests have no types here, and the schemas of Kubernetes judge them.
+  readonly spec: any;
+}
+interface Judged {
+  readonly documents: Document[];
+  readonly errors: string[];
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'apikeyd-helm-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function helm(command: string[], values: Record<string, unknown>) {
+  const file = join(folder, `${Math.abs(hash(JSON.stringify(values)))}.json`);
+  const image = { repository: 'registry.example/apikeyd', ...(values.image as object | undefined) };
+  writeFileSync(file, JSON.stringify({ ...values, image }));
+  const home = { HELM_CACHE_HOME: folder, HELM_CONFIG_HOME: folder, HELM_DATA_HOME: folder };
+  return run(tool('helm'), [...command, CHART, '--values', file], { env: home });
+}
+const hash = (text: string) => [...text].reduce((sum, char) => (sum * 31 + char.charCodeAt(0)) | 0, 7);
+
+requires('helm', 'kubernetes-validate').describe('the chart', () => {
+  let judged: Record<string, Judged> = {};
+  const of = (name: string) => judged[name]?.documents ?? [];
+  const workload = (name: string) => of(name).find(({ kind }) => /^(StatefulSet|Deployment)$/.test(kind));
+  const pod = (name: string) => workload(name)?.spec.template.spec;
+  const env = (name: string): { name: string; value?: string; valueFrom?: { secretKeyRef: object } }[] =>
+    pod(name).containers[0].env;
+
+  beforeAll(async () => {
+    const manifests: Record<string, string> = {};
+    for (const [name, values] of Object.entries(VALUE_SETS)) {
+      const { code, stdout, stderr } = await helm(['template', 'keys', '--namespace', 'prod'], values);
+      expect(code, `${name}: ${stderr}`).toBe(0);
+      manifests[name] = stdout;
+    }
+    const input = JSON.stringify({ versions: VERSIONS, manifests });
+    const script = join(ROOT, 'test/deploy/validate.py');
+    const { stdout, stderr } = await run(tool('kubernetes-validate'), [script], { input });
+    expect(stderr).toBe('');
+    judged = JSON.parse(stdout);
+  }, 120_000);
+
+  it('has nothing that Helm warns of', { timeout: 60_000 }, async () => {
+    const { code, stdout, stderr } = await helm(['lint', '--strict'], {});
+    expect(code, stdout + stderr).toBe(0);
+  });
+
+  it('makes what Kubernetes takes, of each set of values', () => {
+    const errors = Object.entries(judged).flatMap(([name, { errors }]) =>
+      errors.map((error) => `${name}: ${error}`),
+    );
+    expect(errors).toEqual([]);
+    expect(Object.keys(judged)).toEqual(Object.keys(VALUE_SETS));
+  });
+
+  for (const [what, values, named] of REFUSED)
+    it(`refuses ${what}`, { timeout: 60_000 }, async () => {
+      const { code, stderr } = await helm(['template', 'keys'], values);
+      expect(code).not.toBe(0);
+      expect(stderr).toContain(named);
+    });
+
+  it('keeps to the restricted standard of pod security, and writes to volumes alone', () => {
+    for (const name of Object.keys(VALUE_SETS)) {
+      const { securityContext, containers, automountServiceAccountToken } = pod(name);
+      expect(securityContext).toMatchObject({
+        runAsNonRoot: true,
+        runAsUser: 65532,
+        seccompProfile: { type: 'RuntimeDefault' },
+      });
+      expect(containers[0].securityContext).toEqual({
+        allowPrivilegeEscalation: false,
+        readOnlyRootFilesystem: true,
+        capabilities: { drop: ['ALL'] },
+      });
+      expect(automountServiceAccountToken).toBe(false);
+    }
+  });
+
+  it('sets only settings, to values within bounds, and secrets from Secrets', () => {
+    const secret = new Set<string>(SETTINGS.flatMap((row) => ('secret' in row ? [row.name] : [])));
+    for (const name of Object.keys(VALUE_SETS)) {
+      const plain = env(name).flatMap((row) => (row.value === undefined ? [] : [[row.name, row.value]]));
+      const config: Record<string, unknown> = readConfig(Object.fromEntries(plain));
+      expect(plain.filter(([key = '', value]) => String(config[key]) !== value)).toEqual([]);
+      const fromSecrets = env(name).filter((row) => row.valueFrom?.secretKeyRef !== undefined);
+      expect(fromSecrets.filter((row) => !secret.has(row.name))).toEqual([]);
+      const known = new Set<string>(SETTINGS.map((row) => row.name));
+      expect(env(name).filter((row) => !known.has(row.name))).toEqual([]);
+      // A Service named apikeyd would put APIKEYD_PORT there, with which the server does not start.
+      expect(pod(name).enableServiceLinks).toBe(false);
+    }
+    const urls = env('mongodb').filter((row) => row.name === 'STORE_URL');
+    expect(urls).toEqual([
+      { name: 'STORE_URL', valueFrom: { secretKeyRef: { name: 'database', key: 'STORE_URL' } } },
+    ]);
+  });
+
+  it('is one StatefulSet with volumes when embedded, a Deployment of several on MongoDB', () => {
+    expect(workload('embedded')).toMatchObject({ kind: 'StatefulSet', spec: { replicas: 1 } });
+    const claims = workload('embedded')?.spec.volumeClaimTemplates;
+    expect(claims.map((claim: { metadata: { name: string } }) => claim.metadata.name)).toEqual([
+      'anchor',
+      'data',
+    ]);
+    expect(workload('mongodb')).toMatchObject({ kind: 'Deployment', spec: { replicas: 3 } });
+    expect(workload('mongodb, scaled')?.spec).not.toHaveProperty('replicas');
+    const kinds = (name: string) => of(name).map(({ kind }) => kind);
+    expect(kinds('mongodb')).toContain('PodDisruptionBudget');
+    expect(pod('mongodb').topologySpreadConstraints).toHaveLength(2);
+    for (const one of ['embedded', 'mongodb, one process'])
+      expect([kinds(one).includes('PodDisruptionBudget'), pod(one).topologySpreadConstraints]).toEqual([
+        false,
+        undefined,
+      ]);
+    expect(kinds('mongodb, scaled')).toContain('HorizontalPodAutoscaler');
+  });
+
+  it('restarts nobody while the store is away, and ends no call', () => {
+    const probes = (name: string) => pod(name).containers[0];
+    expect(probes('mongodb').livenessProbe.httpGet.path).toBe('/healthz');
+    expect(probes('mongodb').readinessProbe.httpGet.path).toBe('/readyz');
+    expect(probes('TLS without mTLS').livenessProbe.httpGet.scheme).toBe('HTTPS');
+    // With mTLS the kubelet has no certificate to show.
+    const mtls = probes('embedded with everything');
+    expect(mtls.livenessProbe.httpGet).toEqual({ path: '/metrics', port: 'metrics' });
+    expect(mtls.readinessProbe.exec.command.join(' ')).toContain('apikeyd_serving 1');
+    const sleep = /(\d+)\)$/.exec(probes('mongodb').lifecycle.preStop.exec.command.at(-1))?.[1];
+    expect(pod('mongodb').terminationGracePeriodSeconds).toBeGreaterThan(Number(sleep) / 1000 + 14);
+  });
+
+  it('alerts only on metrics that there are', () => {
+    const metrics = readFileSync(join(ROOT, 'docs/reference/metrics.md'), 'utf8');
+    const names = [...metrics.matchAll(/^\| `(apikeyd_\w+)`/gm)].map(([, name]) => name);
+    const rules = of('mongodb, scaled').find(({ kind }) => kind === 'PrometheusRule')?.spec.groups[0].rules;
+    const used = rules.flatMap(({ expr }: { expr: string }) => expr.match(/\bapikeyd_\w+/g) ?? ['none']);
+    expect(used.length).toBeGreaterThan(rules.length - 1);
+    expect(used.filter((name: string) => !names.includes(name.replace(/_bucket$/, '')))).toEqual([]);
+  });
+
+  requires('promtool').it('has alerts that Prometheus reads', { timeout: 60_000 }, async () => {
+    for (const name of ['embedded with everything', 'mongodb, scaled']) {
+      const rule = of(name).find(({ kind }) => kind === 'PrometheusRule');
+      const file = join(folder, 'rules.json');
+      writeFileSync(file, JSON.stringify(rule?.spec));
+      const { code, stdout, stderr } = await run(tool('promtool'), ['check', 'rules', file]);
+      expect(code, stdout + stderr).toBe(0);
+    }
+  });
+});
