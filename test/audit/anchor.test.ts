@@ -136,6 +136,8 @@ describe('the anchor file', () => {
     expect(one.looks).toBe(0);
     const written = one.nextWrite();
     vi.advanceTimersByTime(1);
+    await one.anchor.read();
+    expect(one.looks).toBe(1);
     await written;
     expect(await one.anchor.read()).toEqual([place('p', 1)]);
     one.own = place('p', 2);
@@ -250,8 +252,8 @@ describe('a start', () => {
       },
     ],
     [
-      'was cut by retention',
-      (it) => it.notes.push(it.note(place('p', 5), { cut: { ...place('p', 5), time: 1, mac: '' } })),
+      'was cut by retention beyond it, its note behind',
+      (it) => it.notes.push(it.note(place('p', 3), { cut: { ...place('p', 6), time: 1, mac: '' } })),
     ],
   ])('is let be where the chain %s', async (_, set) => {
     set(next);

@@ -47,7 +47,7 @@ describe('AUDIT_ANCHOR_FILE', () => {
     );
     const { anchor, config } = composed(placed, OWN);
     await anchor?.write();
-    for (const name of ['KEY.anchor', 'FILE', 'off'])
+    for (const name of ['KEY.anchor', 'FILE'])
       expect(existsSync(join(folder, name)), name).toBe(name === file);
     // The double's chain is gone as soon as its process is.
     if (file === undefined) await checkAnchor(anchor, config);
@@ -96,7 +96,10 @@ describe('a server with an anchor', () => {
       HTTP_ADDR: '127.0.0.1:0',
       METRICS_ADDR: '127.0.0.1:0',
     };
-    const refused = await apikeyd(['serve'], { env });
+    // A start that goes past the anchor writes a first key.
+    rmSync(env.APIKEYD_KEY_FILE, { force: true });
+    const killWhen = () => existsSync(env.APIKEYD_KEY_FILE);
+    const refused = await apikeyd(['serve'], { env, killWhen });
     expect(refused.code).toBe(69);
     expect(refused.stderr).toContain(
       `AUDIT_ANCHOR_FILE: the store lacks audit events that ${anchor} names (chain ${heads[0].processId}, place ${heads[0].sequence})`,
@@ -105,14 +108,13 @@ describe('a server with an anchor', () => {
 
     const kept = readFileSync(anchor, 'utf8');
     writeFileSync(anchor, kept.replace('"sequence":', '"sequence":1'));
-    const changed = await apikeyd(['serve'], { env });
+    const changed = await apikeyd(['serve'], { env, killWhen });
     expect(changed.code).toBe(69);
     expect(changed.stderr).toContain(`AUDIT_ANCHOR_FILE: ${anchor} is not what was written there`);
     // A start that was refused leaves the evidence as it was.
     expect(readFileSync(anchor, 'utf8')).toBe(kept.replace('"sequence":', '"sequence":1'));
 
     renameSync(anchor, `${anchor}.away`);
-    rmSync(env.APIKEYD_KEY_FILE, { force: true });
     const again = await spawnServer(`sqlite:${db}`, folder, settings);
     expect(await ended(again)).toBe(0);
     expect(existsSync(anchor)).toBe(true);
