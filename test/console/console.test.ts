@@ -45,7 +45,7 @@ function pages(kind: StoreKind): void {
         await button.focus();
         await page.keyboard.press('Enter');
       };
-      await page.getByRole('link', { name: 'Keys' }).focus();
+      await page.getByRole('link', { name: 'Keys', exact: true }).focus();
       await page.keyboard.press('Enter');
       await press('New key');
       await page.keyboard.type(`typed ${kind}`);
