@@ -48,6 +48,8 @@ function pages(kind: StoreKind): void {
       await page.getByRole('link', { name: 'Keys', exact: true }).focus();
       await page.keyboard.press('Enter');
       await press('New key');
+      // The page puts the focus where typing begins.
+      await page.locator('#name:focus').waitFor();
       await page.keyboard.type(`typed ${kind}`);
       await page.keyboard.press('Tab');
       await page.keyboard.type('me');
@@ -57,7 +59,7 @@ function pages(kind: StoreKind): void {
       await press('Create key');
       await page.getByText('This secret is shown once.').waitFor();
       // The focus is where the work goes on: on the secret.
-      expect(await page.evaluate("document.activeElement.getAttribute('aria-label')")).toBe('the new secret');
+      await page.locator('[aria-label="the new secret"]:focus').waitFor();
       await page.keyboard.press('Tab');
       await page.keyboard.press('Enter');
       await page.getByText('Copied.').waitFor();
@@ -67,7 +69,7 @@ function pages(kind: StoreKind): void {
       await press('Show the key');
       await page.getByRole('heading', { name: `typed ${kind}` }).waitFor();
       await press('Revoke …');
-      await page.getByLabel('Type the key’s name').or(page.getByLabel("Type the key's name")).focus();
+      await page.getByLabel("Type the key's name").focus();
       await page.keyboard.type(`typed ${kind}`);
       await page.keyboard.press('Enter');
       await page.getByText('is revoked everywhere').waitFor();
