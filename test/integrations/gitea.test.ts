@@ -217,10 +217,10 @@ describe('tokens of Gitea', () => {
     const database = freshDatabase('sqlite', '');
     const server = await startServer(database.url, database.folder);
     for (const call of [
-      gitea.list(server.clients('grpc'), { name: 'a', password: 'b' }),
-      gitea.verify(server.clients('grpc'), 'x'),
+      () => gitea.list(server.clients('grpc'), { name: 'a', password: 'b' }),
+      () => gitea.verify(server.clients('grpc'), 'x'),
     ])
-      expect(await failureOf(call)).toMatchObject({
+      expect(await failureOf(call())).toMatchObject({
         code: 'FailedPrecondition',
         reason: 'INTEGRATION_OFF',
         text: expect.stringContaining('GITEA_URL'),

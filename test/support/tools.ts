@@ -64,7 +64,7 @@ const NEEDS = {
   // Whoever starts it must say where it is.
   chromium: {
     bring: TOOLS_UP,
-    at: onPath('chromium').find(existsSync) ?? join(ROOT, 'no-chromium-on-the-path'),
+    at: onPath('chromium').find(existsSync) ?? join(ROOT, 'not-on-the-path/chromium'),
   },
   // The chart, its alert rules and the unit of deploy/.
   helm: inCache('bin/helm'),
