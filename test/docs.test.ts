@@ -178,7 +178,7 @@ describe('the pages', () => {
     requires(...needsOf(page)).it(`${page} goes as it says`, { timeout: 120_000 }, () => goes(page));
 
   it('and comments name only files that exist', () => {
-    const files = ['bin', 'deploy', 'docs', 'examples', 'gen', 'proto', 'src', 'test', '.ci']
+    const files = ['bin', 'clients', 'deploy', 'docs', 'examples', 'gen', 'proto', 'src', 'test', '.ci']
       .filter((folder) => existsSync(join(ROOT, folder)))
       .flatMap((folder) =>
         readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' }).map(
