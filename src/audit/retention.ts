@@ -23,7 +23,7 @@ export class Retention {
     this.#clock = clock;
   }
 
-  /** Deletes up to about `limit` events from before `time`; answers how many. */
+  /** Deletes up to about `limit` events from before `time`; returns how many. */
   async deleteBefore(time: number, limit: number): Promise<number> {
     const prefixes = await this.#chains.expiredPrefixes(time, limit);
     if (prefixes.length === 0) return 0;

@@ -5,8 +5,8 @@ import { BackwardWriter } from './backward-writer.ts';
 import { Malformed, WireFields } from './wire-fields.ts';
 
 type Response = MessageInitShape<typeof CheckResponseSchema>;
-type Answer = NonNullable<Response['httpResponse']>;
-type Options = NonNullable<Extract<Answer, { case: 'okResponse' }>['value']['headers']>;
+type HttpResponse = NonNullable<Response['httpResponse']>;
+type Options = NonNullable<Extract<HttpResponse, { case: 'okResponse' }>['value']['headers']>;
 
 /** What is read of a CheckRequest. */
 interface Read {

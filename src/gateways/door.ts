@@ -14,7 +14,7 @@ export interface WebRequest {
   body(mostBytes: number): Promise<string | undefined>;
 }
 
-export interface WebAnswer {
+export interface WebResponse {
   readonly status: number;
   readonly headers: readonly Header[];
   readonly body: string;
@@ -24,7 +24,7 @@ export interface WebAnswer {
 export interface Door {
   readonly path: string;
   /** Never rejects. */
-  answer(request: WebRequest): MaybePromise<WebAnswer>;
+  respond(request: WebRequest): MaybePromise<WebResponse>;
 }
 
 export const JSON_TYPE: Header = ['content-type', 'application/json'];

@@ -6,12 +6,12 @@ import {
   HeaderAppendAction,
 } from '../../gen/envoy/service/auth/v3/external_auth_pb.ts';
 import { ApiError, Violations } from '../keys/errors.ts';
-import type { Answer, ServiceImplementation } from '../rpc/method.ts';
-import { failureOf, type GatewayAnswer, isMisconfigured, UPSTREAM_HEADERS } from './answer.ts';
+import type { HandlerResult, ServiceImplementation } from '../rpc/method.ts';
 import { checkCodec } from './check-codec.ts';
 import type { HeaderOf } from './client-key.ts';
 import type { Gateway } from './gateway.ts';
 import type { Header } from './ratelimit-headers.ts';
+import { failureOf, type GatewayResponse, isMisconfigured, UPSTREAM_HEADERS } from './response.ts';
 import { type Route, readRoute, refuseUnknown } from './route.ts';
 
 /** The name under which calls are audited and counted. */
@@ -38,7 +38,7 @@ export function envoyAuthorization(gateway: Gateway): ServiceImplementation<type
       skipsUnknownFields: true,
       handle(request, origin) {
         const address = request.attributes?.source?.address?.socketAddress?.address || undefined;
-        return gateway.decide(routes.of(request), headersOf(request), address, origin).then(toAnswer);
+        return gateway.decide(routes.of(request), headersOf(request), address, origin).then(toHandlerResult);
       },
       /** Denied in words of its own, so that a proxy which lets requests through on errors does not do so on these. */
       wordError(error) {
@@ -65,8 +65,8 @@ class KnownRoutes {
   }
 }
 
-function toAnswer(answer: GatewayAnswer): Answer<CheckResponse> {
-  return { message: toCheckResponse(answer) };
+function toHandlerResult(response: GatewayResponse): HandlerResult<CheckResponse> {
+  return { message: toCheckResponse(response) };
 }
 
 function routeOf({ attributes }: CheckRequest): Route {
@@ -104,8 +104,8 @@ function textOf({ value, rawValue }: { value: string; rawValue: Uint8Array }): s
   return rawValue.length === 0 ? value : Buffer.from(rawValue).toString();
 }
 
-function toCheckResponse(answer: GatewayAnswer): CheckResponse {
-  const { status, upstream, client, body, keyHeaders = [] } = answer;
+function toCheckResponse(response: GatewayResponse): CheckResponse {
+  const { status, upstream, client, body, keyHeaders = [] } = response;
   if (status !== 200) {
     const headers = [...client, ['content-type', 'application/json'] as const].map(overwriting);
     return {

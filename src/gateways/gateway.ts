@@ -5,9 +5,9 @@ import type { Clock } from '../keys/ports/clock.ts';
 import { forAudit } from '../keys/text.ts';
 import type { ValidateInput, ValidateKey } from '../keys/validate-key.ts';
 import type { Access } from '../rpc/method.ts';
-import { answerOf, type GatewayAnswer, isMisconfigured } from './answer.ts';
 import { addressIn, entryFromRight } from './client-address.ts';
 import type { ClientKey, HeaderOf } from './client-key.ts';
+import { type GatewayResponse, isMisconfigured, responseTo } from './response.ts';
 import type { Route } from './route.ts';
 
 /** Faults of configuration are few; whoever makes more than this up is not told of each. */
@@ -46,7 +46,7 @@ export class Gateway {
     header: HeaderOf,
     peer: string | undefined,
     origin: CallOrigin,
-  ): Promise<GatewayAnswer> {
+  ): Promise<GatewayResponse> {
     const { clientKey, validateKey, clock, reasons } = this.#parts;
     const anonymous = origin.callerKeyId === '';
     if (anonymous && route.dryRun) throw new ApiError('CREDENTIAL_MISSING', 'dry_run needs a calling key');
@@ -64,7 +64,7 @@ export class Gateway {
     const input: ValidateInput = secret === undefined ? { ...asked, keyAbsent: true } : asked;
     return validateKey
       .run(input, origin)
-      .then((verdict) => answerOf(verdict, input, clock.now(), reasons, carriers));
+      .then((verdict) => responseTo(verdict, input, clock.now(), reasons, carriers));
   }
 
   /** Says once in the log how a proxy's configuration is wrong. */

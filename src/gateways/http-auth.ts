@@ -1,11 +1,11 @@
 import { ApiError, Violations } from '../keys/errors.ts';
-import { newCall } from '../rpc/call.ts';
-import type { CallServer } from '../rpc/call-server.ts';
+import type { CallPipeline } from '../rpc/call-pipeline.ts';
 import { wordedError } from '../rpc/errors.ts';
+import { newCall } from '../rpc/incoming-call.ts';
 import type { Work } from '../rpc/method.ts';
-import { failureOf, type GatewayAnswer } from './answer.ts';
-import { type Door, JSON_TYPE, NO_STORE, singleValues, type WebAnswer, type WebRequest } from './door.ts';
+import { type Door, JSON_TYPE, NO_STORE, singleValues, type WebRequest, type WebResponse } from './door.ts';
 import type { Gateway } from './gateway.ts';
+import { failureOf, type GatewayResponse } from './response.ts';
 import { type Route, readRoute, refuseUnknown } from './route.ts';
 
 /** The name under which calls are audited and counted. */
@@ -23,13 +23,13 @@ interface AuthRoute extends Route {
 export class HttpAuth implements Door {
   readonly path = '/auth';
   readonly #gateway: Gateway;
-  readonly #callServer: CallServer;
-  readonly #work: Work<WebRequest, GatewayAnswer>;
+  readonly #callPipeline: CallPipeline;
+  readonly #work: Work<WebRequest, GatewayResponse>;
   readonly #routes = new Map<string, AuthRoute>();
 
-  constructor(gateway: Gateway, callServer: CallServer) {
+  constructor(gateway: Gateway, callPipeline: CallPipeline) {
     this.#gateway = gateway;
-    this.#callServer = callServer;
+    this.#callPipeline = callPipeline;
     this.#work = {
       access: gateway.access,
       handle: async (request, origin) => {
@@ -41,12 +41,12 @@ export class HttpAuth implements Door {
     };
   }
 
-  async answer(request: WebRequest): Promise<WebAnswer> {
+  async respond(request: WebRequest): Promise<WebResponse> {
     const { header, peerIp } = request;
-    const call = newCall(this.#callServer.clock, METHOD, peerIp, header('x-apikeyd-authorization'));
+    const call = newCall(this.#callPipeline.clock, METHOD, peerIp, header('x-apikeyd-authorization'));
     const deny = new URLSearchParams(request.query).get('deny');
     try {
-      return toWeb(await this.#callServer.begin(call).answer(this.#work, () => request), deny);
+      return toWeb(await this.#callPipeline.begin(call).respond(this.#work, () => request), deny);
     } catch (error) {
       const apiError = wordedError(error);
       this.#gateway.note(METHOD, apiError);
@@ -82,7 +82,7 @@ function readQuery(query: string): AuthRoute {
 }
 
 /** With deny=403 every denial is 403, since nginx takes what it does not know for a failure. */
-function toWeb({ status, upstream, client, body }: GatewayAnswer, deny: string | null): WebAnswer {
+function toWeb({ status, upstream, client, body }: GatewayResponse, deny: string | null): WebResponse {
   if (status === 200) return { status, headers: [...upstream, ...client, NO_STORE], body: '' };
   const told = deny === '403' ? 403 : status;
   return {

@@ -3,13 +3,13 @@ import * as fields from '../keys/key-fields.ts';
 import type { CallOrigin } from '../keys/ports/audit.ts';
 import { forAudit } from '../keys/text.ts';
 import type { ValidateInput, ValidateKey, Verdict } from '../keys/validate-key.ts';
-import { newCall } from '../rpc/call.ts';
-import type { CallServer } from '../rpc/call-server.ts';
+import type { CallPipeline } from '../rpc/call-pipeline.ts';
 import { wordedError } from '../rpc/errors.ts';
+import { newCall } from '../rpc/incoming-call.ts';
 import type { Access, Work } from '../rpc/method.ts';
-import { failureOf, retryAfter } from './answer.ts';
-import { type Door, JSON_TYPE, NO_STORE, singleValues, type WebAnswer, type WebRequest } from './door.ts';
+import { type Door, JSON_TYPE, NO_STORE, singleValues, type WebRequest, type WebResponse } from './door.ts';
 import { type Header, rateLimitHeaders } from './ratelimit-headers.ts';
+import { failureOf, retryAfter } from './response.ts';
 import { refuseUnknown } from './route.ts';
 
 /** The name under which calls are audited and counted. */
@@ -22,7 +22,7 @@ const MAX_BODY_BYTES = 16 << 10;
 
 export interface IntrospectionParts {
   readonly validateKey: ValidateKey;
-  readonly callServer: CallServer;
+  readonly callPipeline: CallPipeline;
   readonly access: Access;
 }
 
@@ -35,25 +35,25 @@ interface Question {
 export class Introspection implements Door {
   readonly path = '/introspect';
   readonly #parts: IntrospectionParts;
-  readonly #work: Work<Question, WebAnswer>;
+  readonly #work: Work<Question, WebResponse>;
 
   constructor(parts: IntrospectionParts) {
     this.#parts = parts;
-    const { access, validateKey, callServer } = parts;
+    const { access, validateKey, callPipeline } = parts;
     this.#work = {
       access,
       handle: async (question, origin) => {
         const verdict = await validateKey.run(inputOf(question, origin), origin);
-        return { message: answerOf(verdict, callServer.clock.now()) };
+        return { message: responseTo(verdict, callPipeline.clock.now()) };
       },
     };
   }
 
-  async answer(request: WebRequest): Promise<WebAnswer> {
-    const { callServer, access } = this.#parts;
+  async respond(request: WebRequest): Promise<WebResponse> {
+    const { callPipeline, access } = this.#parts;
     const { peerIp, header } = request;
-    const call = newCall(callServer.clock, METHOD, peerIp, bearerOf(header('authorization')));
-    const session = callServer.begin(call);
+    const call = newCall(callPipeline.clock, METHOD, peerIp, bearerOf(header('authorization')));
+    const session = callPipeline.begin(call);
     try {
       await session.authenticate(access);
       const form = await this.#form(request).catch(async (error) => {
@@ -110,14 +110,14 @@ function inputOf({ form, userAgent }: Question, origin: CallOrigin): ValidateInp
 }
 
 /** All that makes a key of no use is inactive; but a caller that should come back later is told when. */
-function answerOf({ decision, key, quota, retryAfterMs }: Verdict, now: number): WebAnswer {
+function responseTo({ decision, key, quota, retryAfterMs }: Verdict, now: number): WebResponse {
   const limits = rateLimitHeaders(quota?.states ?? [], now);
   if (decision === 'RATE_LIMITED' || decision === 'LOCKED_OUT') {
     const wait = retryAfterMs === undefined ? [] : [retryAfter(retryAfterMs)];
     const error = decision === 'RATE_LIMITED' ? 'rate_limited' : 'too_many_failures';
-    return answer(429, { error }, [...limits, ...wait]);
+    return webResponse(429, { error }, [...limits, ...wait]);
   }
-  if (decision !== 'VALID' || key === undefined) return answer(200, { active: false });
+  if (decision !== 'VALID' || key === undefined) return webResponse(200, { active: false });
   const seconds = (ms: number) => Math.floor(ms / 1000);
   const claims = {
     active: true,
@@ -128,13 +128,13 @@ function answerOf({ decision, key, quota, retryAfterMs }: Verdict, now: number):
     iat: seconds(key.createTime),
     token_type: 'Bearer',
   };
-  return answer(200, claims, limits);
+  return webResponse(200, claims, limits);
 }
 
 /** Errors in the words of OAuth (RFC 6749 section 5.2). The caller is no stranger, so the text may tell why. */
-function refusal({ method }: WebRequest, error: ApiError): WebAnswer {
+function refusal({ method }: WebRequest, error: ApiError): WebResponse {
   const told = (status: number, name: string, headers: readonly Header[] = []) =>
-    answer(status, { error: name, error_description: error.message }, headers);
+    webResponse(status, { error: name, error_description: error.message }, headers);
   switch (error.code) {
     case 'CREDENTIAL_MISSING':
     case 'CREDENTIAL_INVALID':
@@ -156,6 +156,6 @@ function refusal({ method }: WebRequest, error: ApiError): WebAnswer {
   }
 }
 
-function answer(status: number, body: object, headers: readonly Header[] = []): WebAnswer {
+function webResponse(status: number, body: object, headers: readonly Header[] = []): WebResponse {
   return { status, headers: [...headers, JSON_TYPE, NO_STORE], body: JSON.stringify(body) };
 }

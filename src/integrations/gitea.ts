@@ -8,7 +8,7 @@ import type {
   RemoteVerification,
   SeenRemoteKey,
 } from '../keys/remote-keys.ts';
-import { field, idField, type Remote, type RemoteAnswer, textField, textsField } from './remote.ts';
+import { field, idField, type Remote, type RemoteResponse, textField, textsField } from './remote.ts';
 
 /** More than a server gives (50 unless it is set otherwise): the fewest pages. The second makes other pages. */
 const PAGE_SIZES = [1_000, 41];
@@ -31,12 +31,12 @@ export class Gitea implements RemoteSystem {
 
   async verify(secret: string): Promise<RemoteVerification> {
     const headers = { authorization: `token ${secret}` };
-    const answer = await this.#remote.request('GET', '/api/v1/user', { headers });
-    const message = textField(answer.json, 'message');
-    if (answer.status === 200 && idField(answer.json) !== undefined) return { result: 'ALIVE', why: '' };
-    if (answer.status === 401 && message !== undefined) return { result: 'DEAD', why: '' };
-    if (answer.status === 403 && message !== undefined) return refusedAs(message);
-    throw this.#remote.unreadable(`status ${answer.status} to a verification`);
+    const response = await this.#remote.request('GET', '/api/v1/user', { headers });
+    const message = textField(response.json, 'message');
+    if (response.status === 200 && idField(response.json) !== undefined) return { result: 'ALIVE', why: '' };
+    if (response.status === 401 && message !== undefined) return { result: 'DEAD', why: '' };
+    if (response.status === 403 && message !== undefined) return refusedAs(message);
+    throw this.#remote.unreadable(`status ${response.status} to a verification`);
   }
 }
 
@@ -70,17 +70,17 @@ class GiteaSession implements RemoteSession {
   async create({ user, name, scopes }: NewRemoteKey) {
     const whose = this.#userOf(user);
     const userId = await this.#userIdOf(whose);
-    const answer = await this.#ask('POST', tokensOf(whose), { body: { name, scopes }, makes: true });
-    if (answer.status === 400 || answer.status === 422) throw this.#refusal(answer, name);
-    this.#expect(answer, [201, 200], whose);
-    const seen = toSeen(answer.json);
-    const secret = textField(answer.json, 'sha1');
+    const response = await this.#ask('POST', tokensOf(whose), { body: { name, scopes }, makes: true });
+    if (response.status === 400 || response.status === 422) throw this.#refusal(response, name);
+    this.#expect(response, [201, 200], whose);
+    const seen = toSeen(response.json);
+    const secret = textField(response.json, 'sha1');
     if (seen === undefined || !secret)
       throw this.#remote.unreadable('no token in it; it may have been made: see its list');
     return {
       ...seen,
       name,
-      scopes: textsField(answer.json, 'scopes') ?? scopes,
+      scopes: textsField(response.json, 'scopes') ?? scopes,
       user: whose,
       userId,
       secret,
@@ -103,15 +103,15 @@ class GiteaSession implements RemoteSession {
     let seen = 0;
     let first = 0;
     for (let page = 1; page <= MAX_PAGES; page++) {
-      const answer = await this.#ask('GET', `${tokensOf(whose)}?page=${page}&limit=${size}`);
-      this.#expect(answer, [200], whose);
-      if (!Array.isArray(answer.json)) throw this.#remote.unreadable('no list in it');
-      const found = answer.json.map(toSeen).filter((each) => each !== undefined);
-      if (found.length < answer.json.length) throw this.#remote.unreadable('a token without an id');
+      const response = await this.#ask('GET', `${tokensOf(whose)}?page=${page}&limit=${size}`);
+      this.#expect(response, [200], whose);
+      if (!Array.isArray(response.json)) throw this.#remote.unreadable('no list in it');
+      const found = response.json.map(toSeen).filter((each) => each !== undefined);
+      if (found.length < response.json.length) throw this.#remote.unreadable('a token without an id');
       for (const each of found) keys.set(each.id, each);
       seen += found.length;
       if (page === 1) first = found.length;
-      const total = Number(answer.headers.get('x-total-count') ?? Number.NaN);
+      const total = Number(response.headers.get('x-total-count') ?? Number.NaN);
       if (found.length === 0 || (Number.isNaN(total) ? found.length < first : seen >= total))
         return Number.isNaN(total) || keys.size >= total;
     }
@@ -122,10 +122,10 @@ class GiteaSession implements RemoteSession {
     const whose = this.#userOf(user);
     // Gitea reads other ways to write a number, too: only its own is sent.
     if (!/^[1-9]\d{0,18}$/.test(id)) throw new Error(`no id of a token: ${id}`);
-    const answer = await this.#ask('DELETE', `${tokensOf(whose)}/${id}`);
+    const response = await this.#ask('DELETE', `${tokensOf(whose)}/${id}`);
     // A page of some other server says 404, too, but not in Gitea's words.
-    if (answer.status === 404 && textField(answer.json, 'message') !== undefined) return false;
-    this.#expect(answer, [204, 200], whose);
+    if (response.status === 404 && textField(response.json, 'message') !== undefined) return false;
+    this.#expect(response, [204, 200], whose);
     return true;
   }
 
@@ -137,9 +137,9 @@ class GiteaSession implements RemoteSession {
     if (toStrangers.status === 200) return idField(toStrangers.json);
     if (this.#hasSecondFactor) return undefined;
     const headers = { authorization: this.#basic() };
-    const answer = await this.#remote.request('GET', path, { headers, reads: REDIRECTS });
-    this.#expectNoNewName(answer, whose);
-    return answer.status === 200 ? idField(answer.json) : undefined;
+    const response = await this.#remote.request('GET', path, { headers, reads: REDIRECTS });
+    this.#expectNoNewName(response, whose);
+    return response.status === 200 ? idField(response.json) : undefined;
   }
 
   /** Gitea refuses tokens where tokens are managed, but as a password it takes one of write:user. */
@@ -168,7 +168,7 @@ class GiteaSession implements RemoteSession {
     return (user || this.#login.name).toLowerCase();
   }
 
-  #refusal({ json }: RemoteAnswer, name: string): ApiError {
+  #refusal({ json }: RemoteResponse, name: string): ApiError {
     const message = textField(json, 'message') ?? '';
     if (/used already|already been used/i.test(message))
       return this.#remote.exists(`a token ${JSON.stringify(name)} of this user`);
@@ -177,13 +177,13 @@ class GiteaSession implements RemoteSession {
     return this.#remote.refused('the name or a scope');
   }
 
-  #expect(answer: RemoteAnswer, good: readonly number[], whose: string): void {
-    const { status } = answer;
+  #expect(response: RemoteResponse, good: readonly number[], whose: string): void {
+    const { status } = response;
     if (good.includes(status)) return;
-    this.#expectNoNewName(answer, whose);
+    this.#expectNoNewName(response, whose);
     if (status === 401)
       throw this.#remote.unauthenticated('this user name with this password and one-time password');
-    if (status === 403) throw this.#remote.refused(this.#forbidden(answer, whose));
+    if (status === 403) throw this.#remote.refused(this.#forbidden(response, whose));
     if (status === 404)
       throw this.#remote.notFound(
         `user ${whose} that this login may see (it answers so, too, when basic authentication is switched off)`,
@@ -191,7 +191,7 @@ class GiteaSession implements RemoteSession {
     throw this.#remote.unreadable(`status ${status}`);
   }
 
-  #expectNoNewName({ status, headers }: RemoteAnswer, whose: string): void {
+  #expectNoNewName({ status, headers }: RemoteResponse, whose: string): void {
     if (!REDIRECTS.includes(status)) return;
     const [, path = ''] = /\/users\/([^/?#]+)/.exec(headers.get('location') ?? '') ?? [];
     if (!GITEA_USER.test(path) || path.toLowerCase() === whose)
@@ -200,7 +200,7 @@ class GiteaSession implements RemoteSession {
   }
 
   /** Five causes have this status. Only those that Gitea's words show are named as the cause. */
-  #forbidden({ json }: RemoteAnswer, whose: string): string {
+  #forbidden({ json }: RemoteResponse, whose: string): string {
     const message = textField(json, 'message') ?? '';
     const own = whose === this.#login.name.toLowerCase();
     if (/change your password/i.test(message)) return 'this user must change the password first';

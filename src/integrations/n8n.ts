@@ -7,7 +7,7 @@ import type {
   RemoteVerification,
   SeenRemoteKey,
 } from '../keys/remote-keys.ts';
-import { field, idField, type Remote, type RemoteAnswer, textField, textsField } from './remote.ts';
+import { field, idField, type Remote, type RemoteResponse, textField, textsField } from './remote.ts';
 
 const KEYS = '/rest/api-keys';
 const SWITCHED_OFF = 'its public API is switched off (N8N_PUBLIC_API_DISABLED)';
@@ -35,8 +35,8 @@ export class N8n implements RemoteSystem {
   async open({ name, password, oneTimePassword }: RemoteLogin): Promise<N8nSession> {
     const mfa = oneTimePassword === '' ? {} : { mfaCode: oneTimePassword };
     const body = { emailOrLdapLoginId: name, password, ...mfa };
-    const answer = await this.#remote.request('POST', '/rest/login', { body });
-    const { status } = answer;
+    const response = await this.#remote.request('POST', '/rest/login', { body });
+    const { status } = response;
     if (status === 401 || status === 403)
       throw this.#remote.unauthenticated('this login with this password and one-time password');
     if (status === 400)
@@ -44,12 +44,12 @@ export class N8n implements RemoteSystem {
     if (status === 404)
       throw this.#remote.starting('has no login yet: it is starting, or something else answers at N8N_URL');
     if (status !== 200) throw this.#remote.unreadable(`status ${status} to a login`);
-    const cookie = answer.headers
+    const cookie = response.headers
       .getSetCookie()
       .map((each) => each.split(';', 1)[0] ?? '')
       .find((each) => each.startsWith('n8n-auth='));
     if (cookie === undefined) throw this.#remote.unreadable('no session in it');
-    return new N8nSession(this.#remote, cookie, idField(field(answer.json, 'data')) ?? name.toLowerCase());
+    return new N8nSession(this.#remote, cookie, idField(field(response.json, 'data')) ?? name.toLowerCase());
   }
 
   async verify(secret: string, login: RemoteLogin | undefined): Promise<RemoteVerification> {
@@ -97,10 +97,10 @@ class N8nSession implements RemoteSession {
     // n8n wants the field, also when it says nothing.
     const expiresAt = expireTime === undefined ? null : Math.floor(expireTime / 1000);
     const body = { label: name, scopes, expiresAt };
-    const answer = await this.#ask('POST', KEYS, { body, makes: true, reads: [500] });
-    if (answer.status === 500) throw this.#failure(answer, name);
-    if (answer.status === 400) throw this.#remote.refused(wrongPart(answer));
-    const data = this.#data(answer);
+    const response = await this.#ask('POST', KEYS, { body, makes: true, reads: [500] });
+    if (response.status === 500) throw this.#failure(response, name);
+    if (response.status === 400) throw this.#remote.refused(wrongPart(response));
+    const data = this.#data(response);
     // Very old versions answer the secret where newer ones answer it redacted.
     const secret = textField(data, 'rawApiKey') ?? textField(data, 'apiKey');
     const id = idField(data);
@@ -140,20 +140,20 @@ class N8nSession implements RemoteSession {
 
   async delete(_user: string, id: string): Promise<boolean> {
     if (!KEY_ID.test(id)) return false;
-    const answer = await this.#ask('DELETE', `${KEYS}/${id}`);
-    if (answer.status === 404) {
+    const response = await this.#ask('DELETE', `${KEYS}/${id}`);
+    if (response.status === 404) {
       // The same status for a key that is gone and for an interface that is switched off.
       if (await this.publicApiIsOn()) return false;
       throw this.#remote.refused(SWITCHED_OFF);
     }
-    this.#data(answer);
+    this.#data(response);
     return true;
   }
 
   async publicApiIsOn(): Promise<boolean> {
-    const answer = await this.#ask('GET', `${KEYS}?ownership=mine&take=1`);
-    if (answer.status === 404) return false;
-    this.#data(answer);
+    const response = await this.#ask('GET', `${KEYS}?ownership=mine&take=1`);
+    if (response.status === 404) return false;
+    this.#data(response);
     return true;
   }
 
@@ -161,27 +161,27 @@ class N8nSession implements RemoteSession {
     method: 'GET' | 'POST' | 'DELETE',
     path: string,
     more: { body?: object; makes?: true; reads?: readonly number[] } = {},
-  ): Promise<RemoteAnswer> {
+  ): Promise<RemoteResponse> {
     return this.#remote.request(method, path, { ...more, headers: this.#headers });
   }
 
   /** Both lines answer a label that is in use so; 1.x also a second key of one second, which would be the same. */
-  #failure(answer: RemoteAnswer, label: string): Error {
-    if (/already an entry/i.test(textField(answer.json, 'message') ?? ''))
+  #failure(response: RemoteResponse, label: string): Error {
+    if (/already an entry/i.test(textField(response.json, 'message') ?? ''))
       return this.#remote.exists(
         `an API key ${JSON.stringify(label)} of this user, or (before 2.0) one of this very second`,
       );
-    return this.#remote.failed(answer, true);
+    return this.#remote.failed(response, true);
   }
 
-  #data(answer: RemoteAnswer): unknown {
-    this.#expect(answer);
-    const data = field(answer.json, 'data');
+  #data(response: RemoteResponse): unknown {
+    this.#expect(response);
+    const data = field(response.json, 'data');
     if (data === undefined) throw this.#remote.unreadable('no data in it');
     return data;
   }
 
-  #expect({ status }: RemoteAnswer): void {
+  #expect({ status }: RemoteResponse): void {
     if (status === 200 || status === 201) return;
     if (status === 401) throw this.#remote.unauthenticated('its own session');
     if (status === 403) throw this.#remote.refused('this user may not manage API keys');
@@ -203,7 +203,7 @@ function expiryOf(secret: string): number | undefined {
 }
 
 /** n8n names the field where its shape is wrong. */
-function wrongPart({ json }: RemoteAnswer): string {
+function wrongPart({ json }: RemoteResponse): string {
   const path = field(json, 'path');
   if (Array.isArray(path) && path[0] === 'label')
     return 'the label: it takes letters, digits, spaces and punctuation, but no < or >';

@@ -1,10 +1,10 @@
 import { ApiError } from '../keys/errors.ts';
 
-/** A slower answer is no answer. */
-const ANSWER_MS = 10_000;
+/** A slower response is no response. */
+const TIMEOUT_MS = 10_000;
 const MAX_ANSWER_BYTES = 4 << 20;
 
-export interface RemoteAnswer {
+export interface RemoteResponse {
   readonly status: number;
   readonly headers: Headers;
   /** Undefined when it is not JSON. */
@@ -14,7 +14,7 @@ export interface RemoteAnswer {
 export interface RemoteRequest {
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: object;
-  /** It makes something: when the answer is lost, nobody knows whether it did. */
+  /** It makes something: when the response is lost, nobody knows whether it did. */
   readonly makes?: true;
   /** Statuses that are the caller's to read, though they are redirects or failures. */
   readonly reads?: readonly number[];
@@ -25,25 +25,25 @@ export class Remote {
   /** As people call it. */
   readonly name: string;
   readonly #base: string;
-  readonly #answerMs: number;
+  readonly #timeoutMs: number;
 
-  /** @param base http or https, without a query. @param answerMs for tests. */
-  constructor(name: string, base: string, answerMs = ANSWER_MS) {
+  /** @param base http or https, without a query. @param timeoutMs for tests. */
+  constructor(name: string, base: string, timeoutMs = TIMEOUT_MS) {
     this.name = name;
     this.#base = base.replace(/\/+$/, '');
-    this.#answerMs = answerMs;
+    this.#timeoutMs = timeoutMs;
   }
 
-  /** Any answer but a redirect or a failure of the server's own. @throws ApiError */
+  /** Any response but a redirect or a failure of the server's own. @throws ApiError */
   async request(
     method: 'GET' | 'POST' | 'DELETE',
     path: string,
     { headers = {}, body, makes, reads = [] }: RemoteRequest = {},
-  ): Promise<RemoteAnswer> {
-    const signal = AbortSignal.timeout(this.#answerMs);
-    let answer: RemoteAnswer;
+  ): Promise<RemoteResponse> {
+    const signal = AbortSignal.timeout(this.#timeoutMs);
+    let response: RemoteResponse;
     try {
-      const response = await fetch(`${this.#base}${path}`, {
+      const fetched = await fetch(`${this.#base}${path}`, {
         method,
         redirect: 'manual',
         signal,
@@ -54,25 +54,25 @@ export class Remote {
         },
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       });
-      const text = await textOf(response);
-      answer = { status: response.status, headers: response.headers, json: parsed(text) };
+      const text = await textOf(fetched);
+      response = { status: fetched.status, headers: fetched.headers, json: parsed(text) };
     } catch (error) {
-      if (error instanceof AnswerTooLargeError) throw this.unreadable(error.message);
+      if (error instanceof ResponseTooLargeError) throw this.unreadable(error.message);
       const unknown = makes === true && !neverSent(error);
       throw signal.aborted
-        ? this.#failed('REMOTE_TIMEOUT', `has not answered in ${this.#answerMs / 1000} s`, unknown, error)
+        ? this.#failed('REMOTE_TIMEOUT', `has not answered in ${this.#timeoutMs / 1000} s`, unknown, error)
         : this.#failed('REMOTE_UNAVAILABLE', unreached(error), unknown, error);
     }
-    const { status } = answer;
-    if (reads.includes(status)) return answer;
+    const { status } = response;
+    if (reads.includes(status)) return response;
     if (status >= 300 && status < 400) throw this.unreadable('it redirects, and redirects are not followed');
-    if (status === 429) throw this.#tooMany(answer.headers);
-    if (status >= 500) throw this.failed(answer, makes);
-    return answer;
+    if (status === 429) throw this.#tooMany(response.headers);
+    if (status >= 500) throw this.failed(response, makes);
+    return response;
   }
 
   /** The other system's own failure. */
-  failed({ status }: RemoteAnswer, makes?: true): ApiError {
+  failed({ status }: RemoteResponse, makes?: true): ApiError {
     return this.#failed('REMOTE_UNAVAILABLE', `answered ${status}`, makes === true);
   }
 
@@ -150,14 +150,14 @@ function causeCode(error: unknown): string {
   return textField(field(error, 'cause'), 'code') ?? '';
 }
 
-class AnswerTooLargeError extends Error {}
+class ResponseTooLargeError extends Error {}
 
 async function textOf(response: Response): Promise<string> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
   for await (const chunk of response.body ?? []) {
     bytes += chunk.length;
-    if (bytes > MAX_ANSWER_BYTES) throw new AnswerTooLargeError(`more than ${MAX_ANSWER_BYTES} bytes`);
+    if (bytes > MAX_ANSWER_BYTES) throw new ResponseTooLargeError(`more than ${MAX_ANSWER_BYTES} bytes`);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString();

@@ -45,7 +45,7 @@ export interface AnomalyLog {
   list(filter: AnomalyFilter, page: Page): Promise<Paged<Anomaly>>;
   /** With its event, both or neither; undefined when there is none. A resolved one stays as it is. */
   resolve(id: string, time: number, entry: AuditEntry): Promise<Anomaly | undefined>;
-  /** Deletes up to `limit` of those that were resolved before `time`; answers how many. */
+  /** Deletes up to `limit` of those that were resolved before `time`; returns how many. */
   deleteResolvedBefore(time: number, limit: number): Promise<number>;
 }
 
@@ -81,7 +81,7 @@ export interface AlertLog {
   /** Those from before `time` that are not delivered, at most `limit`. */
   undelivered(time: number, limit: number): Promise<readonly Alert[]>;
   markDelivered(id: string): Promise<void>;
-  /** Deletes up to `limit` of the delivered ones before `time`; answers how many. */
+  /** Deletes up to `limit` of the delivered ones before `time`; returns how many. */
   deleteBefore(time: number, limit: number): Promise<number>;
 }
 

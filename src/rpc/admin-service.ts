@@ -37,7 +37,7 @@ const DAY_MS = 86_400_000;
 /** Each field twice over. */
 const MAX_PATHS = 32;
 
-/** ApiKeyAdmin: each method reads its request, calls one use case and writes its answer. */
+/** ApiKeyAdmin: each method reads its request, calls one use case and writes its response. */
 export function adminService(parts: AdminServiceParts): ServiceImplementation<typeof ApiKeyAdmin> {
   return {
     ...keyReads(parts),

@@ -25,7 +25,7 @@ export interface AuthServiceParts {
 const VALIDATE = ['apikeys:validate'];
 const MAX_REVISION = BigInt(Number.MAX_SAFE_INTEGER);
 
-/** ApiKeyAuth: each method reads its request, calls one use case and writes its answer. */
+/** ApiKeyAuth: each method reads its request, calls one use case and writes its response. */
 export function authService(parts: AuthServiceParts): ServiceImplementation<typeof ApiKeyAuth> {
   const { validateKey, manageKeys } = parts;
   return {
@@ -39,7 +39,7 @@ export function authService(parts: AuthServiceParts): ServiceImplementation<type
         const found = new Violations();
         const input = toValidateInput(found, '', request);
         found.throwIfAny();
-        return validateKey.run(input, origin).then(validateAnswer);
+        return validateKey.run(input, origin).then(validateResult);
       },
     },
     batchValidateKeys: {
@@ -111,7 +111,7 @@ function keyHolderMethods({ manageKeys, authenticator, keyFeed }: AuthServicePar
   } satisfies Partial<ServiceImplementation<typeof ApiKeyAuth>>;
 }
 
-function validateAnswer(verdict: Verdict) {
+function validateResult(verdict: Verdict) {
   return { message: toValidateResponse(verdict) };
 }
 

@@ -11,7 +11,7 @@ import type { Observer } from '../keys/ports/observer.ts';
 import { retryAfterMs } from '../keys/quota.ts';
 import { matchingGrant } from '../keys/scope.ts';
 import { hashSecret } from '../keys/secret.ts';
-import type { Call } from './call.ts';
+import type { IncomingCall } from './incoming-call.ts';
 import { LookBudgets } from './look-budgets.ts';
 import type { RequiredScope } from './method.ts';
 
@@ -39,7 +39,7 @@ export class Authenticator {
   }
 
   /** The calling key. UNAUTHENTICATED when there is none, or when it would be denied. */
-  identify(call: Call): MaybePromise<Key> {
+  identify(call: IncomingCall): MaybePromise<Key> {
     if (call.authorization === undefined || call.authorization === '') {
       this.#failed(call);
       throw new ApiError('CREDENTIAL_MISSING', 'send a key as metadata: authorization: Bearer <key>');
@@ -52,7 +52,7 @@ export class Authenticator {
     return this.#lookUp(call, secretHash).then((found) => this.#judge(call, secretHash, found));
   }
 
-  #judge(call: Call, secretHash: string, found: Found): MaybePromise<Key> {
+  #judge(call: IncomingCall, secretHash: string, found: Found): MaybePromise<Key> {
     const { key } = found;
     const slot = slotOf(found, secretHash);
     if (key === undefined || slot === undefined) return this.#wrong(call);
@@ -77,7 +77,7 @@ export class Authenticator {
   }
 
   /** The same of a caller that was let in before, without counting another call. */
-  async recheck(call: Call, anyOf: RequiredScope): Promise<void> {
+  async recheck(call: IncomingCall, anyOf: RequiredScope): Promise<void> {
     requireScope(await this.identify(call), anyOf);
   }
 
@@ -98,7 +98,7 @@ export class Authenticator {
   }
 
   /** Admits a try with a secret that is its own proof: limited once the peer is locked out. */
-  async admit(call: Call, secretHash: string): Promise<void> {
+  async admit(call: IncomingCall, secretHash: string): Promise<void> {
     if (!this.#budgets.wasGood(secretHash)) this.#refuseFlood(call);
     if ((await this.#lockedForMs(call)) === 0) return;
     const retryAfterMs = this.#budgets.lookWaitMs(networkOf(call.peerIp), secretHash);
@@ -108,38 +108,38 @@ export class Authenticator {
   }
 
   /** Counts a wrong secret for the calling address. */
-  async countWrong(call: Call): Promise<void> {
+  async countWrong(call: IncomingCall): Promise<void> {
     this.#failed(call);
     if ((await this.#lockedForMs(call)) > 0) return;
     const { locksForMs } = await this.#parts.lockout.fail(call.peerIp);
     if (locksForMs !== undefined) this.#parts.observer.lockedOut(call.peerIp, locksForMs);
   }
 
-  async #lookUp(call: Call, secretHash: string): Promise<Found> {
+  async #lookUp(call: IncomingCall, secretHash: string): Promise<Found> {
     await this.admit(call, secretHash);
     return this.#parts.keys.findByHash(secretHash);
   }
 
-  async #lockedForMs({ peerIp }: Call): Promise<number> {
+  async #lockedForMs({ peerIp }: IncomingCall): Promise<number> {
     const { lockout } = this.#parts;
     return lockout.lockedForMs(peerIp) ?? lockout.readLockedForMs(peerIp);
   }
 
   /** One more failed credential of this address, if it is still told one by one. */
-  #failed(call: Call): void {
+  #failed(call: IncomingCall): void {
     this.#refuseFlood(call);
     this.#budgets.failed(networkOf(call.peerIp));
   }
 
   /** Each refusal is an event of 300 bytes: beyond a budget they are counted, and cost nothing. */
-  #refuseFlood({ peerIp }: Call): void {
+  #refuseFlood({ peerIp }: IncomingCall): void {
     const retryAfterMs = this.#budgets.failureWaitMs(networkOf(peerIp));
     if (retryAfterMs === 0) return;
     const text = 'too many wrong or missing credentials from this address';
     throw new ApiError('TOO_MANY_WRONG_CREDENTIALS', text, { retryAfterMs: Math.max(1_000, retryAfterMs) });
   }
 
-  async #wrong(call: Call): Promise<never> {
+  async #wrong(call: IncomingCall): Promise<never> {
     await this.countWrong(call);
     throw new ApiError('CREDENTIAL_INVALID', 'the calling key is not known here');
   }

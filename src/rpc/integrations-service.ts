@@ -31,7 +31,7 @@ const GITEA_NAME_CHARACTERS = 255;
 const N8N_LABEL_CHARACTERS = 50;
 const MAX_SCOPES = 256;
 
-/** ApiKeyIntegrations: each method reads its request, calls one use case and writes its answer. */
+/** ApiKeyIntegrations: each method reads its request, calls one use case and writes its response. */
 export function integrationsService(
   parts: IntegrationsServiceParts,
 ): ServiceImplementation<typeof ApiKeyIntegrations> {

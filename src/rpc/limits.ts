@@ -6,17 +6,17 @@ export const LIMITS = {
   openMessageBytes: 4 << 10,
   /** Of a call without the credential that it may do without: a proxy passes on its client's headers. */
   anonymousMessageBytes: 64 << 10,
-  /** Of an answer; larger ones are a mistake of this program. */
-  answerBytes: 32 << 20,
+  /** Of a response; larger ones are a mistake of this program. */
+  responseBytes: 32 << 20,
   headerBytes: 16 << 10,
   /** Calls that one connection may have under way: what a client sends beyond that waits at the client. */
   streamsPerConnection: 100,
-  /** Calls that may be under way in all: more are refused at once, while the answers still come quickly. */
+  /** Calls that may be under way in all: more are refused at once, while the responses still come quickly. */
   callsUnderWay: 4096,
   connections: 10_000,
   /** Of one address, or one /64 of IPv6: five addresses at least are needed to fill the server. */
   connectionsPerAddress: 2_000,
-  /** Requests of HTTP/1.1 that wait for the answer before them; hardly any client sends even two. */
+  /** Requests of HTTP/1.1 that wait for the response before them; hardly any client sends even two. */
   pipelinedRequests: 32,
   /** How often what is unfinished is looked at. */
   tickMs: 1_000,
@@ -35,14 +35,14 @@ export const LIMITS = {
   unfinishedBytes: { connection: 8 << 20, network: 16 << 20, all: 64 << 20 },
   /** What an unfinished message costs before its first byte. */
   unfinishedOverheadBytes: 4 << 10,
-  /** Answers, or their parts, for which a peer gives no window. */
+  /** Responses, or their parts, for which a peer gives no window. */
   unreadBytes: { connection: 32 << 20, network: 64 << 20, all: 256 << 20 },
   /** Packed messages that are unpacked at once: as many as Node has threads for it. */
   unpackedAtOnce: 4,
   /** Calls of health and reflection at once: a client has one Health/Watch a connection. */
   openCalls: { network: 200, all: 4_000 },
   /** A peer that reads nothing of what waits for it. */
-  unreadAnswerMs: 30_000,
+  unreadResponseMs: 30_000,
   /** A connection of HTTP/1.1 between two requests. */
   http1IdleMs: 60_000,
   keepaliveMs: 60_000,

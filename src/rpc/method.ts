@@ -9,7 +9,7 @@ import type { EventFacts } from '../keys/audit-entry.ts';
 import type { ApiError } from '../keys/errors.ts';
 import type { MaybePromise } from '../keys/maybe-promise.ts';
 import type { CallOrigin } from '../keys/ports/audit.ts';
-import type { Call, Departure } from './call.ts';
+import type { Departure, IncomingCall } from './incoming-call.ts';
 import { LIMITS } from './limits.ts';
 
 /** Which key may call: one with any of these scopes, one that works whatever its scopes, or anybody. */
@@ -36,8 +36,8 @@ export function limitsOf(access: Access, authorization: string | undefined): Mes
   return access.anonymous === true && authorization === undefined ? ANONYMOUS : ORDINARY;
 }
 
-/** An answer. `event` is recorded before it leaves; without one the use case has recorded its own. */
-export interface Answer<T> {
+/** A response. `event` is recorded before it leaves; without one the use case has recorded its own. */
+export interface HandlerResult<T> {
   readonly message: T;
   readonly event?: Partial<EventFacts>;
 }
@@ -48,11 +48,16 @@ export interface Codec<I, O> {
   encode(message: O): Uint8Array | undefined;
 }
 
-/** The work of one call with one answer, whatever protocol it came by. */
+/** The work of one call with one response, whatever protocol it came by. */
 export interface Work<Q, A> {
   readonly access: Access;
-  handle(question: Q, origin: CallOrigin, call: Call, departure?: Departure): MaybePromise<Answer<A>>;
-  /** An answer that says this error, where the protocol has one; the error's event is recorded. */
+  handle(
+    question: Q,
+    origin: CallOrigin,
+    call: IncomingCall,
+    departure?: Departure,
+  ): MaybePromise<HandlerResult<A>>;
+  /** A response that says this error, where the protocol has one; the error's event is recorded. */
   wordError?(error: ApiError): A | undefined;
 }
 
@@ -76,7 +81,7 @@ export interface StreamImplementation<M extends DescMethodServerStreaming> {
   open(
     request: MessageShape<M['input']>,
     origin: CallOrigin,
-    call: Call,
+    call: IncomingCall,
   ): Promise<OpenStream<MessageInitShape<M['output']>>>;
 }
 
@@ -89,7 +94,7 @@ export type ServiceImplementation<S extends DescService> = {
       : never;
 };
 
-/** A method with its implementation, unary or streaming its answers. */
+/** A method with its implementation, unary or streaming its responses. */
 export type BoundMethod =
   | {
       readonly kind: 'unary';

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { LIMITS } from './limits.ts';
 
-/** An answer that is made leaves within this. */
+/** A response that is made leaves within this. */
 const LEAVE_MS = 200;
 
 /** Calls under way: their messages are whole, and so many may be at once. */
@@ -37,7 +37,7 @@ export class Places {
     return this.#taken + this.#refusing > 0;
   }
 
-  /** Resolves when no call is under way and its answers have had time to leave. */
+  /** Resolves when no call is under way and its responses have had time to leave. */
   async idle(): Promise<void> {
     do {
       if (this.#busy) {

@@ -11,7 +11,7 @@ interface Time {
 
 const MAX_NUMBER = BigInt(Number.MAX_SAFE_INTEGER);
 const SCRATCH = Buffer.allocUnsafeSlow(65_536);
-/** Characters of all texts of an answer, and of one of its limits: longer ones might not fit, or not the length's two bytes. */
+/** Characters of all texts of a response, and of one of its limits: longer ones might not fit, or not the length's two bytes. */
 const MAX_TEXT = 16_384;
 const MAX_LIMIT_TEXT = 4_096;
 

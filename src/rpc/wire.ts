@@ -4,7 +4,7 @@ import { ApiError } from '../keys/errors.ts';
 import { LIMITS } from './limits.ts';
 import { refuseTooMany } from './message-size.ts';
 
-/** Reads a binary message. What this server does not know is refused: it may be a condition on the answer. */
+/** Reads a binary message. What this server does not know is refused: it may be a condition on the response. */
 export function readMessage(schema: DescMessage, bytes: Uint8Array, skipsUnknownFields = false): Message {
   if (bytes.length > LIMITS.messageBytes) throw tooLarge();
   refuseTooMany(schema, bytes);

@@ -6,7 +6,7 @@ import { Gateway } from '../gateways/gateway.ts';
 import { HttpAuth } from '../gateways/http-auth.ts';
 import { Introspection } from '../gateways/introspection.ts';
 import type { ValidateKey } from '../keys/validate-key.ts';
-import type { CallServer } from '../rpc/call-server.ts';
+import type { CallPipeline } from '../rpc/call-pipeline.ts';
 import { bindService } from '../rpc/method.ts';
 import type { Logger } from './telemetry.ts';
 
@@ -15,11 +15,11 @@ export function composeGateways(
   config: Config,
   logger: Logger,
   validateKey: ValidateKey,
-  callServer: CallServer,
+  callPipeline: CallPipeline,
 ) {
   const gateway = new Gateway({
     validateKey,
-    clock: callServer.clock,
+    clock: callPipeline.clock,
     clientKey: new ClientKey(parseKeyHeaders(config.GATEWAY_KEY_HEADERS)),
     allowAnonymous: config.ALLOW_ANONYMOUS_VALIDATE,
     reasons: config.GATEWAY_REASONS,
@@ -27,8 +27,8 @@ export function composeGateways(
   });
   const { access } = gateway;
   const doors = [
-    new HttpAuth(gateway, callServer),
-    new Introspection({ validateKey, callServer, access }),
+    new HttpAuth(gateway, callPipeline),
+    new Introspection({ validateKey, callPipeline, access }),
   ] as const;
   return { service: bindService(Authorization, envoyAuthorization(gateway)), doors };
 }

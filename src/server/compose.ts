@@ -20,7 +20,7 @@ import { ValidateKey } from '../keys/validate-key.ts';
 import { adminService } from '../rpc/admin-service.ts';
 import { authService } from '../rpc/auth-service.ts';
 import { Authenticator } from '../rpc/authenticate.ts';
-import { CallServer } from '../rpc/call-server.ts';
+import { CallPipeline } from '../rpc/call-pipeline.ts';
 import { integrationsService } from '../rpc/integrations-service.ts';
 import { type BoundService, bindService } from '../rpc/method.ts';
 import { CachedKeyStore } from '../store/cached-key-store.ts';
@@ -96,27 +96,27 @@ export function compose(around: Surroundings, store: Store) {
   const validateKey = new ValidateKey({ ...deciding, audit });
   const authenticator = new Authenticator(deciding);
   const throttle = new StreamThrottle();
-  const callServer = new CallServer({
+  const callPipeline = new CallPipeline({
     authenticator,
     audit,
     clock,
     observer: telemetry,
     shed: () => throttle.refused(),
   });
-  const gateways = composeGateways(config, logger, validateKey, callServer);
+  const gateways = composeGateways(config, logger, validateKey, callPipeline);
   const { anchor, verifier } = composeProof(config, store, clock, logger, telemetry);
   const useCases = { validateKey, manageKeys, authenticator, keys, watch, verifier };
   const services = [...bindServices({ config, store, clock }, useCases), gateways.service];
   const health = composeHealth(services, store, telemetry, logger);
   const ports = { health, throttle, failed: (error: unknown) => telemetry.failed('transport', error) };
-  const [grpc, http] = createListeners(callServer, services, gateways.doors, ports, around);
+  const [grpc, http] = createListeners(callPipeline, services, gateways.doors, ports, around);
   const certificates = composeCertificates(around, [grpc, http]);
   return {
     telemetry,
     keys,
     apply,
     manageKeys,
-    callServer,
+    callPipeline,
     lastUses,
     health,
     watch,
@@ -219,25 +219,25 @@ interface Listening {
 
 /** Both ports speak every protocol; two of them can be opened to different networks. */
 function createListeners(
-  callServer: CallServer,
+  callPipeline: CallPipeline,
   services: readonly BoundService[],
   doors: readonly Door[],
   { health, throttle, failed }: Listening,
   { config, tls, console }: Surroundings,
 ): readonly [grpc: HttpServer, http: HttpServer] {
   const incoming = { unfinished: new UnfinishedMessages(), unpacking: new Unpacking() };
-  const unary = new GrpcMount(callServer, services, incoming);
-  const connect = new ConnectMount(callServer, services, incoming, (router) => {
+  const unary = new GrpcMount(callPipeline, services, incoming);
+  const connect = new ConnectMount(callPipeline, services, incoming, (router) => {
     health.addTo(router);
     addReflection(router, [...services.map(({ service }) => service), HealthService]);
   });
   const gateways = new GatewayMount(doors);
   const pages = new PlainPages(health);
   const handlersOf = (console: ConsolePages | undefined) => {
-    const answerWeb = async (exchange: Exchange) => {
+    const respondWeb = async (exchange: Exchange) => {
       try {
         if ((await connect.handle(exchange)) || (await gateways.handle(exchange))) return;
-        if (!(await console?.handle(exchange))) await pages.answer(exchange);
+        if (!(await console?.handle(exchange))) await pages.handle(exchange);
       } catch (error) {
         failed(error);
         exchange.abort();
@@ -248,11 +248,11 @@ function createListeners(
         const call = unary.begin(stream);
         if (call !== undefined) return call;
         const exchange = new StreamExchange(stream, incoming.unfinished);
-        void answerWeb(exchange);
+        void respondWeb(exchange);
         return exchange;
       },
       request: (request: IncomingMessage, response: ServerResponse) =>
-        answerWeb(new RequestExchange(request, response, incoming.unfinished)),
+        respondWeb(new RequestExchange(request, response, incoming.unfinished)),
       failed,
     };
   };

@@ -53,7 +53,7 @@ export async function serve(
   const store = await openConfiguredStore(config, clock, logger, (error) => breaks(error));
   const console = await readConsole(config, logger);
   const parts = compose({ config, logger, clock, tls, console, droppedLines }, store);
-  const { keys, apply, manageKeys, callServer, lastUses, health, watch, anchor, redis } = parts;
+  const { keys, apply, manageKeys, callPipeline, lastUses, health, watch, anchor, redis } = parts;
   const { grpc, http, metrics, certificates } = parts;
   breaks = (error) => {
     health.break();
@@ -96,7 +96,7 @@ export async function serve(
     health.stop();
     watch.endStreams();
     await Promise.race([
-      Promise.all([callServer.idle(), grpc.drain(), http.drain()]),
+      Promise.all([callPipeline.idle(), grpc.drain(), http.drain()]),
       delay(DRAIN_MS, undefined, { ref: false }),
     ]);
     await release();

@@ -2,7 +2,7 @@ import { type DestinationStream, type Logger, pino } from 'pino';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { DECISIONS, type Decision } from '../keys/check.ts';
 import type { AlertType } from '../keys/notices.ts';
-import type { CallObserver } from '../rpc/call-server.ts';
+import type { CallObserver } from '../rpc/call-pipeline.ts';
 import type { WatchLogger } from '../watch/watch.ts';
 
 /** The settings that name where to listen. */

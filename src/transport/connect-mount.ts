@@ -16,9 +16,9 @@ import type {
 } from '@connectrpc/connect/protocol';
 import { compressionGzip } from '@connectrpc/connect-node';
 import { ApiError } from '../keys/errors.ts';
-import { newCall } from '../rpc/call.ts';
-import type { CallServer, CallSession } from '../rpc/call-server.ts';
+import type { ActiveCall, CallPipeline } from '../rpc/call-pipeline.ts';
 import { asApiError } from '../rpc/errors.ts';
+import { newCall } from '../rpc/incoming-call.ts';
 import { LIMITS } from '../rpc/limits.ts';
 import { type Access, type BoundMethod, type BoundService, limitsOf } from '../rpc/method.ts';
 import { refuseUnknownFields, tooLarge, unreadable } from '../rpc/wire.ts';
@@ -29,7 +29,7 @@ import { OpenCalls } from './open-calls.ts';
 
 /** What a call carries through Connect. */
 interface State {
-  readonly session: CallSession;
+  readonly session: ActiveCall;
   /** The implementation has begun, or the call is refused: its event is taken care of. */
   recorded: boolean;
   /** Connect only words this error. */
@@ -52,7 +52,7 @@ const STATE = createContextKey<State | undefined>(undefined);
 
 /** Connect, gRPC-Web, gRPC and JSON for everything that speaks HTTP. */
 export class ConnectMount {
-  readonly #callServer: CallServer;
+  readonly #callPipeline: CallPipeline;
   readonly #incoming: Incoming;
   readonly #openCalls = new OpenCalls();
   readonly #paths = new Map<string, Mounted>();
@@ -63,17 +63,17 @@ export class ConnectMount {
    * @param openMessageBytes of their messages
    */
   constructor(
-    callServer: CallServer,
+    callPipeline: CallPipeline,
     services: readonly BoundService[],
     incoming: Incoming,
     addOpen: (router: ConnectRouter) => void,
     openMessageBytes: number = LIMITS.openMessageBytes,
   ) {
-    this.#callServer = callServer;
+    this.#callPipeline = callPipeline;
     this.#incoming = incoming;
     const router = createConnectRouter({
       readMaxBytes: LIMITS.messageBytes,
-      writeMaxBytes: LIMITS.answerBytes,
+      writeMaxBytes: LIMITS.responseBytes,
       acceptCompression: [compressionGzip],
       jsonOptions: { ignoreUnknownFields: false },
       requestGate: passGate,
@@ -102,13 +102,13 @@ export class ConnectMount {
     for (const handler of open.handlers) this.#open.set(handler.requestPath, handler);
   }
 
-  /** Answers a request for one of our methods; false when the path is not one. */
+  /** Serves a request for one of our methods; false when the path is not one. */
   async handle(exchange: Exchange): Promise<boolean> {
     const mounted = this.#paths.get(exchange.path);
     if (mounted === undefined) return this.#handleOpen(exchange);
     const method = mounted.handler.requestPath.slice(1);
-    const call = newCall(this.#callServer.clock, method, exchange.peerIp, exchange.header('authorization'));
-    const session = this.#callServer.begin(call);
+    const call = newCall(this.#callPipeline.clock, method, exchange.peerIp, exchange.header('authorization'));
+    const session = this.#callPipeline.begin(call);
     const state: State = {
       ...{ session, recorded: false, refusal: undefined, problem: undefined },
       read: () => {},
@@ -119,8 +119,10 @@ export class ConnectMount {
       const incoming = inspected(exchange.request(values, body), mounted.input, (problem) => {
         state.problem = problem;
       });
-      const answer = await mounted.handler(incoming);
-      const final = state.recorded ? answer : await this.#refuse(state, mounted.handler, incoming, answer);
+      const response = await mounted.handler(incoming);
+      const final = state.recorded
+        ? response
+        : await this.#refuse(state, mounted.handler, incoming, response);
       await exchange.respond(final);
     } catch (error) {
       // The client has gone: its event is recorded or on its way.
@@ -149,7 +151,7 @@ export class ConnectMount {
     }
   }
 
-  async #receive(exchange: Exchange, session: CallSession, access: Access): Promise<Uint8Array> {
+  async #receive(exchange: Exchange, session: ActiveCall, access: Access): Promise<Uint8Array> {
     const limits = limitsOf(access, exchange.header('authorization'));
     let body: Uint8Array;
     try {
@@ -177,7 +179,7 @@ export class ConnectMount {
         handler === undefined ? { status: 200, header } : await handler(exchange.request(values)),
       );
     } catch {
-      // The client has gone in the middle of its answer, or has too many of these.
+      // The client has gone in the middle of its response, or has too many of these.
       exchange.abort();
     } finally {
       end();
@@ -190,15 +192,15 @@ export class ConnectMount {
     state: State,
     handler: UniversalHandler,
     request: UniversalServerRequest,
-    answer: UniversalServerResponse,
+    response: UniversalServerResponse,
   ): Promise<UniversalServerResponse> {
     state.recorded = true;
-    const { text, exhausted } = await textOf(answer);
+    const { text, exhausted } = await textOf(response);
     const { problem } = state;
     const found = problem instanceof ApiError ? problem : exhausted ? tooLarge() : unreadable(text);
     state.refusal = await state.session.refuse(found);
     // No protocol to word it in: a wrong content type or HTTP method.
-    if (answer.status === 415 || answer.status === 405) return answer;
+    if (response.status === 415 || response.status === 405) return response;
     return handler({ ...request, body: nothing() });
   }
 }
@@ -253,11 +255,11 @@ function stateOf(values: ContextValues): State {
 }
 
 /** What Connect would have sent; read to the end, which also ends the request. */
-async function textOf(answer: UniversalServerResponse): Promise<{ text: string; exhausted: boolean }> {
+async function textOf(response: UniversalServerResponse): Promise<{ text: string; exhausted: boolean }> {
   const chunks: Uint8Array[] = [];
-  for await (const chunk of answer.body ?? nothing()) chunks.push(chunk);
+  for await (const chunk of response.body ?? nothing()) chunks.push(chunk);
   const text = Buffer.concat(chunks).toString();
-  const status = answer.trailer?.get('grpc-status') ?? answer.header?.get('grpc-status');
+  const status = response.trailer?.get('grpc-status') ?? response.header?.get('grpc-status');
   const exhausted =
     status === String(Code.ResourceExhausted) || /"code":\s*"resource_exhausted"|grpc-status: 8\b/.test(text);
   return { text, exhausted };

@@ -54,7 +54,7 @@ export class ConsolePages {
     return new ConsolePages(new Map(files));
   }
 
-  /** Answers a request for a page of the console; false when it is for something else. */
+  /** Serves a request for a page of the console; false when it is for something else. */
   async handle(exchange: Exchange): Promise<boolean> {
     const { path, method } = exchange;
     if (method !== 'GET' && method !== 'HEAD') return false;

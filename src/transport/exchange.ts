@@ -7,7 +7,7 @@ import { toConnectError } from '../rpc/errors.ts';
 import { tooLarge } from '../rpc/wire.ts';
 import { GatheredBytes } from './gathered-bytes.ts';
 import { ERROR } from './http2/frames.ts';
-import { AnswerHeaders, type Receiver, type ServerStream } from './http2/transport.ts';
+import { type Receiver, ResponseHeaders, type ServerStream } from './http2/transport.ts';
 import { peerIpOf } from './peer.ts';
 import type { UnfinishedMessage, UnfinishedMessages } from './unfinished.ts';
 
@@ -30,8 +30,8 @@ export interface Exchange {
   receive(messageBytes: number): Promise<Uint8Array>;
   /** @param body instead of the request's own, which may be read as it comes otherwise */
   request(values: ContextValues, body?: Uint8Array): UniversalServerRequest;
-  /** Resolves when the answer has been sent. */
-  respond(answer: UniversalServerResponse): Promise<void>;
+  /** Resolves when the response has been sent. */
+  respond(response: UniversalServerResponse): Promise<void>;
   abort(): void;
 }
 
@@ -105,10 +105,10 @@ export class RequestExchange implements Exchange {
     };
   }
 
-  respond(answer: UniversalServerResponse): Promise<void> {
+  respond(response: UniversalServerResponse): Promise<void> {
     // The rest of a request that was refused is not wanted, and would be read as the next one.
     if (!this.#request.complete) this.#response.setHeader('connection', 'close');
-    return universalResponseToNodeResponse(answer, this.#response);
+    return universalResponseToNodeResponse(response, this.#response);
   }
 
   abort(): void {
@@ -193,13 +193,13 @@ export class StreamExchange implements Exchange, Receiver {
   async respond({ status, header, body, trailer }: UniversalServerResponse): Promise<void> {
     const stream = this.#stream;
     const fields = [[':status', String(status)] as const, ...(header ?? [])];
-    stream.respond(new AnswerHeaders(fields), body === undefined && trailer === undefined);
+    stream.respond(new ResponseHeaders(fields), body === undefined && trailer === undefined);
     for await (const part of body ?? []) {
       this.#gone.signal.throwIfAborted();
       stream.send(Buffer.from(part.buffer, part.byteOffset, part.byteLength));
       await stream.drained();
     }
-    stream.end(trailer === undefined ? undefined : new AnswerHeaders(trailer));
+    stream.end(trailer === undefined ? undefined : new ResponseHeaders(trailer));
   }
 
   abort(): void {

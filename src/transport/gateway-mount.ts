@@ -1,4 +1,4 @@
-import type { Door, WebAnswer, WebRequest } from '../gateways/door.ts';
+import type { Door, WebRequest, WebResponse } from '../gateways/door.ts';
 import { ApiError } from '../keys/errors.ts';
 import type { Exchange } from './exchange.ts';
 
@@ -10,14 +10,14 @@ export class GatewayMount {
     this.#doors = new Map(doors.map((door) => [door.path, door]));
   }
 
-  /** Answers a request for one of the doors; false when the path is none. */
+  /** Serves a request for one of the doors; false when the path is none. */
   async handle(exchange: Exchange): Promise<boolean> {
     const door = this.#doors.get(exchange.path);
     if (door === undefined) return false;
     try {
-      await respond(exchange, await door.answer(new DoorRequest(exchange)));
+      await respond(exchange, await door.respond(new DoorRequest(exchange)));
     } catch {
-      // The client has gone in the middle of its answer.
+      // The client has gone in the middle of its response.
       exchange.abort();
     }
     return true;
@@ -55,7 +55,7 @@ class DoorRequest implements WebRequest {
   }
 }
 
-function respond(exchange: Exchange, { status, headers, body }: WebAnswer): Promise<void> {
+function respond(exchange: Exchange, { status, headers, body }: WebResponse): Promise<void> {
   const bytes = Buffer.from(body);
   const header = new Headers({ 'content-length': String(bytes.length) });
   for (const [name, value] of headers) header.append(name, value);

@@ -2,14 +2,14 @@ import { create, type DescMethodUnary, type Message, toBinary } from '@bufbuild/
 import { Code, ConnectError } from '@connectrpc/connect';
 import { ApiError } from '../keys/errors.ts';
 import { type MaybePromise, mapMaybe } from '../keys/maybe-promise.ts';
-import { type Departure, newCall } from '../rpc/call.ts';
-import { type CallServer, type CallSession, OVERLOADED } from '../rpc/call-server.ts';
+import { type ActiveCall, type CallPipeline, OVERLOADED } from '../rpc/call-pipeline.ts';
+import { type Departure, newCall } from '../rpc/incoming-call.ts';
 import { type BoundService, type Implementation, limitsOf } from '../rpc/method.ts';
 import { readMessage, tooLarge, unreadable } from '../rpc/wire.ts';
 import { GatheredBytes } from './gathered-bytes.ts';
 import { errorFields } from './grpc-status.ts';
-import { AnswerHeaders, type Receiver, type ServerStream } from './http2/transport.ts';
-import { LateCall } from './late-call.ts';
+import { type Receiver, ResponseHeaders, type ServerStream } from './http2/transport.ts';
+import { LateMessage } from './late-message.ts';
 import type { UnaryRoute, UnarySession } from './unary-session.ts';
 import type { UnfinishedMessages } from './unfinished.ts';
 import type { Unpacking } from './unpacking.ts';
@@ -20,8 +20,8 @@ const RESPONSE = [
   [':status', '200'],
   ['content-type', 'application/grpc'],
 ] as const;
-const HEADERS = new AnswerHeaders(RESPONSE);
-const OK = new AnswerHeaders([['grpc-status', '0']]);
+const HEADERS = new ResponseHeaders(RESPONSE);
+const OK = new ResponseHeaders([['grpc-status', '0']]);
 const OVERLOADED_BLOCK = failureBlock(OVERLOADED);
 
 /** What all mounts share of what a message costs before it is read. */
@@ -35,7 +35,7 @@ export class GrpcMount {
   readonly #incoming: Incoming;
   readonly #routes = new Map<string, UnaryRoute>();
 
-  constructor(callServer: CallServer, services: readonly BoundService[], incoming: Incoming) {
+  constructor(callPipeline: CallPipeline, services: readonly BoundService[], incoming: Incoming) {
     this.#incoming = incoming;
     for (const { service, methods } of services) {
       for (const mounted of methods) {
@@ -43,55 +43,55 @@ export class GrpcMount {
         const { method, implementation } = mounted;
         this.#routes.set(
           `/${service.typeName}/${method.name}`,
-          routeOf(callServer, `${service.typeName}/${method.name}`, method, implementation),
+          routeOf(callPipeline, `${service.typeName}/${method.name}`, method, implementation),
         );
       }
     }
   }
 
   /** Serves the stream if it is a unary call in binary; undefined when it is another's. */
-  begin(stream: ServerStream): UnaryCall | undefined {
+  begin(stream: ServerStream): UnaryExchange | undefined {
     const { headers } = stream;
     const type = headers.get('content-type');
     if (type !== 'application/grpc' && type !== 'application/grpc+proto') return undefined;
     const route = this.#routes.get(headers.get(':path') ?? '');
     if (route === undefined || headers.get(':method') !== 'POST') return undefined;
-    return new UnaryCall(route, stream, this.#incoming);
+    return new UnaryExchange(route, stream, this.#incoming);
   }
 }
 
 function routeOf(
-  callServer: CallServer,
+  callPipeline: CallPipeline,
   name: string,
   method: DescMethodUnary,
   implementation: Implementation<DescMethodUnary>,
 ): UnaryRoute {
   return {
-    refusal: () => (callServer.sheds(name) ? OVERLOADED_BLOCK : undefined),
+    refusal: () => (callPipeline.sheds(name) ? OVERLOADED_BLOCK : undefined),
     limits: (headers) => limitsOf(implementation.access, headers.get('authorization')),
     begin: (headers, peerIp) => {
-      const call = newCall(callServer.clock, name, peerIp, headers.get('authorization'));
-      return new BoundCall(callServer, callServer.begin(call), name, method, implementation);
+      const call = newCall(callPipeline.clock, name, peerIp, headers.get('authorization'));
+      return new BoundCall(callPipeline, callPipeline.begin(call), name, method, implementation);
     },
   };
 }
 
 /** A call of one of our methods, as bytes. */
 class BoundCall implements UnarySession {
-  readonly #callServer: CallServer;
-  readonly #session: CallSession;
+  readonly #callPipeline: CallPipeline;
+  readonly #session: ActiveCall;
   readonly #name: string;
   readonly #method: DescMethodUnary;
   readonly #implementation: Implementation<DescMethodUnary>;
 
   constructor(
-    callServer: CallServer,
-    session: CallSession,
+    callPipeline: CallPipeline,
+    session: ActiveCall,
     name: string,
     method: DescMethodUnary,
     implementation: Implementation<DescMethodUnary>,
   ) {
-    this.#callServer = callServer;
+    this.#callPipeline = callPipeline;
     this.#session = session;
     this.#name = name;
     this.#method = method;
@@ -106,14 +106,14 @@ class BoundCall implements UnarySession {
     return this.#session.confirm(this.#implementation.access);
   }
 
-  async answer(bytes: () => MaybePromise<Uint8Array>, departure: Departure): Promise<Uint8Array> {
+  async respond(bytes: () => MaybePromise<Uint8Array>, departure: Departure): Promise<Uint8Array> {
     const { codec } = this.#implementation;
     const read = () => mapMaybe(bytes(), this.#decode);
-    const message = await this.#session.answer(this.#implementation, read, departure);
+    const message = await this.#session.respond(this.#implementation, read, departure);
     try {
       return codec?.encode(message) ?? toBinary(this.#method.output, create(this.#method.output, message));
     } catch (error) {
-      throw this.#callServer.unanswerable(this.#name, error);
+      throw this.#callPipeline.encodingFailed(this.#name, error);
     }
   }
 
@@ -128,12 +128,12 @@ class BoundCall implements UnarySession {
 }
 
 /** The only headers of a call that fails. */
-export function failureBlock(error: ConnectError): AnswerHeaders {
-  return new AnswerHeaders([...RESPONSE, ...errorFields(error)]);
+export function failureBlock(error: ConnectError): ResponseHeaders {
+  return new ResponseHeaders([...RESPONSE, ...errorFields(error)]);
 }
 
 /** One unary call of gRPC: a frame in, a frame and trailers out. */
-export class UnaryCall implements Receiver, Departure {
+export class UnaryExchange implements Receiver, Departure {
   readonly #route: UnaryRoute;
   readonly #stream: ServerStream;
   readonly #incoming: Incoming;
@@ -142,9 +142,9 @@ export class UnaryCall implements Receiver, Departure {
   /** The frame, in several. */
   #gathered: GatheredBytes | undefined;
   /** Only when the message did not come with its headers. */
-  #late: LateCall | undefined;
+  #late: LateMessage | undefined;
   #deadline: NodeJS.Timeout | undefined;
-  /** The message is being answered, or the call is over: what still comes is not looked at. */
+  /** The message is under way, or the call is over: what still comes is not looked at. */
   #taken = false;
   #gone: AbortController | undefined;
   #left = false;
@@ -179,7 +179,7 @@ export class UnaryCall implements Receiver, Departure {
     const error = this.#wrong(gathered.bytes);
     if (error !== undefined) return this.#refuse(error);
     if (this.#late === undefined) {
-      this.#late = new LateCall(this.#begin(), this.#stream);
+      this.#late = new LateMessage(this.#begin(), this.#stream);
       this.#late.begin(this.#incoming.unfinished, this.#tooMuch, this.#notAdmitted);
     }
     if (!this.#taken) this.#late.keeps(gathered.length);
@@ -260,7 +260,7 @@ export class UnaryCall implements Receiver, Departure {
 
   #serve(read: () => MaybePromise<Uint8Array>): void {
     this.#taken = true;
-    (this.#late ?? this.#begin()).answer(read, this).then(this.#answer, this.#end);
+    (this.#late ?? this.#begin()).respond(read, this).then(this.#respond, this.#end);
   }
 
   #refuse(error: ApiError): void {
@@ -281,14 +281,14 @@ export class UnaryCall implements Receiver, Departure {
     this.#end(error);
   };
 
-  readonly #answer = (message: Uint8Array): void => {
+  readonly #respond = (message: Uint8Array): void => {
     clearTimeout(this.#deadline);
     this.#late?.end();
     const body = Buffer.allocUnsafe(FRAME_HEAD + message.length);
     body[0] = 0;
     body.writeUInt32BE(message.length, 1);
     body.set(message, FRAME_HEAD);
-    this.#stream.answer({ headers: HEADERS, body, trailers: OK });
+    this.#stream.respondWhole({ headers: HEADERS, body, trailers: OK });
   };
 
   readonly #end = (error: unknown): void => {
@@ -301,7 +301,7 @@ export class UnaryCall implements Receiver, Departure {
     const ms = timeoutMs(text);
     if (ms === undefined) return this.#refuse(unreadable('grpc-timeout is not a duration'));
     this.#deadline = setTimeout(() => {
-      // A message that has come is being answered, and its event is on its way.
+      // A message that has come is under way, and its event is on its way.
       if (!this.#taken) this.#refuse(new ApiError('REQUEST_NOT_RECEIVED', 'no message within the deadline'));
       this.#gone?.abort();
       this.#end(PAST_DEADLINE);

@@ -21,7 +21,7 @@ export class Health {
   #broken = false;
   #timer: NodeJS.Timeout | undefined;
 
-  /** @param ping rejects when no decision could be made now; no answer in 2 s counts as that. */
+  /** @param ping rejects when no decision could be made now; no response in 2 s counts as that. */
   constructor(services: readonly string[], ping: () => Promise<void>, changed: (serving: boolean) => void) {
     this.#services = new Set(['', HealthService.typeName, ...services]);
     this.#ping = ping;

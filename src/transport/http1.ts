@@ -19,7 +19,7 @@ export class Http1 {
   readonly #server: Http1Server;
   readonly #serve: RequestListener;
   readonly #pipelined: number;
-  /** By connection: the requests that wait for the answer before them. */
+  /** By connection: the requests that wait for the response before them. */
   readonly #waiting = new Map<Socket, Turn[]>();
   #idle: (() => void) | undefined;
 
@@ -42,7 +42,7 @@ export class Http1 {
     this.#server.emit('connection', socket);
   }
 
-  /** Resolves when no request is being answered. */
+  /** Resolves when no request is under way. */
   async drained(): Promise<void> {
     if (this.#waiting.size > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
   }

@@ -8,20 +8,20 @@ import type { Socket } from 'node:net';
 import { ERROR } from './http2/frames.ts';
 import { Lateness } from './http2/lateness.ts';
 import type {
-  Answer,
-  AnswerHeaders,
   ConnectionLimits,
   RequestFields,
+  ResponseHeaders,
   ServerConnection,
   ServerStream,
   Surroundings,
+  WholeResponse,
 } from './http2/transport.ts';
 
 /** Bytes that may be on their way in, over all streams: as our own transport has them. */
 const RECEIVE_WINDOW = 1 << 20;
 /** Of a body, until somebody has dealt with it. */
 const STREAM_WINDOW = 65_535;
-/** How often a stream looks whether the end of its answer has left, while the request is not whole. */
+/** How often a stream looks whether the end of its response has left, while the request is not whole. */
 const LET_GO_MS = 20;
 
 /** The HTTP/2 of Node.js, which is nghttp2: what it counts and refuses by itself is in docs/design/http2.md. */
@@ -98,7 +98,7 @@ class NodeStream implements ServerStream {
   /** Bytes of the body that nobody has dealt with yet. */
   #unconsumed = 0;
   #remoteOpen = true;
-  /** The end of the answer was given to Node. */
+  /** The end of the response was given to Node. */
   #sent = false;
   #trailers: Record<string, string | string[]> = {};
   #unsent = 0;
@@ -154,7 +154,7 @@ class NodeStream implements ServerStream {
     });
   }
 
-  /** What the client has not sent yet is not wanted any more. Earlier than this, a reset would overtake the answer. */
+  /** What the client has not sent yet is not wanted any more. Earlier than this, a reset would overtake the response. */
   #letGo(): void {
     const stream = this.#stream;
     if (!this.#remoteOpen || stream.closed || stream.destroyed) return;
@@ -181,16 +181,16 @@ class NodeStream implements ServerStream {
     if (this.#unconsumed < STREAM_WINDOW) this.#stream.resume();
   }
 
-  answer({ headers, body, trailers }: Answer): void {
+  respondWhole({ headers, body, trailers }: WholeResponse): void {
     this.respond(headers);
     this.send(body);
     this.end(trailers);
   }
 
-  respond(headers: AnswerHeaders, last = false): void {
+  respond(headers: ResponseHeaders, last = false): void {
     const stream = this.#stream;
     if (stream.closed || stream.destroyed || stream.headersSent) return;
-    // An answer to HEAD is over with its headers, for Node before it has begun.
+    // A response to HEAD is over with its headers, for Node before it has begun.
     const endStream = last || this.headers.get(':method') === 'HEAD';
     this.#sent = endStream;
     stream.respond(toNode(headers), { endStream, waitForTrailers: !endStream });
@@ -205,7 +205,7 @@ class NodeStream implements ServerStream {
     });
   }
 
-  end(trailers?: AnswerHeaders): void {
+  end(trailers?: ResponseHeaders): void {
     if (!this.#writable) return;
     this.#sent = true;
     if (trailers !== undefined) this.#trailers = toNode(trailers);
@@ -239,7 +239,7 @@ function fieldsOf(raw: readonly string[]): RequestFields {
 }
 
 /** As Node takes them: what comes more than once is a list. */
-function toNode({ fields }: AnswerHeaders): Record<string, string | string[]> {
+function toNode({ fields }: ResponseHeaders): Record<string, string | string[]> {
   const object: Record<string, string | string[]> = {};
   for (const [name, value] of fields) {
     const before = object[name];

@@ -2,7 +2,7 @@ import openapi from '../../gen/openapi.json' with { type: 'json' };
 import type { Exchange } from './exchange.ts';
 import type { Health } from './health.ts';
 
-/** One for all answers: those that wait for their readers hold no copy. */
+/** One for all responses: those that wait for their readers hold no copy. */
 const OPENAPI = Buffer.from(JSON.stringify(openapi));
 
 interface Page {
@@ -19,7 +19,7 @@ export class PlainPages {
     this.#health = health;
   }
 
-  async answer(exchange: Exchange): Promise<void> {
+  async handle(exchange: Exchange): Promise<void> {
     const { status, type, body } = this.#page(exchange.path);
     try {
       const header = new Headers({ 'content-type': type });

@@ -7,20 +7,22 @@ import { ServerReflection } from '../../gen/grpc/reflection/v1/reflection_pb.ts'
 import { ServerReflection as ServerReflectionAlpha } from '../../gen/grpc/reflection/v1alpha/reflection_pb.ts';
 
 /** Of either version. */
-type Question = { readonly case?: string | undefined; readonly value?: unknown };
+type ReflectionRequest = { readonly case?: string | undefined; readonly value?: unknown };
 
 /** Server reflection, v1 and v1alpha, from the generated descriptors; error details are described too. */
 export function addReflection(router: ConnectRouter, services: readonly DescService[]): void {
   const all = [...services, ServerReflection, ServerReflectionAlpha];
   const described = new Described(all);
-  async function* answers<R extends { host: string; messageRequest: Question }>(questions: AsyncIterable<R>) {
-    for await (const question of questions) {
-      const messageResponse = described.answer(question.messageRequest);
-      yield { validHost: question.host, originalRequest: question, messageResponse };
+  async function* serverReflectionInfo<R extends { host: string; messageRequest: ReflectionRequest }>(
+    requests: AsyncIterable<R>,
+  ) {
+    for await (const request of requests) {
+      const messageResponse = described.describe(request.messageRequest);
+      yield { validHost: request.host, originalRequest: request, messageResponse };
     }
   }
-  router.service(ServerReflection, { serverReflectionInfo: answers });
-  router.service(ServerReflectionAlpha, { serverReflectionInfo: answers });
+  router.service(ServerReflection, { serverReflectionInfo: serverReflectionInfo });
+  router.service(ServerReflectionAlpha, { serverReflectionInfo: serverReflectionInfo });
 }
 
 /** Every file that the services need, by name and by what it declares. */
@@ -53,7 +55,7 @@ class Described {
     }
   }
 
-  answer({ case: asked, value }: Question) {
+  describe({ case: asked, value }: ReflectionRequest) {
     const name = String(value);
     switch (asked) {
       case 'listServices': {

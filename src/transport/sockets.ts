@@ -47,7 +47,7 @@ export class Sockets {
       if (unsent === 0 || sent !== progress.sent) {
         progress.sent = sent;
         progress.since = now;
-      } else if (now - progress.since > LIMITS.unreadAnswerMs) socket.destroy();
+      } else if (now - progress.since > LIMITS.unreadResponseMs) socket.destroy();
     }
   }
 

@@ -1,14 +1,14 @@
 import type { ConnectError } from '@connectrpc/connect';
 import type { ApiError } from '../keys/errors.ts';
 import type { MaybePromise } from '../keys/maybe-promise.ts';
-import type { Departure } from '../rpc/call.ts';
+import type { Departure } from '../rpc/incoming-call.ts';
 import type { MessageLimits } from '../rpc/method.ts';
-import type { AnswerHeaders, RequestFields } from './http2/transport.ts';
+import type { RequestFields, ResponseHeaders } from './http2/transport.ts';
 
 /** A method as this transport sees it: bytes in, bytes out. */
 export interface UnaryRoute {
   /** Asked when the headers are in: what failureBlock made of a refusal. It costs nothing of the message. */
-  refusal(): AnswerHeaders | undefined;
+  refusal(): ResponseHeaders | undefined;
   limits(headers: RequestFields): MessageLimits;
   begin(headers: RequestFields, peerIp: string): UnarySession;
 }
@@ -20,7 +20,7 @@ export interface UnarySession {
   /** When the message came long after the caller was known. */
   confirm(): Promise<void>;
   /** Answers the message, which is read when there is a place for the call. Authenticates, if that was not done. */
-  answer(message: () => MaybePromise<Uint8Array>, departure: Departure): Promise<Uint8Array>;
+  respond(message: () => MaybePromise<Uint8Array>, departure: Departure): Promise<Uint8Array>;
   /** The call cannot be served: records it, and gives what to tell. */
   refuse(error: ApiError): Promise<ConnectError>;
 }

@@ -157,7 +157,7 @@ export class AnomalyWindows {
     return this.#slots;
   }
 
-  /** Adds a decision about a key; answers what it trips. */
+  /** Adds a decision about a key; returns what it trips. */
   add(keyId: string, time: number, denied: boolean, clientIp: string | undefined): readonly AnomalyType[] {
     const window = this.#windowOf(keyId);
     const before = window.slots;

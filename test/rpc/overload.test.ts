@@ -5,8 +5,8 @@ import { ErrorInfoSchema, RetryInfoSchema } from '../../gen/google/rpc/error_det
 import { ApiError } from '../../src/keys/errors.ts';
 import type { AuditLog } from '../../src/keys/ports/audit.ts';
 import type { Authenticator } from '../../src/rpc/authenticate.ts';
-import { newCall } from '../../src/rpc/call.ts';
-import { CallServer } from '../../src/rpc/call-server.ts';
+import { CallPipeline } from '../../src/rpc/call-pipeline.ts';
+import { newCall } from '../../src/rpc/incoming-call.ts';
 import { LIMITS } from '../../src/rpc/limits.ts';
 import { TestClock } from '../support/clock.ts';
 import { MemoryAudit } from '../support/doubles.ts';
@@ -73,14 +73,14 @@ describe('the call server', () => {
     const clock = new TestClock();
     const audit = new MemoryAudit();
     const observer = { finished: () => {}, failed: () => {} };
-    const callServer = new CallServer({
+    const callPipeline = new CallPipeline({
       authenticator: {} as Authenticator,
       audit: audit.log,
       clock,
       observer,
       shed: () => {},
     });
-    const begin = () => callServer.begin(newCall(clock, 'm', '192.0.2.1', undefined));
+    const begin = () => callPipeline.begin(newCall(clock, 'm', '192.0.2.1', undefined));
     const sessions = Array.from({ length: LIMITS.callsUnderWay }, begin);
     for (const session of sessions) session.takePlace();
     for (let i = 0; i < 3; i++) {
@@ -99,14 +99,14 @@ describe('the call server', () => {
     let written = () => {};
     const waits = new Promise<void>((resolve) => (written = resolve));
     const observer = { finished: () => {}, failed: () => {} };
-    const callServer = new CallServer({
+    const callPipeline = new CallPipeline({
       authenticator: {} as Authenticator,
       audit: { ...audit.log, record: () => waits } as AuditLog,
       clock,
       observer,
       shed: () => {},
     });
-    const begin = () => callServer.begin(newCall(clock, 'm', '192.0.2.1', undefined));
+    const begin = () => callPipeline.begin(newCall(clock, 'm', '192.0.2.1', undefined));
     const refused = Array.from({ length: LIMITS.callsUnderWay }, () =>
       begin().refuse(new ApiError('REQUEST_NOT_RECEIVED', 'the message came too slowly')),
     );

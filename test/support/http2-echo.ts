@@ -5,7 +5,7 @@ import { afterEach, beforeEach } from 'vitest';
 import { LIMITS as SERVER_LIMITS } from '../../src/rpc/limits.ts';
 import { Http2Connection } from '../../src/transport/http2/connection.ts';
 import { encodeHeaders } from '../../src/transport/http2/hpack.ts';
-import { AnswerHeaders, type Receiver, type ServerStream } from '../../src/transport/http2/transport.ts';
+import { type Receiver, ResponseHeaders, type ServerStream } from '../../src/transport/http2/transport.ts';
 
 export const FRAME = {
   data: 0,
@@ -39,8 +39,8 @@ export const block = encodeHeaders([
 ]);
 
 export const LIMITS = { ...SERVER_LIMITS, streamsPerConnection: 10 };
-const OK = new AnswerHeaders([[':status', '200']]);
-const TRAILERS = new AnswerHeaders([['x-end', 'yes']]);
+const OK = new ResponseHeaders([[':status', '200']]);
+const TRAILERS = new ResponseHeaders([['x-end', 'yes']]);
 const REQUEST = { ':method': 'POST', ':path': '/echo' };
 
 /** A server on our own HTTP/2 that answers with the body, anew for each test. */
@@ -60,7 +60,7 @@ export function echoServer() {
         parts.push(Buffer.from(part));
         stream.consumed(part.length);
       },
-      end: () => stream.answer({ headers: OK, body: Buffer.concat(parts), trailers: TRAILERS }),
+      end: () => stream.respondWhole({ headers: OK, body: Buffer.concat(parts), trailers: TRAILERS }),
       closed: () => void state.lost++,
     };
   };

@@ -5,7 +5,7 @@ import { LIMITS } from '../../src/rpc/limits.ts';
 import { FLAG, FRAME, FRAME_HEAD } from '../../src/transport/http2/frames.ts';
 import { HpackDecoder } from '../../src/transport/http2/hpack.ts';
 import {
-  AnswerHeaders,
+  ResponseHeaders,
   type ServerConnection,
   type ServerStream,
 } from '../../src/transport/http2/transport.ts';
@@ -14,8 +14,8 @@ import { HTTP2_SERVER_NAMES, HTTP2_SERVERS, type Http2ServerName } from '../supp
 
 /** Closes the sequence: its acknowledgement tells that everything before it was looked at. */
 const MARK = Buffer.from('the end.');
-const OK = new AnswerHeaders([[':status', '200']]);
-const TRAILERS = new AnswerHeaders([['x-end', 'yes']]);
+const OK = new ResponseHeaders([[':status', '200']]);
+const TRAILERS = new ResponseHeaders([['x-end', 'yes']]);
 
 /** What came back: of each stream whether and with how many bytes it was answered, or how it was reset; and the end. */
 export interface Told {
@@ -78,7 +78,7 @@ function answer(stream: ServerStream) {
       parts.push(Buffer.from(part));
       stream.consumed(part.length);
     },
-    end: () => stream.answer({ headers: OK, body: Buffer.concat(parts), trailers: TRAILERS }),
+    end: () => stream.respondWhole({ headers: OK, body: Buffer.concat(parts), trailers: TRAILERS }),
     closed: () => {},
   };
 }

@@ -9,7 +9,7 @@ import { connect as connectTls } from 'node:tls';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { LIMITS } from '../../src/rpc/limits.ts';
 import { Http1 } from '../../src/transport/http1.ts';
-import { AnswerHeaders, type ServerStream } from '../../src/transport/http2/transport.ts';
+import { ResponseHeaders, type ServerStream } from '../../src/transport/http2/transport.ts';
 import { HttpServer, type TlsFiles } from '../../src/transport/listener.ts';
 import { networkOf } from '../../src/transport/peer.ts';
 import { StreamThrottle } from '../../src/transport/stream-throttle.ts';
@@ -44,10 +44,10 @@ function listens(http2: Http2ServerName, makeTls?: () => TlsFiles): void {
     stream: (stream: ServerStream) => ({
       data: () => {},
       end: () =>
-        stream.answer({
-          headers: new AnswerHeaders([[':status', '200']]),
+        stream.respondWhole({
+          headers: new ResponseHeaders([[':status', '200']]),
           body: Buffer.from('ok'),
-          trailers: new AnswerHeaders([['x-end', 'yes']]),
+          trailers: new ResponseHeaders([['x-end', 'yes']]),
         }),
       closed: () => {},
     }),
@@ -139,7 +139,7 @@ function listens(http2: Http2ServerName, makeTls?: () => TlsFiles): void {
     socket.write(GET);
     // The answer has begun to leave before time passes.
     await vi.waitUntil(() => socket.readableLength > 0, { timeout: 60_000 });
-    await pass(LIMITS.unreadAnswerMs + 3 * LIMITS.tickMs);
+    await pass(LIMITS.unreadResponseMs + 3 * LIMITS.tickMs);
     socket.resume();
     await closed;
     expect(socket.bytesRead).toBeLessThan(answerBytes);

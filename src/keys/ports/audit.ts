@@ -128,7 +128,7 @@ export interface ChainLog {
   readChains(page: Page): Promise<Paged<ChainRow>>;
   /** Whether the tables that lists use lead anywhere they should not; in parts. */
   checkLists(after: Page['after']): Promise<{ readonly stray: boolean; readonly next: Page['after'] }>;
-  /** Builds what lists go by anew; answers for how many events. While no server runs. */
+  /** Builds what lists go by anew; returns for how many events. While no server runs. */
   rebuildLists(): Promise<number>;
   /** The hashes at these places of a chain. */
   hashesAt(processId: string, sequences: readonly number[]): Promise<ReadonlyMap<number, string>>;

@@ -24,6 +24,6 @@ export interface UsageLog {
   flush(): Promise<void>;
   /** By time, then by outcome. @param stepMs an hour or a day */
   read(filter: UsageFilter, stepMs: number): Promise<readonly UsageRow[]>;
-  /** Deletes up to `limit` counts of hours before `time`; answers how many. */
+  /** Deletes up to `limit` counts of hours before `time`; returns how many. */
   deleteBefore(time: number, limit: number): Promise<number>;
 }

@@ -116,7 +116,7 @@ export class MongoDatabase {
   }
 }
 
-/** Deletes up to `limit` of what the filter finds, in this order where one is given; answers how many. */
+/** Deletes up to `limit` of what the filter finds, in this order where one is given; returns how many. */
 export function deleteSome<T extends { _id: string }>(
   collection: Collection<T>,
   filter: Filter<T>,

@@ -37,7 +37,7 @@ export function failureOf(error: unknown): Failure {
     return 'OTHER';
   }
   if (error instanceof MongoNetworkError || error instanceof MongoServerSelectionError) return 'AWAY';
-  return error instanceof MongoError || error instanceof NoAnswerError ? 'AWAY' : 'OTHER';
+  return error instanceof MongoError || error instanceof NoResponseError ? 'AWAY' : 'OTHER';
 }
 
 /** What a driver error means for a call: no decision can be made. */
@@ -51,7 +51,7 @@ export function toApiError(error: unknown): ApiError {
 }
 
 /** A driver call that has not ended in time: its outcome is unknown. */
-class NoAnswerError extends Error {}
+class NoResponseError extends Error {}
 
 /** To be spread into the options of a driver call. */
 export type Limits = CommandOperationOptions & { readonly signal: AbortSignal };
@@ -65,7 +65,7 @@ export async function inTime<T>(call: (limits: Limits) => Promise<T>, limitMs = 
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
-      const error = new NoAnswerError(`no answer in ${limitMs} ms`);
+      const error = new NoResponseError(`no answer in ${limitMs} ms`);
       reject(error);
       controller.abort(error);
     }, limitMs);

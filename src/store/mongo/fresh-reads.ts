@@ -31,9 +31,9 @@ export class FreshReads {
     // A session of its own: one that has seen a time asks for it, which a linearizable read refuses.
     const session = this.#database.client.startSession({ causalConsistency: true });
     try {
-      const answer = await inTime((limits) => read({ ...limits, ...LINEARIZABLE, session }), limitMs);
+      const response = await inTime((limits) => read({ ...limits, ...LINEARIZABLE, session }), limitMs);
       this.#pollTime = session.operationTime ?? undefined;
-      return answer;
+      return response;
     } finally {
       await session.endSession();
     }

@@ -92,11 +92,11 @@ export class MongoQuota implements QuotaLimiter {
       }
       const batch = queue.splice(0, batchSize(queue));
       try {
-        const answers = await this.#takeAll(
+        const results = await this.#takeAll(
           bucket,
           batch.map(({ request }) => request),
         );
-        for (const [i, { resolve }] of batch.entries()) resolve(answers[i] as QuotaTaken);
+        for (const [i, { resolve }] of batch.entries()) resolve(results[i] as QuotaTaken);
       } catch (error) {
         const failure = toApiError(error);
         for (const { reject } of batch) reject(failure);
@@ -119,7 +119,7 @@ export class MongoQuota implements QuotaLimiter {
     });
   }
 
-  /** Applies the update exactly once, however often it must be sent, and answers what it found. */
+  /** Applies the update exactly once, however often it must be sent, and returns what it found. */
   async #apply(bucket: string, { id: op, p, n }: Op, pipeline: Document[]) {
     // One update of a process is in flight on a bucket: of its ops the last one is kept, and none before it may come late.
     const filter = { _id: idOf(bucket), ops: { $not: { $elemMatch: { p, n: { $gte: n } } } } };

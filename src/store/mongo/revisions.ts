@@ -19,7 +19,7 @@ export class Revisions {
     return this.#seen;
   }
 
-  /** Numbers and keys become visible together, in one update of one document. Answers the first one's number. */
+  /** Numbers and keys become visible together, in one update of one document. Returns the first one's number. */
   async publish(changes: readonly { readonly keyId: string; readonly change: string }[]): Promise<number> {
     const number = (i: number) => ({ $add: ['$revision', i + 1] });
     const entries = changes.map(({ keyId, change }, i) => ({ revision: number(i), key_id: keyId, change }));

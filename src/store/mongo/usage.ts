@@ -165,7 +165,7 @@ export class MongoUsageLog implements UsageLog {
     }
   }
 
-  /** Counts the events in a range, all of them or one read; answers the last place. */
+  /** Counts the events in a range, all of them or one read; returns the last place. */
   async #readInto(
     counter: UsageCounter,
     process_id: string,

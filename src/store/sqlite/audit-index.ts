@@ -115,7 +115,7 @@ class Table {
     this.#gathered = new Map();
   }
 
-  /** Writes so many rows, up to the end of a group, and answers how many. */
+  /** Writes so many rows, up to the end of a group, and returns how many. */
   write(most: number): number {
     let written = 0;
     while (written < most && this.#chunk !== undefined) {

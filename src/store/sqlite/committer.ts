@@ -62,7 +62,7 @@ export class Committer {
     return result;
   }
 
-  /** Runs a DELETE; answers how many rows went. */
+  /** Runs a DELETE; returns how many rows went. */
   async delete(sql: string, params: readonly Value[]): Promise<number> {
     const result = await this.write([
       { sql, params },

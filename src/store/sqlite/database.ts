@@ -181,7 +181,7 @@ export class SqliteDatabase {
     }
   }
 
-  /** A prepared point read on the event loop: microseconds, never a scan. Answers the columns in order. */
+  /** A prepared point read on the event loop: microseconds, never a scan. Returns the columns in order. */
   pointRead(sql: string): PointRead {
     return pointRead(this.#reads, sql);
   }
@@ -191,7 +191,7 @@ export class SqliteDatabase {
     return pointRead(this.#snapshot.connection, sql, () => this.#snapshot.begin());
   }
 
-  /** What the journal holds, in order; answers the ids around it: the one before the first, and the last. */
+  /** What the journal holds, in order; returns the ids around it: the one before the first, and the last. */
   journal(each: (entries: string) => void): readonly [number, number] {
     let [before, last] = [0, 0];
     for (const { id, entries } of this.#reads

@@ -53,7 +53,7 @@ export interface QueryRequest {
   readonly params: readonly Value[];
 }
 
-/** Writes some of the counts of decisions; answers whether there are more. */
+/** Writes some of the counts of decisions; returns whether there are more. */
 export interface UsageRequest {
   readonly kind: 'usage';
   readonly id: number;

@@ -21,7 +21,7 @@ import { ReceiveWindow } from './receive-window.ts';
 import type { RequestHeaders } from './request-headers.ts';
 import { Http2Stream, type StreamConnection } from './stream.ts';
 import { Streams } from './streams.ts';
-import type { Answer, ConnectionLimits, ServerConnection, Surroundings } from './transport.ts';
+import type { ConnectionLimits, ServerConnection, Surroundings, WholeResponse } from './transport.ts';
 
 /** Bytes that may be on their way in, over all streams. */
 const RECEIVE_WINDOW = 1 << 20;
@@ -71,7 +71,7 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     this.#sendSettings();
   }
 
-  /** Whether a request is being answered. */
+  /** Whether a request is under way. */
   get busy(): boolean {
     return this.#streams.size > 0;
   }
@@ -85,7 +85,7 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     if (!this.#ended) this.#output.settings([[SETTING.MAX_CONCURRENT_STREAMS, streams]]);
   }
 
-  /** Takes no new requests; ends when those under way are answered. */
+  /** Takes no new requests; ends when those under way have ended. */
   shutDownGracefully() {
     if (this.#shuttingDown || this.#ended) return;
     // What is on its way already is still served: the last word comes when the peer has heard the first.
@@ -106,7 +106,7 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     if (lateness.isOverdue(begun, now)) this.#fail(ERROR.ENHANCE_YOUR_CALM);
     else if (lateness.isGone(now)) this.destroy();
     else if (lateness.asks(now)) this.#pings.ask(() => lateness.pong());
-    for (const stream of this.#streams.stalled(now, this.#limits.unreadAnswerMs))
+    for (const stream of this.#streams.stalled(now, this.#limits.unreadResponseMs))
       this.reset(stream, ERROR.CANCEL);
   }
 
@@ -124,8 +124,8 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     this.#output.frame(type, flags, id, payload);
   }
 
-  writeAnswer(id: number, answer: Answer) {
-    this.#output.answer(id, answer);
+  writeWhole(id: number, response: WholeResponse) {
+    this.#output.wholeResponse(id, response);
   }
 
   blocked(stream: Http2Stream) {

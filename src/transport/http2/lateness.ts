@@ -52,7 +52,7 @@ export class Lateness {
     return this.#awaitsPong && now - this.#pinged > this.#patience.keepaliveTimeoutMs;
   }
 
-  /** Whether it is time to ask; then `pong` must be called with the answer. */
+  /** Whether it is time to ask; then `pong` must be called with the response. */
   asks(now: number): boolean {
     if (this.#awaitsPong || now - this.#pinged < this.#patience.keepaliveMs) return false;
     this.#pinged = now;

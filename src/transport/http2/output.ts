@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { FLAG, FRAME, FRAME_HEAD, MAX_FRAME, writeHead } from './frames.ts';
 import { settingsPayload, uint32 } from './payloads.ts';
-import type { Answer } from './transport.ts';
+import type { WholeResponse } from './transport.ts';
 
 const FIRST_BYTES = 4_096;
 /** A turn of the loop that answers more than this is sent in several writes. */
@@ -54,10 +54,10 @@ export class Output {
   }
 
   /** HEADERS, one DATA frame and trailers. */
-  answer(id: number, answer: Answer): void {
-    const { body } = answer;
-    const headers = answer.headers.block;
-    const trailers = answer.trailers.block;
+  wholeResponse(id: number, response: WholeResponse): void {
+    const { body } = response;
+    const headers = response.headers.block;
+    const trailers = response.trailers.block;
     const at = this.#reserve(3 * FRAME_HEAD + headers.length + body.length + trailers.length);
     const to = this.#buffer;
     let end = writeHead(to, at, headers.length, FRAME.HEADERS, FLAG.END_HEADERS, id);

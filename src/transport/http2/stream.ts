@@ -1,7 +1,7 @@
 import { DEFAULT_WINDOW, FLAG, FRAME, MAX_FRAME } from './frames.ts';
 import { ReceiveWindow } from './receive-window.ts';
 import type { RequestHeaders } from './request-headers.ts';
-import type { Answer, AnswerHeaders, Receiver, ServerStream } from './transport.ts';
+import type { Receiver, ResponseHeaders, ServerStream, WholeResponse } from './transport.ts';
 
 /** What a stream needs of its connection. */
 export interface StreamConnection {
@@ -11,7 +11,7 @@ export interface StreamConnection {
   readonly congested: boolean;
   write(type: number, flags: number, id: number, payload: Uint8Array): void;
   /** Three frames at once: headers, one DATA frame of head and message, trailers. The window allows them. */
-  writeAnswer(id: number, answer: Answer): void;
+  writeWhole(id: number, response: WholeResponse): void;
   /** The stream waits for a window, or for the socket. */
   blocked(stream: Http2Stream): void;
   /** All that was to be sent is sent. */
@@ -23,7 +23,7 @@ export interface StreamConnection {
   credit(stream: Http2Stream, bytes: number): void;
 }
 
-/** One request and its answer, on a connection. */
+/** One request and its response, on a connection. */
 export class Http2Stream implements ServerStream {
   readonly id: number;
   readonly headers: RequestHeaders;
@@ -74,28 +74,28 @@ export class Http2Stream implements ServerStream {
     if (this.remoteOpen && bytes > 0) this.#connection.credit(this, bytes);
   }
 
-  /** A whole answer in one piece, or in as many as the windows ask for. */
-  answer(answer: Answer) {
+  /** A whole response in one piece, or in as many as the windows ask for. */
+  respondWhole(response: WholeResponse) {
     if (!this.localOpen) return;
-    const length = answer.body.length;
+    const length = response.body.length;
     const fits =
       length <= this.sendWindow && length <= this.#connection.sendWindow && this.#queue.length === 0;
     if (!fits || length > MAX_FRAME) {
-      this.respond(answer.headers);
-      this.send(answer.body);
-      this.end(answer.trailers);
+      this.respond(response.headers);
+      this.send(response.body);
+      this.end(response.trailers);
       return;
     }
     this.sendWindow -= length;
     this.#connection.sendWindow -= length;
     this.headersSent = true;
     this.localOpen = false;
-    this.#connection.writeAnswer(this.id, answer);
+    this.#connection.writeWhole(this.id, response);
     this.#connection.finished(this);
   }
 
   /** The headers; `last` when nothing follows them. */
-  respond({ block }: AnswerHeaders, last = false) {
+  respond({ block }: ResponseHeaders, last = false) {
     if (!this.localOpen || this.headersSent) return;
     this.headersSent = true;
     const flags = FLAG.END_HEADERS | (last ? FLAG.END_STREAM : 0);
@@ -111,7 +111,7 @@ export class Http2Stream implements ServerStream {
   }
 
   /** With trailers, or without. */
-  end(trailers?: AnswerHeaders) {
+  end(trailers?: ResponseHeaders) {
     if (!this.localOpen) return;
     this.#trailers = trailers?.block ?? Buffer.alloc(0);
     this.pump();

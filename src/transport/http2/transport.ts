@@ -17,7 +17,7 @@ export interface ConnectionLimits extends Patience {
   readonly streamsPerConnection: number;
   readonly headerBytes: number;
   /** A peer that gives no window for what waits for it. */
-  readonly unreadAnswerMs: number;
+  readonly unreadResponseMs: number;
 }
 
 /** What a connection needs of those around it. */
@@ -25,17 +25,17 @@ export interface Surroundings {
   begin(stream: ServerStream): Receiver;
   /** Told of what a receiver threw: its stream, or its connection, is ended. */
   failed(error: unknown): void;
-  /** So many bytes more, or fewer, of answers wait for their peer; false when they are too many. */
+  /** So many bytes more, or fewer, of responses wait for their peer; false when they are too many. */
   holdUnread(bytes: number): boolean;
 }
 
 /** One connection. */
 export interface ServerConnection {
-  /** Whether a request is being answered. */
+  /** Whether a request is under way. */
   readonly busy: boolean;
   /** Asks the peer to have no more streams at once than these; more are taken up to the first limit. */
   limitStreams(streams: number): void;
-  /** Takes no new requests; ends when those under way are answered. */
+  /** Takes no new requests; ends when those under way have ended. */
   shutDownGracefully(): void;
   /** Time has passed: ends a connection whose peer is late with anything that it has begun, or does not answer. */
   tick(now: number): void;
@@ -50,13 +50,13 @@ export interface ServerStream {
   readonly owner: object;
   /** So much of the body has been dealt with: the peer may send as much again. */
   consumed(bytes: number): void;
-  /** A whole answer in one piece. */
-  answer(answer: Answer): void;
+  /** A whole response in one piece. */
+  respondWhole(response: WholeResponse): void;
   /** The headers; `last` when nothing follows them. */
-  respond(headers: AnswerHeaders, last?: boolean): void;
+  respond(headers: ResponseHeaders, last?: boolean): void;
   send(part: Buffer): void;
   /** With trailers, or without. */
-  end(trailers?: AnswerHeaders): void;
+  end(trailers?: ResponseHeaders): void;
   reset(code: number): void;
   /** Resolves when what was sent has left, or nobody wants it any more. */
   drained(): Promise<void>;
@@ -82,15 +82,15 @@ export interface Receiver {
   closed(): void;
 }
 
-/** A whole answer. */
-export interface Answer {
-  readonly headers: AnswerHeaders;
+/** A whole response. */
+export interface WholeResponse {
+  readonly headers: ResponseHeaders;
   readonly body: Buffer;
-  readonly trailers: AnswerHeaders;
+  readonly trailers: ResponseHeaders;
 }
 
-/** Headers or trailers of an answer. Those of many answers are made once. */
-export class AnswerHeaders {
+/** Headers or trailers of a response. Those of many responses are made once. */
+export class ResponseHeaders {
   readonly fields: readonly (readonly [name: string, value: string])[];
   #block: Buffer | undefined;
 

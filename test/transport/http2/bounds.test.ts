@@ -151,7 +151,7 @@ describe('a connection of our own HTTP/2', () => {
     expect(await Promise.race(asked)).toMatchObject({ rstCode: constants.NGHTTP2_ENHANCE_YOUR_CALM });
     expect(held).toBe(240_000);
     state.connections[0]?.tick(0);
-    state.connections[0]?.tick(LIMITS.unreadAnswerMs + 1);
+    state.connections[0]?.tick(LIMITS.unreadResponseMs + 1);
     const codes = (await Promise.all(asked)).map(({ rstCode }) => rstCode);
     expect(codes.filter((code) => code === constants.NGHTTP2_CANCEL)).toHaveLength(4);
     expect(held).toBe(0);

@@ -9,8 +9,8 @@ import { HeaderField } from '../../../src/transport/http2/header-field.ts';
 import { encodeHeaders } from '../../../src/transport/http2/hpack.ts';
 import { RequestHeaders } from '../../../src/transport/http2/request-headers.ts';
 import {
-  AnswerHeaders,
   type Receiver,
+  ResponseHeaders,
   type ServerConnection,
   type ServerStream,
 } from '../../../src/transport/http2/transport.ts';
@@ -18,8 +18,8 @@ import { HTTP2_SERVER_NAMES, HTTP2_SERVERS } from '../../support/http2.ts';
 import { block, FRAME, frame, PREFACE, uint32 } from '../../support/http2-echo.ts';
 
 const LIMITS = { ...SERVER_LIMITS, streamsPerConnection: 10 };
-const OK = new AnswerHeaders([[':status', '200']]);
-const TRAILERS = new AnswerHeaders([['x-end', 'yes']]);
+const OK = new ResponseHeaders([[':status', '200']]);
+const TRAILERS = new ResponseHeaders([['x-end', 'yes']]);
 const REQUEST = { ':method': 'POST', ':path': '/echo' };
 /** nghttp2 drops them as they come, and keeps nothing of them. */
 const UNCOUNTED_BY_NODE = new Set(['frames nobody knows', 'priorities', 'empty data']);
@@ -49,7 +49,7 @@ describe.each(HTTP2_SERVER_NAMES)('a connection, with HTTP2_SERVER=%s', (http2) 
             [...stream.headers.fields].filter(([name]) => !name.startsWith(':')),
           );
           const body = path === '/headers' ? Buffer.from(headers) : Buffer.concat(parts);
-          stream.answer({ headers: OK, body, trailers: TRAILERS });
+          stream.respondWhole({ headers: OK, body, trailers: TRAILERS });
         }
       },
       closed: () => void lost++,
@@ -182,7 +182,7 @@ describe.each(HTTP2_SERVER_NAMES)('a connection, with HTTP2_SERVER=%s', (http2) 
     const away = once(session, 'goaway');
     connections[0]?.shutDownGracefully();
     await away;
-    held[0]?.answer({ headers: OK, body: Buffer.from('late'), trailers: TRAILERS });
+    held[0]?.respondWhole({ headers: OK, body: Buffer.from('late'), trailers: TRAILERS });
     expect((await held1).body.toString()).toBe('late');
     await once(session, 'close');
   });
@@ -195,7 +195,7 @@ describe.each(HTTP2_SERVER_NAMES)('a connection, with HTTP2_SERVER=%s', (http2) 
     await holding;
     while (lost === 0) await new Promise((resolve) => setImmediate(resolve));
     // Who answers all the same harms nobody.
-    held[0]?.answer({ headers: OK, body: Buffer.alloc(9), trailers: TRAILERS });
+    held[0]?.respondWhole({ headers: OK, body: Buffer.alloc(9), trailers: TRAILERS });
   });
 
   it('lets go of a peer that does not answer a ping', async () => {

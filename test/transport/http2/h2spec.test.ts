@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { expect } from 'vitest';
 import { LIMITS } from '../../../src/rpc/limits.ts';
 import {
-  AnswerHeaders,
+  ResponseHeaders,
   type ServerConnection,
   type ServerStream,
 } from '../../../src/transport/http2/transport.ts';
@@ -16,7 +16,7 @@ import { run } from '../../support/process.ts';
 import { requires } from '../../support/requires.ts';
 import { tool } from '../../support/tools.ts';
 
-const OK = new AnswerHeaders([[':status', '200']]);
+const OK = new ResponseHeaders([[':status', '200']]);
 const h2spec = tool('h2spec');
 
 /** Cases that fail. nghttp2 drops frames of streams that are over, where h2spec wants an error: docs/design/http2.md. */

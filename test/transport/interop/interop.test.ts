@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { LIMITS } from '../../../src/rpc/limits.ts';
 import { ConnectMount } from '../../../src/transport/connect-mount.ts';
 import { StreamExchange } from '../../../src/transport/exchange.ts';
-import { UnaryCall } from '../../../src/transport/grpc-mount.ts';
+import { UnaryExchange } from '../../../src/transport/grpc-mount.ts';
 import type { ServerStream } from '../../../src/transport/http2/transport.ts';
 import { HttpServer } from '../../../src/transport/listener.ts';
 import { StreamThrottle } from '../../../src/transport/stream-throttle.ts';
@@ -56,7 +56,7 @@ function interopServer(http2: Http2ServerName): HttpServer {
       begin: () => ({
         authenticate: () => {},
         confirm: async () => {},
-        answer: async (read) => {
+        respond: async (read) => {
           const request = fromBinary(method.input, await read()) as Request;
           return toBinary(method.output, create(method.output, answer(request)));
         },
@@ -94,7 +94,7 @@ function interopServer(http2: Http2ServerName): HttpServer {
   const connect = new ConnectMount({} as never, [], incoming, addStreams, LIMITS.messageBytes);
   const stream = (begun: ServerStream) => {
     const route = routes.get(begun.headers.get(':path') ?? '');
-    if (route !== undefined) return new UnaryCall(route, begun, incoming);
+    if (route !== undefined) return new UnaryExchange(route, begun, incoming);
     const exchange = new StreamExchange(begun, incoming.unfinished);
     void connect.handle(exchange);
     return exchange;

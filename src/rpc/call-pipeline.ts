@@ -9,8 +9,8 @@ import type { AuditLog, CallOrigin } from '../keys/ports/audit.ts';
 import type { Clock } from '../keys/ports/clock.ts';
 import { forAudit } from '../keys/text.ts';
 import type { Authenticator } from './authenticate.ts';
-import { type Call, type Caller, type Departure, NOBODY, originOf } from './call.ts';
 import { asApiError, codeName, rowOf, toConnectError, wordedError } from './errors.ts';
+import { type Caller, type Departure, type IncomingCall, NOBODY, originOf } from './incoming-call.ts';
 import type { Access, BoundMethod, OpenStream, Work } from './method.ts';
 import { Places } from './places.ts';
 
@@ -31,7 +31,7 @@ export interface CallObserver {
   failed(method: string, error: unknown): void;
 }
 
-export interface CallServerParts {
+export interface CallPipelineParts {
   readonly authenticator: Authenticator;
   readonly audit: AuditLog;
   readonly clock: Clock;
@@ -40,12 +40,12 @@ export interface CallServerParts {
   readonly shed: () => void;
 }
 
-/** The path that every call of both mounts takes: authenticate, authorise, read, handle, record, answer. */
-export class CallServer {
-  readonly #parts: CallServerParts;
+/** The path that every call of both mounts takes: authenticate, authorise, read, handle, record, respond. */
+export class CallPipeline {
+  readonly #parts: CallPipelineParts;
   readonly #places = new Places();
 
-  constructor(parts: CallServerParts) {
+  constructor(parts: CallPipelineParts) {
     this.#parts = parts;
   }
 
@@ -63,34 +63,34 @@ export class CallServer {
     return true;
   }
 
-  /** An answer that cannot be written, after its event: the cause is for the log only. */
-  unanswerable(method: string, error: unknown): ConnectError {
+  /** A response that cannot be encoded, after its event is durable. The cause goes to the log only. */
+  encodingFailed(method: string, error: unknown): ConnectError {
     this.#parts.observer.failed(method, error);
     return toConnectError(asApiError(error), '');
   }
 
   /** It takes a place when its message is whole. */
-  begin(call: Call): CallSession {
-    return new CallSession(this.#parts, call, this.#places);
+  begin(call: IncomingCall): ActiveCall {
+    return new ActiveCall(this.#parts, call, this.#places);
   }
 
-  /** Resolves when no call is under way and its answers have had time to leave. */
+  /** Resolves when no call is under way and its responses have had time to leave. */
   idle(): Promise<void> {
     return this.#places.idle();
   }
 }
 
 /** One call. Every method that throws throws a ConnectError, after the failure's event is durable. */
-export class CallSession {
-  readonly #parts: CallServerParts;
-  readonly #call: Call;
+export class ActiveCall {
+  readonly #parts: CallPipelineParts;
+  readonly #call: IncomingCall;
   readonly #places: Places;
   #hasPlace = false;
   #entered = false;
   #caller: Caller = NOBODY;
   #requestId = '';
 
-  constructor(parts: CallServerParts, call: Call, places: Places) {
+  constructor(parts: CallPipelineParts, call: IncomingCall, places: Places) {
     this.#parts = parts;
     this.#call = call;
     this.#places = places;
@@ -140,7 +140,7 @@ export class CallSession {
   }
 
   /** All of a unary call: the caller, the message, the work, its event. Waits only where it must. */
-  async answer<Q, A>(work: Work<Q, A>, read: () => MaybePromise<Q>, departure?: Departure): Promise<A> {
+  async respond<Q, A>(work: Work<Q, A>, read: () => MaybePromise<Q>, departure?: Departure): Promise<A> {
     this.takePlace();
     if (!this.#entered) {
       const entered = this.authenticate(work.access);
@@ -163,11 +163,11 @@ export class CallSession {
     this.takePlace();
     try {
       const given = read();
-      const question = given instanceof Promise ? await given : given;
-      this.#requestId = requestIdOf(question);
+      const request = given instanceof Promise ? await given : given;
+      this.#requestId = requestIdOf(request);
       const origin = this.#origin();
-      const answer = work.handle(question, origin, this.#call, departure);
-      const { message, event } = answer instanceof Promise ? await answer : answer;
+      const result = work.handle(request, origin, this.#call, departure);
+      const { message, event } = result instanceof Promise ? await result : result;
       if (event !== undefined) await audit.record(auditEntry(origin, clock, { outcome: 'OK', ...event }));
       this.#finished('OK');
       return message;
@@ -278,7 +278,7 @@ export class CallSession {
   }
 }
 
-function requestIdOf(question: unknown): string {
-  const { requestId } = question as { requestId?: unknown };
+function requestIdOf(request: unknown): string {
+  const { requestId } = request as { requestId?: unknown };
   return typeof requestId === 'string' ? forAudit(requestId, BOUNDS.textCharacters) : '';
 }

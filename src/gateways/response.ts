@@ -4,7 +4,7 @@ import type { ValidateInput, Verdict } from '../keys/validate-key.ts';
 import { type Header, rateLimitHeaders } from './ratelimit-headers.ts';
 
 /** What becomes of a request that was held back; a proxy's protocol only words it. */
-export interface GatewayAnswer {
+export interface GatewayResponse {
   /** 200 lets it through. */
   readonly status: number;
   /** For the upstream, in the place of what the client sent under these names. */
@@ -31,7 +31,7 @@ const INVALID: Denied = { status: 401, error: 'invalid_token' };
 const FORBIDDEN: Denied = { status: 403, error: 'insufficient_scope' };
 
 /** THE table: what the client is answered. */
-const ANSWERS = {
+const RESPONSES = {
   LOCKED_OUT: { status: 429, error: 'too_many_failures' },
   MALFORMED: INVALID,
   NOT_FOUND: INVALID,
@@ -44,21 +44,21 @@ const ANSWERS = {
   RATE_LIMITED: { status: 429, error: 'rate_limited' },
 } as const satisfies Record<Exclude<Decision, 'VALID'>, Denied>;
 
-/** The answer to a decision. `reasons`: the client may know which one it was. */
-export function answerOf(
+/** The response to a decision. `reasons`: the client may know which one it was. */
+export function responseTo(
   verdict: Verdict,
   input: ValidateInput,
   now: number,
   reasons: boolean,
   keyHeaders: readonly string[],
-): GatewayAnswer {
+): GatewayResponse {
   const { decision } = verdict;
   if (input.dryRun)
     return { status: 200, upstream: [['x-apikey-decision', decision]], client: [], body: '', keyHeaders };
   const client = verdict.quota === undefined ? [] : rateLimitHeaders(verdict.quota.states, now);
   if (decision === 'VALID')
     return { status: 200, upstream: upstreamHeaders(verdict), client, body: '', keyHeaders };
-  const { status, error } = ANSWERS[decision];
+  const { status, error } = RESPONSES[decision];
   if (status === 429) {
     if (verdict.retryAfterMs !== undefined) client.push(retryAfter(verdict.retryAfterMs));
   } else client.push(['www-authenticate', challenge(status, input, reasons ? decision : undefined)]);
@@ -93,7 +93,7 @@ function headerText(text: string): string {
 }
 
 /** No decision: what to tell of the error. Clients of the proxy learn nothing of the store or the configuration. */
-export function failureOf(error: ApiError): GatewayAnswer {
+export function failureOf(error: ApiError): GatewayResponse {
   const { retryAfterMs } = error.facts;
   if (isMisconfigured(error) || error.code === 'INTERNAL')
     return failure(500, error.code === 'INTERNAL' ? 'internal' : 'gateway_misconfigured', []);
@@ -113,7 +113,7 @@ export function isMisconfigured(error: ApiError): boolean {
   return MISCONFIGURED.has(error.code);
 }
 
-function failure(status: number, error: string, client: Header[]): GatewayAnswer {
+function failure(status: number, error: string, client: Header[]): GatewayResponse {
   return { status, upstream: [], client, body: JSON.stringify({ error }) };
 }
 

@@ -2,7 +2,7 @@ import type { CallOrigin } from '../keys/ports/audit.ts';
 import type { Clock } from '../keys/ports/clock.ts';
 
 /** A call as both mounts hand it over: what is known before its message is read. */
-export interface Call {
+export interface IncomingCall {
   /** `apikey.v1.ApiKeyAuth/ValidateKey` and the like. */
   readonly method: string;
   /** The calling backend's address, normalised. */
@@ -24,7 +24,7 @@ export function newCall(
   method: string,
   peerIp: string,
   authorization: string | undefined,
-): Call {
+): IncomingCall {
   return { method, peerIp, authorization, arriveTime: clock.now(), arriveMonotonic: clock.monotonic() };
 }
 
@@ -36,7 +36,7 @@ export interface Caller {
 
 export const NOBODY: Caller = { keyId: '', scopes: [] };
 
-export function originOf(call: Call, caller: Caller, requestId: string): CallOrigin {
+export function originOf(call: IncomingCall, caller: Caller, requestId: string): CallOrigin {
   return {
     method: call.method,
     arriveTime: call.arriveTime,

@@ -1,13 +1,13 @@
 import type { ConnectError } from '@connectrpc/connect';
 import type { ApiError } from '../keys/errors.ts';
 import type { MaybePromise } from '../keys/maybe-promise.ts';
-import type { Departure } from '../rpc/call.ts';
+import type { Departure } from '../rpc/incoming-call.ts';
 import type { ServerStream } from './http2/transport.ts';
 import type { UnarySession } from './unary-session.ts';
 import type { UnfinishedMessage, UnfinishedMessages } from './unfinished.ts';
 
 /** A call whose message did not come with its headers: the caller is looked at first, and what is kept is counted. */
-export class LateCall {
+export class LateMessage {
   readonly #session: UnarySession;
   readonly #stream: ServerStream;
   #message: UnfinishedMessage | undefined;
@@ -56,10 +56,10 @@ export class LateCall {
     this.#credited = this.#kept;
   }
 
-  async answer(message: () => MaybePromise<Uint8Array>, departure: Departure): Promise<Uint8Array> {
+  async respond(message: () => MaybePromise<Uint8Array>, departure: Departure): Promise<Uint8Array> {
     await this.#admission;
     await this.#session.confirm();
-    return this.#session.answer(message, departure);
+    return this.#session.respond(message, departure);
   }
 
   async refuse(error: ApiError): Promise<ConnectError> {
