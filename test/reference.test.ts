@@ -14,7 +14,7 @@ import { alertsCommand, anomaliesCommand } from '../src/cli/notices.ts';
 import { SETTINGS } from '../src/config.ts';
 import { DECISIONS } from '../src/keys/check.ts';
 import { codeName, ERRORS } from '../src/rpc/errors.ts';
-import { Metrics } from '../src/server/telemetry.ts';
+import { Metrics } from '../src/server/metrics.ts';
 
 const FOLDER = new URL('../docs/reference/', import.meta.url).pathname;
 const page = (name: string) => readFileSync(join(FOLDER, name), 'utf8');

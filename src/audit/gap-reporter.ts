@@ -9,6 +9,7 @@ export class GapReporter {
   readonly #clock: Clock;
   readonly #retryMs: number;
   #refused = 0;
+  #total = 0;
   #since = 0;
   #timer: NodeJS.Timeout | undefined;
 
@@ -18,7 +19,17 @@ export class GapReporter {
     this.#retryMs = retryMs;
   }
 
+  /** Calls that were counted since the start. */
+  get total(): number {
+    return this.#total;
+  }
+
   count(calls: number): void {
+    this.#total += calls;
+    this.#keep(calls);
+  }
+
+  #keep(calls: number): void {
     if (this.#refused === 0) this.#since = this.#clock.now();
     this.#refused += calls;
     this.#timer ??= setTimeout(() => void this.flush(), this.#retryMs).unref();
@@ -35,7 +46,7 @@ export class GapReporter {
       await this.#record(gapEntry(calls, this.#since));
     } catch (error) {
       const kept = error instanceof ApiError && error.facts.audited === true;
-      if (!kept) this.count(calls);
+      if (!kept) this.#keep(calls);
     }
   }
 }

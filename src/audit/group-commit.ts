@@ -13,6 +13,8 @@ export interface GroupCommitOptions<T> {
   /** A waiting caller is told AUDIT_UNAVAILABLE after this long; its item stays queued. */
   readonly waitLimitMs: number;
   readonly clock: Clock;
+  /** Told of each batch that is durable. */
+  readonly written?: ((items: number, ms: number) => void) | undefined;
 }
 
 interface Waiting<T> {
@@ -73,10 +75,13 @@ export class GroupCommit<T> {
     const room = this.#options.maxBatch - this.#flight.length;
     if (room > 0 && this.#queue.length > 0) this.#flight.push(...this.#queue.splice(0, room));
     const flight = this.#flight;
+    const { clock, write, written } = this.#options;
+    const begun = clock.monotonic();
     let failure: unknown;
     let failed = false;
     try {
-      await this.#options.write(flight.map(({ item }) => item));
+      await write(flight.map(({ item }) => item));
+      written?.(flight.length, clock.monotonic() - begun);
     } catch (error) {
       failed = true;
       failure = error;

@@ -34,6 +34,8 @@ export interface VerifierParts {
   readonly clock: Clock;
   /** Places that were kept outside the store. */
   readonly anchored?: (() => Promise<Anchored>) | undefined;
+  /** Told once of each pass that found one. */
+  readonly found?: (defect: Defect) => void;
 }
 
 /**
@@ -76,7 +78,10 @@ export class AuditVerifier {
       this.#next = new Set();
       try {
         const run = await this.#verifySteadily(waiting);
-        for (const one of waiting) one.resolve(resultFor(run, one.kept));
+        const results = [...waiting].map((one) => [one, resultFor(run, one.kept)] as const);
+        const defect = results.find(([, result]) => result.defect !== undefined)?.[1].defect;
+        if (defect !== undefined) this.#parts.found?.(defect);
+        for (const [one, result] of results) one.resolve(result);
       } catch (error) {
         for (const one of waiting) one.reject(error);
       }

@@ -2,7 +2,7 @@ import type { DescMessage, DescMethodServerStreaming, Message } from '@bufbuild/
 import { create } from '@bufbuild/protobuf';
 import type { ConnectError } from '@connectrpc/connect';
 import { auditEntry } from '../keys/audit-entry.ts';
-import { ApiError } from '../keys/errors.ts';
+import { ApiError, type ErrorCode } from '../keys/errors.ts';
 import { BOUNDS } from '../keys/key-fields.ts';
 import { type MaybePromise, mapMaybe } from '../keys/maybe-promise.ts';
 import type { AuditLog, CallOrigin } from '../keys/ports/audit.ts';
@@ -27,6 +27,8 @@ export const OVERLOADED = toConnectError(
 export interface CallObserver {
   /** @param code a gRPC code's name, `OK` included. */
   finished(method: string, code: string, seconds: number): void;
+  /** Why one ended without an answer. */
+  refused(reason: ErrorCode): void;
   /** An error that was not foreseen; its text may be logged, it holds no secret. */
   failed(method: string, error: unknown): void;
 }
@@ -58,6 +60,7 @@ export class CallPipeline {
     if (!this.#places.full) return false;
     const { audit, observer, shed } = this.#parts;
     audit.countRefused(1);
+    observer.refused('SERVER_OVERLOADED');
     observer.finished(method, codeName(OVERLOADED.code), 0);
     shed();
     return true;
@@ -67,6 +70,11 @@ export class CallPipeline {
   encodingFailed(method: string, error: unknown): ConnectError {
     this.#parts.observer.failed(method, error);
     return toConnectError(asApiError(error), '');
+  }
+
+  /** Calls whose messages are whole and that are not answered yet. */
+  get underWay(): number {
+    return this.#places.taken;
   }
 
   /** It takes a place when its message is whole. */
@@ -153,6 +161,7 @@ export class ActiveCall {
   #shed(): ConnectError {
     this.#parts.audit.countRefused(1);
     this.#parts.shed();
+    this.#parts.observer.refused('SERVER_OVERLOADED');
     this.#finished(codeName(OVERLOADED.code));
     return OVERLOADED;
   }
@@ -243,6 +252,7 @@ export class ActiveCall {
     if (!this.#hasPlace) this.#places.beginRefusal();
     const apiError = await this.#recorded(error);
     if (apiError.code === 'INTERNAL') this.#parts.observer.failed(this.#call.method, apiError.facts.cause);
+    this.#parts.observer.refused(apiError.code);
     this.#finished(codeName(rowOf(apiError).status));
     return toConnectError(apiError, this.#requestId);
   }

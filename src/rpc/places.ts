@@ -11,6 +11,10 @@ export class Places {
   #refusing = 0;
   #idle: (() => void) | undefined;
 
+  get taken(): number {
+    return this.#taken;
+  }
+
   get full(): boolean {
     return this.#taken >= LIMITS.callsUnderWay;
   }

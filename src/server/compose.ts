@@ -30,7 +30,7 @@ import { ConnectMount } from '../transport/connect-mount.ts';
 import type { ConsolePages } from '../transport/console-pages.ts';
 import { type Exchange, RequestExchange, StreamExchange } from '../transport/exchange.ts';
 import { GatewayMount } from '../transport/gateway-mount.ts';
-import { GrpcMount } from '../transport/grpc-mount.ts';
+import { GrpcMount, type Incoming } from '../transport/grpc-mount.ts';
 import { Health } from '../transport/health.ts';
 import { Http2Connection } from '../transport/http2/connection.ts';
 import type { ServerStream } from '../transport/http2/transport.ts';
@@ -48,9 +48,12 @@ import { localOrigin } from './bootstrap.ts';
 import { Certificates } from './certificates.ts';
 import { composeGateways } from './compose-gateways.ts';
 import { caches } from './configured-store.ts';
+import type { Sources } from './counts.ts';
+import type { Metrics } from './metrics.ts';
 import { composeProof } from './proof.ts';
 import { readTls } from './setting-files.ts';
-import { type Logger, Metrics, watchLogger } from './telemetry.ts';
+import { storeSpace } from './store-space.ts';
+import { type Logger, watchLogger } from './telemetry.ts';
 
 interface Surroundings {
   readonly config: Config;
@@ -59,24 +62,23 @@ interface Surroundings {
   readonly tls: TlsFiles | undefined;
   /** Served on HTTP_ADDR. */
   readonly console: ConsolePages | undefined;
-  readonly droppedLines: () => number;
+  readonly telemetry: Metrics;
 }
 
 /** Every part, made and given what it needs; nothing is started. */
 export function compose(around: Surroundings, store: Store) {
-  const { config, logger, clock, droppedLines } = around;
+  const { config, logger, clock, telemetry } = around;
   const warn = (text: string, err: unknown) => logger.warn({ err }, text);
-  const { keys, apply } = cached(store, config, clock);
+  const { keys, apply, counts } = cached(store, config, clock);
   const judging = new SeenClock(clock, store.seenTime);
   const { quota, lockout, audit } = store;
-  const telemetry = new Metrics(logger, droppedLines);
   const redis = config.REDIS_URL === '' ? undefined : new RedisAlerts(config.REDIS_URL, warn);
   const disable = (keyId: string) => manageKeys.disable(keyId, localOrigin('apikeyd/anomaly', clock));
   const watch: Watch = new Watch({
     store,
     keys,
     sinks: redis === undefined ? [] : [redis],
-    logger: watchLogger(logger, telemetry),
+    logger: watchLogger(logger, (type) => telemetry.alerted(type)),
     counted: (decision) => telemetry.decided(decision),
     complete: (key) => manageKeys.completeIfOver(key, localOrigin('apikeyd/sweep', clock)),
     disable: config.ANOMALY_ACTION === 'disable' ? disable : undefined,
@@ -108,11 +110,17 @@ export function compose(around: Surroundings, store: Store) {
   const useCases = { validateKey, manageKeys, authenticator, keys, watch, verifier };
   const services = [...bindServices({ config, store, clock }, useCases), gateways.service];
   const health = composeHealth(services, store, telemetry, logger);
-  const ports = { health, throttle, failed: (error: unknown) => telemetry.failed('transport', error) };
+  const incoming = { unfinished: new UnfinishedMessages(), unpacking: new Unpacking() };
+  const ports = {
+    health,
+    throttle,
+    incoming,
+    failed: (error: unknown) => telemetry.failed('transport', error),
+  };
   const [grpc, http] = createListeners(callPipeline, services, gateways.doors, ports, around);
   const certificates = composeCertificates(around, [grpc, http]);
+  tellOf(around, store, { callPipeline, incoming, grpc, http, counts, certificates });
   return {
-    telemetry,
     keys,
     apply,
     manageKeys,
@@ -125,8 +133,35 @@ export function compose(around: Surroundings, store: Store) {
     certificates,
     grpc,
     http,
-    metrics: metricsServer(telemetry, store, certificates),
+    metrics: metricsServer(telemetry),
   };
+}
+
+interface Counting {
+  readonly callPipeline: CallPipeline;
+  readonly incoming: Incoming;
+  readonly grpc: HttpServer;
+  readonly http: HttpServer;
+  readonly counts: Sources['cache'];
+  readonly certificates: Certificates | undefined;
+}
+
+/** Lets the metrics read what the parts count. */
+function tellOf(
+  { config, telemetry }: Surroundings,
+  { auditBacklog, sharing }: Store,
+  { callPipeline, incoming, grpc, http, counts, certificates }: Counting,
+): void {
+  telemetry.readFrom({
+    auditBacklog,
+    callsUnderWay: () => callPipeline.underWay,
+    unfinished: incoming.unfinished,
+    connections: () => ({ GRPC_ADDR: grpc.connections, HTTP_ADDR: http.connections }),
+    cache: counts,
+    sharing,
+    certificateSeconds: certificates && (() => certificates.secondsLeft),
+    space: () => storeSpace(config.STORE_URL),
+  });
 }
 
 function composeHealth(
@@ -200,10 +235,8 @@ function composeCertificates(
   return new Certificates({ tls, read: () => readTls(config), use, clock, logger });
 }
 
-function metricsServer(telemetry: Metrics, store: Store, certificates: Certificates | undefined): Server {
+function metricsServer(telemetry: Metrics): Server {
   return createServer((_request, response) => {
-    telemetry.shared(store.sharing?.skewMs ?? 0, store.sharing?.lease.holds ?? true);
-    if (certificates !== undefined) telemetry.certificateExpires(certificates.secondsLeft);
     void telemetry.registry.metrics().then((text) => {
       response.writeHead(200, { 'content-type': telemetry.registry.contentType }).end(text);
     });
@@ -213,6 +246,7 @@ function metricsServer(telemetry: Metrics, store: Store, certificates: Certifica
 interface Listening {
   readonly health: Health;
   readonly throttle: StreamThrottle;
+  readonly incoming: Incoming;
   /** Told of what no handler foresaw. */
   readonly failed: (error: unknown) => void;
 }
@@ -222,10 +256,9 @@ function createListeners(
   callPipeline: CallPipeline,
   services: readonly BoundService[],
   doors: readonly Door[],
-  { health, throttle, failed }: Listening,
+  { health, throttle, incoming, failed }: Listening,
   { config, tls, console }: Surroundings,
 ): readonly [grpc: HttpServer, http: HttpServer] {
-  const incoming = { unfinished: new UnfinishedMessages(), unpacking: new Unpacking() };
   const unary = new GrpcMount(callPipeline, services, incoming);
   const connect = new ConnectMount(callPipeline, services, incoming, (router) => {
     health.addTo(router);
@@ -301,9 +334,9 @@ function watchSettings(config: Config) {
 
 /** The store's keys, with their records kept in memory where that is wanted; `apply` is told what others changed. */
 function cached(store: Store, config: Config, clock: Clock) {
-  if (!caches(config)) return { keys: store.keys, apply: () => {} };
+  if (!caches(config)) return { keys: store.keys, apply: () => {}, counts: undefined };
   const ttlMs = config.CACHE_TTL_SECONDS * 1000;
   const maxRecords = config.CACHE_MAX_CAPACITY;
   const keys = new CachedKeyStore(store.keys, { ttlMs, maxRecords }, clock, store.sharing?.lease);
-  return { keys, apply: (changes: Changes) => keys.apply(changes) };
+  return { keys, apply: (changes: Changes) => keys.apply(changes), counts: () => keys.counts };
 }

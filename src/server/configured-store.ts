@@ -1,7 +1,7 @@
 import { type Config, ConfigError } from '../config.ts';
 import type { Clock } from '../keys/ports/clock.ts';
 import { openStore } from '../store/open-store.ts';
-import type { Store } from '../store/store.ts';
+import type { Store, StoreObserver } from '../store/store.ts';
 import { readFileOf } from './setting-files.ts';
 import type { Logger } from './telemetry.ts';
 
@@ -11,6 +11,7 @@ export function openConfiguredStore(
   clock: Clock,
   logger: Logger,
   broken?: (error: unknown) => void,
+  observer?: StoreObserver,
 ): Promise<Store> {
   return openStore({
     url: config.STORE_URL,
@@ -20,6 +21,7 @@ export function openConfiguredStore(
     chainKey: readChainKey(config),
     warn: (text, err) => logger.warn({ err }, text),
     ...(broken === undefined ? {} : { broken }),
+    observer,
   });
 }
 

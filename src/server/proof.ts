@@ -1,9 +1,10 @@
 import { Anchor } from '../audit/anchor.ts';
-import { AuditVerifier } from '../audit/verify.ts';
+import { AuditVerifier, type Defect } from '../audit/verify.ts';
 import type { Config } from '../config.ts';
 import type { Clock } from '../keys/ports/clock.ts';
 import { StartError, type Store } from '../store/store.ts';
-import type { Logger, Metrics } from './telemetry.ts';
+import type { Metrics } from './metrics.ts';
+import type { Logger } from './telemetry.ts';
 
 /** The file that holds the ends of the audit's chains; undefined for none. */
 function anchorFileOf({
@@ -25,7 +26,12 @@ export function composeProof(
 ): { anchor: Anchor | undefined; verifier: AuditVerifier } {
   const anchor = composeAnchor(config, store, clock, logger, metrics);
   const anchored = anchor && (() => anchor.read());
-  const verifier = new AuditVerifier({ log: store.chainLog, chain: store.chain, clock, anchored });
+  const found = (defect: Defect) => {
+    metrics.defectFound();
+    logger.error({ defect }, 'the audit has a defect');
+  };
+  const { chainLog: log, chain } = store;
+  const verifier = new AuditVerifier({ log, chain, clock, anchored, found });
   return { anchor, verifier };
 }
 

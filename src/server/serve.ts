@@ -11,6 +11,7 @@ import type { TlsFiles } from '../transport/listener.ts';
 import { bootstrap } from './bootstrap.ts';
 import { compose } from './compose.ts';
 import { openConfiguredStore } from './configured-store.ts';
+import { Metrics } from './metrics.ts';
 import { shownStore } from './neighbour.ts';
 import { checkAnchor } from './proof.ts';
 import { checkTls, readTls } from './setting-files.ts';
@@ -50,9 +51,10 @@ export async function serve(
   const tls = await readTls(config);
   if (tls !== undefined) checkTls(tls);
   let breaks = (error: unknown) => broken(error);
-  const store = await openConfiguredStore(config, clock, logger, (error) => breaks(error));
+  const telemetry = new Metrics(logger, droppedLines);
+  const store = await openConfiguredStore(config, clock, logger, (error) => breaks(error), telemetry);
   const console = await readConsole(config, logger);
-  const parts = compose({ config, logger, clock, tls, console, droppedLines }, store);
+  const parts = compose({ config, logger, clock, tls, console, telemetry }, store);
   const { keys, apply, manageKeys, callPipeline, lastUses, health, watch, anchor, redis } = parts;
   const { grpc, http, metrics, certificates } = parts;
   breaks = (error) => {
@@ -61,6 +63,7 @@ export async function serve(
   };
   const release = async () => {
     certificates?.stop();
+    telemetry.stop();
     health.stop();
     grpc.close();
     http.close();
@@ -87,7 +90,7 @@ export async function serve(
     throw error;
   }
   const addresses = addressesOf(config, ports);
-  parts.telemetry.listening(packageJson.version, shownStore(config.STORE_URL), addresses);
+  telemetry.listening(packageJson.version, shownStore(config.STORE_URL), addresses);
   await health.start();
   watch.start();
   anchor?.start();

@@ -47,6 +47,8 @@ export class CachedKeyStore implements KeyStore {
   readonly #misses: LRUCache<string, { readonly found: Found; readonly readAt: number }>;
   readonly #flights = new Map<string, Flight>();
   #generation = 0;
+  #hits = 0;
+  #readCount = 0;
   /** What is kept reflects the store up to this revision at least. */
   #applied = 0;
 
@@ -65,9 +67,18 @@ export class CachedKeyStore implements KeyStore {
     this.#misses = new LRUCache({ max: maxRecords });
   }
 
+  /** Look-ups since the start that memory answered, those that it did not, and the records that are kept. */
+  get counts(): { readonly hits: number; readonly misses: number; readonly records: number } {
+    return { hits: this.#hits, misses: this.#readCount, records: this.#records.size };
+  }
+
   findByHash(secretHash: string, minRevision = 0): MaybePromise<Found> {
-    const kept = this.peekCached(secretHash);
-    if (kept !== undefined && kept.revision >= minRevision) return kept;
+    const kept = this.#peek(secretHash);
+    if (kept !== undefined && kept.revision >= minRevision) {
+      this.#hits++;
+      return kept;
+    }
+    this.#readCount++;
     if (minRevision > 0) return this.#read(secretHash, minRevision);
     const flight = this.#flights.get(secretHash);
     const joinable = flight !== undefined && flight.generation === this.#generation;
@@ -84,6 +95,12 @@ export class CachedKeyStore implements KeyStore {
   }
 
   peekCached(secretHash: string): Found | undefined {
+    const kept = this.#peek(secretHash);
+    if (kept !== undefined) this.#hits++;
+    return kept;
+  }
+
+  #peek(secretHash: string): Found | undefined {
     if (!this.#lease.holds) return undefined;
     const now = this.#clock.monotonic();
     const id = this.#idOfHash.get(secretHash);

@@ -36,4 +36,9 @@ export class Lease {
     const wall = this.#clock.now() - this.#start.wall;
     return monotonic >= 0 && wall >= 0 && Math.max(monotonic, wall) < this.ms;
   }
+
+  /** Since the start of the last poll that succeeded; infinite before the first. */
+  get ageMs(): number {
+    return this.#clock.monotonic() - this.#start.monotonic;
+  }
 }

@@ -1,3 +1,4 @@
+import { measured } from './measured-store.ts';
 import { NetworkLockout } from './network-lockout.ts';
 import type { Finding, Store, StoreOptions } from './store.ts';
 import { StartError } from './store.ts';
@@ -6,7 +7,9 @@ const MONGODB = /^mongodb(\+srv)?:\/\//;
 
 /** Opens the store that STORE_URL names. Only the adapter that is used is loaded. */
 export async function openStore(options: StoreOptions): Promise<Store> {
-  const store = await open(options);
+  const { observer, clock } = options;
+  const opened = await open(options);
+  const store = observer === undefined ? opened : { ...opened, ...measured(opened, observer, clock) };
   return { ...store, lockout: new NetworkLockout(store.lockout) };
 }
 

@@ -17,7 +17,7 @@ export interface Changes {
 
 /** For a database that several processes share: a process may use what it has read while it holds the lease. */
 export interface Sharing {
-  readonly lease: { readonly holds: boolean };
+  readonly lease: { readonly holds: boolean; readonly ageMs: number };
   /** Looks for changes from now on; resolves after the first look. */
   start(applied: (changes: Changes) => void): Promise<void>;
   /** How far the store's clock is ahead of this process's. */
@@ -43,6 +43,7 @@ export interface Store {
   readonly sweepLease: SweepLease;
   /** Undefined where one process has the database alone. */
   readonly sharing: Sharing | undefined;
+  auditBacklog(): AuditBacklog;
   /** Rejects with STORE_UNAVAILABLE when the store cannot be read and written now. */
   ping(): Promise<void>;
   /**
@@ -70,6 +71,37 @@ export interface LeaseSettings {
   readonly caches: boolean;
 }
 
+/** Events that wait to become durable. */
+export interface AuditBacklog {
+  readonly waiting: number;
+  /** One more than these is refused. */
+  readonly limit: number;
+  /** Calls that ended without an event of their own since the start: gap events count them. */
+  readonly unrecorded: number;
+}
+
+/** Told how long was waited for the store, in milliseconds. Never of what memory answered. */
+export interface StoreObserver {
+  took(operation: StoreOperation, ms: number): void;
+  /** A batch of events is durable, with what else was written with it. */
+  wroteEvents(events: number, ms: number): void;
+}
+
+export const STORE_OPERATIONS = [
+  'find_key',
+  'get_key',
+  'list_keys',
+  'insert_keys',
+  'replace_key',
+  'read_changes',
+  'take_quota',
+  'count_failure',
+  'write_events',
+  'wait_for_leases',
+  'ping',
+] as const;
+export type StoreOperation = (typeof STORE_OPERATIONS)[number];
+
 /** Told when background work fails; the text holds no secret. */
 export type Warn = (text: string, error: unknown) => void;
 
@@ -83,6 +115,7 @@ export interface StoreOptions {
   readonly warn: Warn;
   /** Told when this process can use the store no more, whatever is waited for: only a new process can. */
   readonly broken?: (error: unknown) => void;
+  readonly observer?: StoreObserver | undefined;
 }
 
 /** One thing that was looked at, and whether it is as it should be. */

@@ -37,6 +37,8 @@ export class HttpServer {
   readonly #sockets = new Sockets();
   readonly #unread = new Shares(LIMITS.unreadBytes);
   readonly #ticking: NodeJS.Timeout;
+  /** Beyond what the server takes in all. */
+  #dropped = 0;
   /** Milliseconds by its own ticks: an event loop that stands still makes nobody late. */
   #now = 0;
 
@@ -52,7 +54,13 @@ export class HttpServer {
     this.#http1 = new Http1(handlers.request);
     this.#server = tls === undefined ? this.#cleartext() : this.#encrypted(tls);
     this.#server.maxConnections = LIMITS.connections;
+    this.#server.on('drop', () => this.#dropped++);
     this.#ticking = setInterval(() => this.#tick(), LIMITS.tickMs).unref();
+  }
+
+  /** Connections that are open, and those that were one too many since the start. */
+  get connections(): { readonly open: number; readonly refused: number } {
+    return { open: this.#sockets.count, refused: this.#sockets.refused + this.#dropped };
   }
 
   /** For new connections; whether a client must have a certificate stays as it was. */

@@ -14,6 +14,16 @@ export class Sockets {
   readonly #perNetwork = new Map<string, number>();
   /** Those that speak: with TLS another object than the one that was accepted. */
   readonly #speaking = new Map<Socket, Progress>();
+  #refused = 0;
+
+  get count(): number {
+    return this.#accepted.size;
+  }
+
+  /** One too many of their address, since the start. */
+  get refused(): number {
+    return this.#refused;
+  }
 
   /** Ends a socket that is one too many of its address. */
   accept(socket: Socket): void {
@@ -22,6 +32,7 @@ export class Sockets {
     const before = this.#perNetwork.get(network) ?? 0;
     if (before >= LIMITS.connectionsPerAddress) {
       socket.destroy();
+      this.#refused++;
       return;
     }
     this.#perNetwork.set(network, before + 1);

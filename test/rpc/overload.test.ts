@@ -72,7 +72,7 @@ describe('the call server', () => {
   it('begins as many calls as may be under way, and goes on when one has ended', async () => {
     const clock = new TestClock();
     const audit = new MemoryAudit();
-    const observer = { finished: () => {}, failed: () => {} };
+    const observer = { finished: () => {}, refused: () => {}, failed: () => {} };
     const callPipeline = new CallPipeline({
       authenticator: {} as Authenticator,
       audit: audit.log,
@@ -98,7 +98,7 @@ describe('the call server', () => {
     const audit = new MemoryAudit();
     let written = () => {};
     const waits = new Promise<void>((resolve) => (written = resolve));
-    const observer = { finished: () => {}, failed: () => {} };
+    const observer = { finished: () => {}, refused: () => {}, failed: () => {} };
     const callPipeline = new CallPipeline({
       authenticator: {} as Authenticator,
       audit: { ...audit.log, record: () => waits } as AuditLog,

@@ -17,7 +17,7 @@ import type { Clock } from '../../keys/ports/clock.ts';
 import type { Page, Paged } from '../../keys/ports/page.ts';
 import { pagedBy, startOf } from '../paging.ts';
 import { backoff } from '../retry.ts';
-import type { Warn } from '../store.ts';
+import type { AuditBacklog, Warn } from '../store.ts';
 import { noteFields, noteId, noteListed, readHeads } from './chain-notes.ts';
 import type { MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, unavailableAudit } from './errors.ts';
@@ -63,6 +63,7 @@ export class MongoAuditLog implements AuditLog {
     clock: Clock,
     warn: Warn,
     stored: Stored = NOBODY,
+    written?: (events: number, ms: number) => void,
   ) {
     this.#stored = stored;
     this.#chain = chain;
@@ -76,6 +77,7 @@ export class MongoAuditLog implements AuditLog {
       maxBatch: MAX_BATCH,
       waitLimitMs: WAIT_LIMIT_MS,
       clock,
+      written,
     });
     this.#gaps = new GapReporter((entry) => this.record(entry), clock);
   }
@@ -87,6 +89,10 @@ export class MongoAuditLog implements AuditLog {
   /** The same for an event that has its id already: one that rode in a key document. */
   append(event: AuditEvent): Promise<void> {
     return this.#group.add(event);
+  }
+
+  get backlog(): AuditBacklog {
+    return { waiting: this.#group.pending, limit: MAX_QUEUED, unrecorded: this.#gaps.total };
   }
 
   countRefused(calls: number): void {

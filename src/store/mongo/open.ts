@@ -31,10 +31,11 @@ export async function openMongoStore({
   lease,
   chainKey,
   warn,
+  observer,
 }: StoreOptions): Promise<Store> {
   const database = await MongoDatabase.connect(url);
   try {
-    return await storeOn(database, { clock, lockout, lease, chainKey, warn });
+    return await storeOn(database, { clock, lockout, lease, chainKey, warn, observer });
   } catch (error) {
     await database.close();
     if (error instanceof StartError) throw error;
@@ -44,14 +45,16 @@ export async function openMongoStore({
 
 async function storeOn(
   database: MongoDatabase,
-  { clock, lockout, lease, chainKey, warn }: Omit<StoreOptions, 'url'>,
+  { clock, lockout, lease, chainKey, warn, observer }: Omit<StoreOptions, 'url'>,
 ): Promise<Store> {
   const chain = new Chain(chainKey);
   await migrate(database, chain);
   const processId = randomBytes(8).toString('hex');
-  const registry = new Registry(database, processId, lease.leaseMs, lease.caches);
+  const waited = (ms: number) => observer?.took('wait_for_leases', ms);
+  const registry = new Registry(database, processId, lease.leaseMs, lease.caches, waited);
   const usage = new MongoUsageLog(database, processId, registry);
-  const audit = new MongoAuditLog(database, new EventFactory(processId), chain, clock, warn, usage);
+  const wrote = (events: number, ms: number) => observer?.wroteEvents(events, ms);
+  const audit = new MongoAuditLog(database, new EventFactory(processId), chain, clock, warn, usage, wrote);
   const held = new Lease(clock, lease.leaseMs);
   const reads = new FreshReads(database, held);
   const keys = new MongoKeyStore({ database, audit, registry, reads, clock });
@@ -87,6 +90,7 @@ async function storeOn(
     n8nApiKeys,
     sweepLease: new MongoSweepLease(database, processId),
     sharing,
+    auditBacklog: () => audit.backlog,
     ping: async () => {
       await keys.revision();
       await sharing.healthy();

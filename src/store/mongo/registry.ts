@@ -17,12 +17,23 @@ export class Registry {
   readonly #processId: string;
   readonly #leaseMs: number;
   readonly #caches: boolean;
+  readonly #waited: (ms: number) => void;
   /** The counters of others, and since when they stand, by this process's own monotonic clock. */
   #seen = new Map<string, Seen>();
   #reaped = Number.NEGATIVE_INFINITY;
 
-  /** @param caches a process that keeps no records needs no entry. */
-  constructor(database: MongoDatabase, processId: string, leaseMs: number, caches: boolean) {
+  /**
+   * @param caches a process that keeps no records needs no entry.
+   * @param waited told how long a change waits for the leases of others
+   */
+  constructor(
+    database: MongoDatabase,
+    processId: string,
+    leaseMs: number,
+    caches: boolean,
+    waited: (ms: number) => void = () => {},
+  ) {
+    this.#waited = waited;
     this.#database = database;
     this.#processId = processId;
     this.#leaseMs = leaseMs;
@@ -63,6 +74,10 @@ export class Registry {
     this.#seen = seen;
   }
 
+  waits(ms: number): void {
+    this.#waited(ms);
+  }
+
   async leave(): Promise<void> {
     if (!this.#caches) return;
     const filter = { _id: PREFIX + this.#processId };
@@ -81,5 +96,7 @@ export class Registry {
 /** For a change that must hold everywhere: waits until no other process can still use what it read before. */
 export async function waitForOthers(registry: Registry): Promise<void> {
   const longestMs = await guarded((limits) => registry.longestLeaseOfOthers(limits));
-  if (longestMs > 0) await delay(longestMs * 1.2 + 20);
+  const waitMs = longestMs > 0 ? longestMs * 1.2 + 20 : 0;
+  registry.waits(waitMs);
+  if (waitMs > 0) await delay(waitMs);
 }

@@ -4,6 +4,7 @@ import type { AuditEntry, AuditFilter, AuditLog, AuditRecord } from '../../keys/
 import type { Clock } from '../../keys/ports/clock.ts';
 import type { Page, Paged } from '../../keys/ports/page.ts';
 import { pagedBy, startOf } from '../paging.ts';
+import type { AuditBacklog } from '../store.ts';
 import { RECORD_COLUMNS, toRecord } from './audit-rows.ts';
 import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';
@@ -28,6 +29,10 @@ export class SqliteAuditLog implements AuditLog {
 
   countRefused(calls: number): void {
     this.#gaps.count(calls);
+  }
+
+  get backlog(): AuditBacklog {
+    return { ...this.#committer.backlog, unrecorded: this.#gaps.total };
   }
 
   flushGaps(): Promise<void> {

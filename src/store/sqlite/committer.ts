@@ -35,6 +35,7 @@ export class Committer {
     deferred: DeferredRows,
     clock: Clock,
     beginChain: () => Promise<ChainBeginning>,
+    written?: (items: number, ms: number) => void,
   ) {
     this.#beginChain = beginChain;
     this.#database = database;
@@ -45,7 +46,13 @@ export class Committer {
       maxBatch: MAX_BATCH,
       waitLimitMs: WAIT_LIMIT_MS,
       clock,
+      written,
     });
+  }
+
+  /** Events and writes that are not durable yet, and how many may be. */
+  get backlog(): { readonly waiting: number; readonly limit: number } {
+    return { waiting: this.#group.pending, limit: MAX_QUEUED };
   }
 
   record(entry: AuditEntry): Promise<void> {

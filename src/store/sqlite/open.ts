@@ -23,14 +23,19 @@ export async function openSqliteStore({
   lockout,
   chainKey,
   broken = () => {},
+  observer,
 }: StoreOptions): Promise<Store> {
   const path = url.replace(/^sqlite:(\/\/)?/, '');
   const processId = randomBytes(8).toString('hex');
   const database = SqliteDatabase.open(path, processId, chainKey, broken);
   const chain = new Chain(chainKey);
   const deferred = new DeferredRows(database);
-  const committer = new Committer(database, deferred, clock, () =>
-    chainBeginning(database, chain, processId, clock.now()),
+  const committer = new Committer(
+    database,
+    deferred,
+    clock,
+    () => chainBeginning(database, chain, processId, clock.now()),
+    (events, ms) => observer?.wroteEvents(events, ms),
   );
   const audit = new SqliteAuditLog(database, committer, clock);
   const usage = new SqliteUsageLog(database, committer);
@@ -52,6 +57,7 @@ export async function openSqliteStore({
     // The file serves one process.
     sweepLease: { take: async () => true, release: async () => {} },
     sharing: undefined,
+    auditBacklog: () => audit.backlog,
     seenTime: await newestTime(database),
     // An empty transaction: shows that the writer thread lives and can write.
     ping: async () => void (await committer.write([{ sql: 'SELECT 1', params: [] }])),
