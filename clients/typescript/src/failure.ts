@@ -1,0 +1,51 @@
+import { Code, ConnectError } from '@connectrpc/connect';
+import { ErrorInfoSchema, RetryInfoSchema } from '../../../gen/google/rpc/error_details_pb.ts';
+import { milliseconds } from './verdict.ts';
+
+const DOMAIN = 'apikey.v1';
+/** What apikeyd says to a guard that asks in a way that can never be answered. */
+const MISCONFIGURED = new Set([Code.Unauthenticated, Code.PermissionDenied, Code.InvalidArgument]);
+/** What the transport makes of a connection that is lost. */
+const LOST = new Set([Code.Unavailable, Code.Canceled, Code.Aborted]);
+
+/** Why there is no decision. Holds codes and words of apikeyd only, never a text that somebody else chose. */
+export class NoDecision extends Error {
+  override readonly name = 'NoDecision';
+  readonly outcome: 'UNAVAILABLE' | 'MISCONFIGURED';
+  /** The gRPC code and ErrorInfo's reason, such as `UNAUTHENTICATED CREDENTIAL_INVALID`. */
+  readonly detail: string;
+  readonly retryAfterMs: number | undefined;
+  /** No decision was made and none is under way: asking again is safe and may help. */
+  readonly passing: boolean;
+  /** The calling key does not work. */
+  readonly refused: boolean;
+
+  constructor(detail: string, facts: Partial<Omit<NoDecision, 'detail' | keyof Error>> = {}) {
+    super(`no decision: ${detail}`);
+    this.detail = detail;
+    this.outcome = facts.outcome ?? 'UNAVAILABLE';
+    this.retryAfterMs = facts.retryAfterMs;
+    this.passing = facts.passing ?? false;
+    this.refused = facts.refused ?? false;
+  }
+}
+
+export function noDecision(thrown: unknown): NoDecision {
+  if (thrown instanceof NoDecision) return thrown;
+  const error = ConnectError.from(thrown);
+  const [info] = error.findDetails(ErrorInfoSchema);
+  const [retry] = error.findDetails(RetryInfoSchema);
+  const said = info?.domain === DOMAIN;
+  // What a server sends has headers; what the transport makes up has none.
+  const lost = LOST.has(error.code) && [...error.metadata].length === 0;
+  return new NoDecision(said ? `${codeName(error.code)} ${info.reason}` : codeName(error.code), {
+    outcome: said && MISCONFIGURED.has(error.code) ? 'MISCONFIGURED' : 'UNAVAILABLE',
+    retryAfterMs: milliseconds(retry?.retryDelay),
+    passing: error.code === Code.Unavailable || lost,
+    refused: said && error.code === Code.Unauthenticated,
+  });
+}
+
+function codeName(code: Code): string {
+  return (Code[code] ?? 'Unknown').replaceAll(/(?<=[a-z])(?=[A-Z])/g, '_').toUpperCase();
+}

@@ -1,0 +1,129 @@
+import { create } from '@bufbuild/protobuf';
+import { ValidateKeyRequestSchema } from '../../../gen/apikey/v1/auth_pb.ts';
+import { type ClientOptions, KeyClient } from './client.ts';
+import { noDecision } from './failure.ts';
+import {
+  addressFromRight,
+  addressIn,
+  checkRoute,
+  type HeaderOf,
+  keyIn,
+  type Route,
+  requestIdIn,
+} from './question.ts';
+import { type Outcome, type Verdict, verdict, verdictOn } from './verdict.ts';
+
+const KEY_HEADERS = ['authorization', 'x-api-key'];
+const MAX_USER_AGENT = 512;
+const MAX_HOPS = 16;
+
+/** One request that was decided about, for metrics. Holds no key. */
+export interface Decided {
+  readonly outcome: Outcome;
+  readonly status: number;
+  readonly scope: string | undefined;
+  /** From the question to the verdict, in milliseconds. */
+  readonly durationMs: number;
+  /** Why there was no decision: a gRPC code and apikeyd's reason, or a word of the guard's. */
+  readonly detail: string;
+}
+
+export interface GuardOptions extends ClientOptions {
+  /** Where the client's key is: the first of these that is there. `authorization` (as Bearer), `x-api-key`. */
+  readonly keyHeaders?: readonly string[];
+  /**
+   * How many proxies of yours append to `x-forwarded-for` before a request comes here: the client's address is that many
+   * entries from the right. 0: the peer is the client. At most 16.
+   */
+  readonly trustedHops?: number;
+  /** Told of each request. It may throw without harm. */
+  readonly onDecided?: (decided: Decided) => void;
+}
+
+/** A request as it came in. */
+export interface Asked {
+  readonly header: HeaderOf;
+  /** The address of the peer; undefined where it is not known: then lockout and allow-lists do not know it, too. */
+  readonly peer: string | undefined;
+}
+
+/** Decides about requests by asking apikeyd. Without a decision nobody is let in. */
+export class Guard {
+  readonly #client: KeyClient;
+  readonly #keyHeaders: readonly string[];
+  readonly #trustedHops: number;
+  readonly #onDecided: (decided: Decided) => void;
+
+  /** @throws TypeError for an option that is wrong, Error for a key file without a key */
+  constructor(options: GuardOptions) {
+    const { keyHeaders = KEY_HEADERS, trustedHops = 0, onDecided = warnOnce() } = options;
+    if (!Number.isInteger(trustedHops) || trustedHops < 0 || trustedHops > MAX_HOPS)
+      throw new TypeError(`trustedHops: a whole number from 0 to ${MAX_HOPS}`);
+    if (keyHeaders.length === 0) throw new TypeError('keyHeaders: at least one');
+    this.#keyHeaders = keyHeaders.map((name) => name.toLowerCase());
+    this.#trustedHops = trustedHops;
+    this.#onDecided = onDecided;
+    this.#client = new KeyClient(options);
+  }
+
+  /** The question of one route. @throws TypeError for an option that is wrong */
+  route(route: Route = {}): (asked: Asked) => Promise<Verdict> {
+    checkRoute(route);
+    return async (asked) => {
+      const begun = performance.now();
+      const reached = await this.#decide(asked, route);
+      const { outcome, status, detail } = reached;
+      try {
+        const durationMs = performance.now() - begun;
+        this.#onDecided({ outcome, status, scope: route.scope, durationMs, detail });
+      } catch {
+        // What is wrong with the metrics changes no verdict.
+      }
+      return reached;
+    };
+  }
+
+  /** Ends the connection to apikeyd. */
+  close(): void {
+    this.#client.close();
+  }
+
+  /** Never rejects. */
+  async #decide({ header, peer }: Asked, { scope, cost = 1 }: Route): Promise<Verdict> {
+    try {
+      const key = keyIn(header, this.#keyHeaders);
+      if (key === undefined) return verdict('NO_KEY', scope);
+      const clientIp = this.#addressOf(header, peer);
+      if (clientIp === undefined) return verdict('MISCONFIGURED', scope, { detail: 'no client address' });
+      const question = create(ValidateKeyRequestSchema, {
+        key: key.toWellFormed(),
+        clientIp,
+        userAgent: (header('user-agent') ?? '').slice(0, MAX_USER_AGENT).toWellFormed(),
+        requestId: requestIdIn(header),
+        cost: BigInt(cost),
+      });
+      if (scope !== undefined) question.requiredScope = scope;
+      const answer = await this.#client.ask(question);
+      return verdictOn(answer, scope) ?? verdict('UNAVAILABLE', scope, { detail: 'an unknown decision' });
+    } catch (error) {
+      const { outcome, detail, retryAfterMs } = noDecision(error);
+      return verdict(outcome, scope, { detail, retryAfterMs });
+    }
+  }
+
+  /** '' for unknown; undefined when the proxies are not those that the guard was told of. */
+  #addressOf(header: HeaderOf, peer: string | undefined): string | undefined {
+    if (this.#trustedHops > 0) return addressFromRight(header('x-forwarded-for') ?? '', this.#trustedHops);
+    return peer === undefined ? '' : addressIn(peer);
+  }
+}
+
+/** For whoever listens to no outcome: says once that the guard itself is wrong, and how. */
+function warnOnce(): (decided: Decided) => void {
+  const told = new Set<string>();
+  return ({ outcome, detail }) => {
+    if (outcome !== 'MISCONFIGURED' || told.has(detail)) return;
+    told.add(detail);
+    process.emitWarning(`apikeyd cannot be asked: ${detail}`);
+  };
+}

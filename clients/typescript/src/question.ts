@@ -1,0 +1,67 @@
+import { isIP } from 'node:net';
+
+/** A header of the request by its name in lower case; several of one name are joined by commas. */
+export type HeaderOf = (name: string) => string | undefined;
+
+const BEARER = /^bearer(?: +(.*))?$/is;
+const SEGMENT = /^[A-Za-z0-9_.-]+$/;
+const MAX_COST = 1_000_000_000;
+/** Longer texts are no address, whatever stands in them. */
+const MAX_ADDRESS = 128;
+
+/** What a route asks for. */
+export interface Route {
+  /** The scope that the request needs, such as `traces:read`; without one any good key will do. */
+  readonly scope?: string;
+  /** What a request takes from each limit of the key: 1 to 1 000 000 000; 1. */
+  readonly cost?: number;
+}
+
+/** @throws TypeError that names the option that is wrong */
+export function checkRoute({ scope, cost = 1 }: Route): void {
+  if (scope !== undefined && (scope.length > 1024 || !scope.split(':').every((part) => SEGMENT.test(part))))
+    throw new TypeError('scope: segments of letters, digits, "_", "." and "-", joined by ":"');
+  if (!Number.isInteger(cost) || cost < 1 || cost > MAX_COST)
+    throw new TypeError(`cost: a whole number from 1 to ${MAX_COST}`);
+}
+
+/** The client's key, from the first of these headers that is there; undefined when the client has sent none. */
+export function keyIn(header: HeaderOf, names: readonly string[]): string | undefined {
+  for (const name of names) {
+    const value = header(name);
+    if (value === undefined) continue;
+    if (name !== 'authorization') return value;
+    // Basic and others are between the client and the handler.
+    const bearer = BEARER.exec(value);
+    if (bearer !== null) return bearer[1] ?? '';
+  }
+  return undefined;
+}
+
+/** The client's request id, when it is one that the server takes. */
+export function requestIdIn(header: HeaderOf): string {
+  const id = header('x-request-id') ?? '';
+  return /^[\x20-\x7e]{1,1024}$/.test(id) ? id : '';
+}
+
+/**
+ * The entry of `x-forwarded-for` that the nth proxy from here has written, counted from the right: only those are not
+ * the client's to choose. Undefined when there are fewer, or it is no address.
+ */
+export function addressFromRight(forwardedFor: string, n: number): string | undefined {
+  const entry = forwardedFor.split(',').at(-n);
+  return entry === undefined ? undefined : addressIn(entry);
+}
+
+/** An address as proxies write it, with a port or a zone or neither; undefined for anything else. */
+export function addressIn(text: string): string | undefined {
+  const trimmed = text.trim();
+  if (trimmed.length > MAX_ADDRESS) return undefined;
+  const bare =
+    /^(\d+\.\d+\.\d+\.\d+):\d{1,5}$/.exec(trimmed)?.[1] ??
+    /^\[([^[\]]+)\](?::\d{1,5})?$/.exec(trimmed)?.[1] ??
+    trimmed;
+  const address = bare.includes(':') ? bare.replace(/%[\w.~-]{1,64}$/, '') : bare;
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1] ?? address;
+  return isIP(mapped) === 0 ? undefined : mapped;
+}
