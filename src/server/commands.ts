@@ -13,7 +13,7 @@ import { openConfiguredStore } from './configured-store.ts';
 import { examine } from './doctor.ts';
 import { firstSteps } from './first-steps.ts';
 import { LogSink, standardError, writeAtOnce } from './log-sink.ts';
-import { serve, systemClock } from './serve.ts';
+import { type Running, serve, systemClock } from './serve.ts';
 import { createLogger, type Logger, redact } from './telemetry.ts';
 
 /** How long the last lines of the log may take to leave. */
@@ -56,7 +56,7 @@ export async function serveCommand(env: Environment): Promise<void> {
     logger.fatal({ err }, 'unexpected failure, ending');
     end(EXIT.software);
   });
-  const running = await serve(config, logger, systemClock, {
+  const started = serve(config, logger, systemClock, {
     droppedLines: () => sink?.dropped ?? 0,
     broken: (err) => {
       logger.fatal({ err }, 'the store of this process is broken, ending: start it anew');
@@ -64,23 +64,34 @@ export async function serveCommand(env: Environment): Promise<void> {
       setTimeout(() => end(EXIT.software), BROKEN_MS);
     },
   });
+  obeySignals(started, logger, () => end(EXIT.ok));
+  const running = await started;
   if (process.stderr.isTTY && config.LOG_FORMAT !== 'json')
     sink?.write(firstSteps(config, running, existsSync(config.APIKEYD_KEY_FILE)));
+}
+
+/** From the beginning of the start: whoever reads "serving" may send one at once. */
+function obeySignals(started: Promise<Running>, logger: Logger, end: () => void): void {
+  const whenStarted = (then: (running: Running) => Promise<void>) => {
+    // A start that fails ends the process by itself, with its reason.
+    void started.then(then, () => {});
+  };
   let stopping = false;
   const stop = (signal: NodeJS.Signals) => {
     if (stopping) return;
     stopping = true;
     logger.info({ signal }, 'finishing the calls under way');
-    void running.stop().then(() => {
+    whenStarted(async (running) => {
+      await running.stop();
       logger.info('stopped');
-      end(EXIT.ok);
+      end();
     });
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
   // A terminal that closes ends what runs in it; without one the signal asks to read files again.
   const inTerminal = process.stdin.isTTY || process.stderr.isTTY;
-  process.on('SIGHUP', inTerminal ? stop : () => void running.readCertificates());
+  process.on('SIGHUP', inTerminal ? stop : () => whenStarted((running) => running.readCertificates()));
 }
 
 /** For whoever can reach the store itself: a new admin key when the last one is lost. */

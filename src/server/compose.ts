@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { ApiKeyAdmin } from '../../gen/apikey/v1/admin_pb.ts';
 import { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
 import { ApiKeyIntegrations } from '../../gen/apikey/v1/integrations_pb.ts';
@@ -50,6 +50,7 @@ import { composeGateways } from './compose-gateways.ts';
 import { caches } from './configured-store.ts';
 import type { Sources } from './counts.ts';
 import type { Metrics } from './metrics.ts';
+import { metricsServer } from './metrics-server.ts';
 import { composeProof } from './proof.ts';
 import { readTls } from './setting-files.ts';
 import { storeSpace } from './store-space.ts';
@@ -133,7 +134,7 @@ export function compose(around: Surroundings, store: Store) {
     certificates,
     grpc,
     http,
-    metrics: metricsServer(telemetry),
+    metrics: metricsServer(telemetry, health),
   };
 }
 
@@ -233,14 +234,6 @@ function composeCertificates(
     for (const server of servers) server.useTls(files);
   };
   return new Certificates({ tls, read: () => readTls(config), use, clock, logger });
-}
-
-function metricsServer(telemetry: Metrics): Server {
-  return createServer((_request, response) => {
-    void telemetry.registry.metrics().then((text) => {
-      response.writeHead(200, { 'content-type': telemetry.registry.contentType }).end(text);
-    });
-  });
 }
 
 interface Listening {

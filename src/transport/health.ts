@@ -8,6 +8,9 @@ import { ApiError } from '../keys/errors.ts';
 const CHECK_MS = 1_000;
 const ANSWER_MS = 2_000;
 
+/** The service that is SERVING for as long as only a new process could do better: a store that is away is waited for. */
+const LIVENESS = 'liveness';
+
 const { SERVING, NOT_SERVING, SERVICE_UNKNOWN } = HealthCheckResponse_ServingStatus;
 
 /** Whether this process can decide: SERVING while the store answers, NOT_SERVING again when it does not. */
@@ -23,7 +26,7 @@ export class Health {
 
   /** @param ping rejects when no decision could be made now; no response in 2 s counts as that. */
   constructor(services: readonly string[], ping: () => Promise<void>, changed: (serving: boolean) => void) {
-    this.#services = new Set(['', HealthService.typeName, ...services]);
+    this.#services = new Set(['', LIVENESS, HealthService.typeName, ...services]);
     this.#ping = ping;
     this.#changed = changed;
   }
@@ -45,7 +48,8 @@ export class Health {
 
   #status(service: string): HealthCheckResponse_ServingStatus {
     if (!this.#services.has(service)) return SERVICE_UNKNOWN;
-    return this.#serving ? SERVING : NOT_SERVING;
+    const well = service === LIVENESS ? this.alive : this.#serving;
+    return well ? SERVING : NOT_SERVING;
   }
 
   /** The state, and each new one; a reader that is slow skips to the newest. Ends with the process. */
@@ -55,11 +59,11 @@ export class Health {
     this.#watchers.add(changed);
     signal.addEventListener('abort', changed);
     try {
-      let apiError: HealthCheckResponse_ServingStatus | undefined;
+      let told: HealthCheckResponse_ServingStatus | undefined;
       while (!signal.aborted) {
         const status = this.#status(service);
-        if (status !== apiError) {
-          apiError = status;
+        if (status !== told) {
+          told = status;
           yield { status };
         } else if (this.#stopped) return;
         else await new Promise<void>((resolve) => (wake = resolve));

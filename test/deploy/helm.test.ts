@@ -203,13 +203,14 @@ requires('helm', 'kubernetes-validate').describe('the chart', () => {
 
   it('restarts nobody while the store is away, and ends no call', () => {
     const probes = (name: string) => pod(name).containers[0];
-    expect(probes('mongodb').livenessProbe.httpGet.path).toBe('/healthz');
-    expect(probes('mongodb').readinessProbe.httpGet.path).toBe('/readyz');
-    expect(probes('TLS without mTLS').livenessProbe.httpGet.scheme).toBe('HTTPS');
-    // With mTLS the kubelet has no certificate to show.
-    const mtls = probes('embedded with everything');
-    expect(mtls.livenessProbe.httpGet).toEqual({ path: '/metrics', port: 'metrics' });
-    expect(mtls.readinessProbe.exec.command.join(' ')).toContain('apikeyd_serving 1');
+    for (const probe of ['livenessProbe', 'startupProbe'])
+      expect(probes('mongodb')[probe].grpc).toEqual({ port: 50051, service: 'liveness' });
+    expect(probes('mongodb').readinessProbe.grpc).toEqual({ port: 50051 });
+    // The kubelet speaks gRPC without TLS only, and has no certificate to show.
+    for (const name of ['TLS without mTLS', 'embedded with everything']) {
+      expect(probes(name).livenessProbe.httpGet).toEqual({ path: '/healthz', port: 'metrics' });
+      expect(probes(name).readinessProbe.httpGet).toEqual({ path: '/readyz', port: 'metrics' });
+    }
     const sleep = /(\d+)\)$/.exec(probes('mongodb').lifecycle.preStop.exec.command.at(-1))?.[1];
     expect(pod('mongodb').terminationGracePeriodSeconds).toBeGreaterThan(Number(sleep) / 1000 + 14);
   });

@@ -1,10 +1,15 @@
 // If this fails, a server whose embedded store can write no more stays up, looks healthy, and answers nothing.
 import type { Worker } from 'node:worker_threads';
+import { createClient } from '@connectrpc/connect';
+import { createGrpcTransport } from '@connectrpc/connect-node';
 import { afterAll, expect, it, vi } from 'vitest';
+import { Health, HealthCheckResponse_ServingStatus } from '../../gen/grpc/health/v1/health_pb.ts';
 import { readConfig } from '../../src/config.ts';
 import { serve, systemClock } from '../../src/server/serve.ts';
 import { createLogger } from '../../src/server/telemetry.ts';
 import { freshDatabase } from '../support/server.ts';
+
+const { SERVING, NOT_SERVING } = HealthCheckResponse_ServingStatus;
 
 const threads = vi.hoisted(() => [] as Worker[]);
 vi.mock('node:worker_threads', async (importOriginal) => {
@@ -21,7 +26,7 @@ vi.mock('node:worker_threads', async (importOriginal) => {
 const database = freshDatabase('sqlite', '');
 afterAll(() => database.drop());
 
-it('a thread of the store that is gone: /healthz says no, and the process is told to end', async () => {
+it('a thread of the store that is gone: /healthz and the service liveness say no, and the process is told to end', async () => {
   const config = readConfig({
     STORE_URL: database.url,
     GRPC_ADDR: '127.0.0.1:0',
@@ -33,10 +38,17 @@ it('a thread of the store that is gone: /healthz says no, and the process is tol
   const told = new Promise((resolve) => (broken = resolve));
   const logger = createLogger('silent', 'json', { write: () => {} });
   const { ports, stop } = await serve(config, logger, systemClock, { broken: (error) => broken(error) });
-  const status = async (path: string) => (await fetch(`http://127.0.0.1:${ports.http}${path}`)).status;
-  expect([await status('/healthz'), await status('/readyz')]).toEqual([200, 200]);
+  const status = async (path: string) => {
+    const of = (port: number) => fetch(`http://127.0.0.1:${port}${path}`);
+    const [page, probe] = await Promise.all([of(ports.http), of(ports.metrics)]);
+    expect(probe.status).toBe(page.status);
+    return page.status;
+  };
+  const { check } = createClient(Health, createGrpcTransport({ baseUrl: `http://127.0.0.1:${ports.grpc}` }));
+  const live = async () => (await check({ service: 'liveness' })).status;
+  expect([await status('/healthz'), await status('/readyz'), await live()]).toEqual([200, 200, SERVING]);
   await threads[0]?.terminate();
   expect(await told).toMatchObject({ message: 'the store thread has ended' });
-  expect([await status('/healthz'), await status('/readyz')]).toEqual([503, 503]);
+  expect([await status('/healthz'), await status('/readyz'), await live()]).toEqual([503, 503, NOT_SERVING]);
   await stop().catch(() => {});
 });

@@ -11,7 +11,7 @@ import { checkAnchor, composeProof } from '../../src/server/proof.ts';
 import { createLogger } from '../../src/server/telemetry.ts';
 import type { Store } from '../../src/store/store.ts';
 import { TestClock } from '../support/clock.ts';
-import { apikeyd, type ServerProcess, spawnServer } from '../support/process.ts';
+import { apikeyd, spawnServer } from '../support/process.ts';
 
 let folder: string;
 beforeEach(() => {
@@ -71,19 +71,13 @@ describe('AUDIT_ANCHOR_FILE', () => {
   });
 });
 
-/** After an answer the start is over, and the signal is waited for. */
-async function ended(server: ServerProcess): Promise<number | null> {
-  await fetch(`http://127.0.0.1:${server.ports.metrics}/metrics`);
-  return server.end('SIGTERM');
-}
-
 describe('a server with an anchor', () => {
   it('does not start with an earlier copy of its store, says what can be done, and starts when that is done', async () => {
     const [key, db] = [join(folder, 'chain.key'), join(folder, 'x.db')];
     writeFileSync(key, 'k'.repeat(32));
     const settings = { AUDIT_CHAIN_KEY_FILE: key };
     const server = await spawnServer(`sqlite:${db}`, folder, settings);
-    expect(await ended(server)).toBe(0);
+    expect(await server.end('SIGTERM')).toBe(0);
     const anchor = `${key}.anchor`;
     const { heads } = JSON.parse(readFileSync(anchor, 'utf8'));
     expect(heads).toHaveLength(1);
@@ -117,14 +111,14 @@ describe('a server with an anchor', () => {
 
     renameSync(anchor, `${anchor}.away`);
     const again = await spawnServer(`sqlite:${db}`, folder, settings);
-    expect(await ended(again)).toBe(0);
+    expect(await again.end('SIGTERM')).toBe(0);
     expect(existsSync(anchor)).toBe(true);
   });
 
   it('serves and ends where the file cannot be written, and tells it', async () => {
     const file = join(folder, 'none', 'anchor');
     const server = await spawnServer(`sqlite:${folder}/x.db`, folder, { AUDIT_ANCHOR_FILE: file });
-    expect(await ended(server)).toBe(0);
+    expect(await server.end('SIGTERM')).toBe(0);
     expect(server.output()).toContain('AUDIT_ANCHOR_FILE cannot be written, trying again');
   });
 });

@@ -1,44 +1,23 @@
+{{/* Liveness is no readiness: only a process that cannot recover is restarted, and a store that is away restarts none. */}}
 {{- define "apikeyd.probes" -}}
-{{- if include "apikeyd.mtls" . }}
-{{- /* The kubelet has no certificate to show; the metrics are served without TLS. */}}
+{{- $tls := ne .Values.tls.existingSecret "" }}
+{{- /* The kubelet asks gRPC without TLS only, and has no certificate to show: then METRICS_ADDR tells, which has none. */}}
+{{- $live := ternary "httpGet: { path: /healthz, port: metrics }" "grpc: { port: 50051, service: liveness }" $tls }}
 livenessProbe:
-  httpGet: { path: /metrics, port: metrics }
+  {{ $live }}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 3
 readinessProbe:
-  exec:
-    command:
-      - node
-      - -e
-      - fetch("http://127.0.0.1:9464/metrics").then((r)=>r.text()).then((t)=>process.exit(/^apikeyd_serving 1$/m.test(t)?0:1),()=>process.exit(1))
-  periodSeconds: 5
-  timeoutSeconds: 4
+  {{ ternary "httpGet: { path: /readyz, port: metrics }" "grpc: { port: 50051 }" $tls }}
+  periodSeconds: 2
+  timeoutSeconds: 3
   failureThreshold: 2
 startupProbe:
-  httpGet: { path: /metrics, port: metrics }
+  {{ $live }}
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: 150
-{{- else }}
-{{- $scheme := ternary "HTTPS" "HTTP" (ne .Values.tls.existingSecret "") }}
-{{- /* /healthz stays 200 while the store is away: an outage of the store restarts nobody. */}}
-livenessProbe:
-  httpGet: { path: /healthz, port: http, scheme: {{ $scheme }} }
-  periodSeconds: 10
-  timeoutSeconds: 5
-  failureThreshold: 3
-readinessProbe:
-  httpGet: { path: /readyz, port: http, scheme: {{ $scheme }} }
-  periodSeconds: 2
-  timeoutSeconds: 2
-  failureThreshold: 2
-startupProbe:
-  httpGet: { path: /healthz, port: http, scheme: {{ $scheme }} }
-  periodSeconds: 2
-  timeoutSeconds: 2
-  failureThreshold: 150
-{{- end }}
 {{- end -}}
 
 {{- define "apikeyd.env" -}}

@@ -1,0 +1,18 @@
+import { createServer, type Server } from 'node:http';
+import type { Metrics } from './metrics.ts';
+
+/** What METRICS_ADDR serves: the metrics, and for probes that have no client certificate /healthz and /readyz. */
+export function metricsServer(
+  { registry }: Metrics,
+  health: { readonly alive: boolean; readonly serving: boolean },
+): Server {
+  return createServer((request, response) => {
+    const probe = (well: boolean) =>
+      response.writeHead(well ? 200 : 503, { 'content-type': 'text/plain' }).end(well ? 'ok\n' : 'no\n');
+    if (request.url === '/healthz') return probe(health.alive);
+    if (request.url === '/readyz') return probe(health.serving);
+    void registry.metrics().then((text) => {
+      response.writeHead(200, { 'content-type': registry.contentType }).end(text);
+    });
+  });
+}
