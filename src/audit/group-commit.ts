@@ -15,7 +15,11 @@ export interface GroupCommitOptions<T> {
   readonly clock: Clock;
   /** Told of each batch that is durable. */
   readonly written?: ((items: number, ms: number) => void) | undefined;
+  /** As callers are told of it; the audit log by default. */
+  readonly name?: string;
 }
+
+const AUDIT_LOG = 'the audit log';
 
 interface Waiting<T> {
   readonly item: T;
@@ -44,10 +48,10 @@ export class GroupCommit<T> {
 
   /** Resolves when the item is durable. AUDIT_OVERLOADED at once when the queue is full. */
   add(item: T): Promise<void> {
-    const { maxQueued, clock } = this.#options;
+    const { maxQueued, clock, name = AUDIT_LOG } = this.#options;
     if (this.pending >= maxQueued) {
       return Promise.reject(
-        new ApiError('AUDIT_OVERLOADED', 'too many calls are waiting for the audit log', {
+        new ApiError('AUDIT_OVERLOADED', `too many calls are waiting for ${name}`, {
           retryAfterMs: 1000,
         }),
       );
@@ -104,12 +108,13 @@ export class GroupCommit<T> {
 
   /** No call hangs on a log that is away: the oldest are answered, their items stay. */
   #giveUpOld(): void {
+    const { name = AUDIT_LOG } = this.#options;
     const before = this.#options.clock.monotonic() - this.#options.waitLimitMs;
     for (const waiting of [...this.#flight, ...this.#queue]) {
       if (waiting.answered || waiting.since > before) continue;
       waiting.answered = true;
       waiting.reject(
-        new ApiError('AUDIT_UNAVAILABLE', 'the audit log does not answer', {
+        new ApiError('AUDIT_UNAVAILABLE', `${name} does not answer`, {
           retryAfterMs: 1000,
           audited: true,
         }),

@@ -1,5 +1,7 @@
 import { measured } from './measured-store.ts';
 import { NetworkLockout } from './network-lockout.ts';
+import { RevocationFile, type RevocationFileParts } from './revocation-file.ts';
+import type { RevocationLog } from './revocation-log.ts';
 import type { Finding, Store, StoreOptions } from './store.ts';
 import { StartError } from './store.ts';
 
@@ -18,6 +20,16 @@ async function open(options: StoreOptions): Promise<Store> {
   if (MONGODB.test(options.url)) return (await import('./mongo/open.ts')).openMongoStore(options);
   throw notKnown();
 }
+
+/** Opens the log that REVOCATION_LOG names, in a file or on a MongoDB. @throws StartError */
+export async function openRevocationLog(options: RevocationFileParts): Promise<RevocationLog> {
+  const { file, chain, warn, written } = options;
+  if (!MONGODB.test(file)) return RevocationFile.open(options);
+  return (await import('./mongo/revocation-log.ts')).MongoRevocationLog.open(file, chain, warn, written);
+}
+
+/** Whether a setting names a MongoDB. */
+export const isMongodb = (url: string): boolean => MONGODB.test(url);
 
 /** Looks at that store without changing it. @throws StartError when it cannot be had at all. */
 export async function inspectStore(url: string): Promise<Finding[]> {

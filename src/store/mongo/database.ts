@@ -10,6 +10,7 @@ import type {
   MetaDoc,
   RemoteKeyDoc,
   RetiredDoc,
+  RevocationDoc,
   RotationDoc,
   UsageDoc,
 } from './rows.ts';
@@ -35,13 +36,13 @@ export class MongoDatabase {
     this.#db = client.db();
   }
 
-  /** @throws StartError when the URL is wrong or nobody answers. */
-  static async connect(url: string): Promise<MongoDatabase> {
-    const client = clientOf(url);
+  /** @param setting where the URL is from. @throws StartError when the URL is wrong or nobody answers. */
+  static async connect(url: string, setting = 'STORE_URL'): Promise<MongoDatabase> {
+    const client = clientOf(url, setting);
     try {
       await reach(client);
     } catch (error) {
-      throw new StartError(69, 'STORE_URL: no MongoDB server answers there', error);
+      throw new StartError(69, `${setting}: no MongoDB server answers there`, error);
     }
     return new MongoDatabase(url, client);
   }
@@ -94,6 +95,10 @@ export class MongoDatabase {
     return this.#db.collection('n8n_api_keys');
   }
 
+  get revocations(): Collection<RevocationDoc> {
+    return this.#db.collection('api_key_revocations');
+  }
+
   /** Takes a new client if the server answers that. For when the present one has found no server for long. */
   async reconnect(): Promise<void> {
     if (this.#reconnecting) return;
@@ -131,7 +136,7 @@ export function deleteSome<T extends { _id: string }>(
   });
 }
 
-function clientOf(url: string): MongoClient {
+function clientOf(url: string, setting = 'STORE_URL'): MongoClient {
   try {
     return new MongoClient(withDatabase(url), {
       appName: 'apikeyd',
@@ -146,7 +151,7 @@ function clientOf(url: string): MongoClient {
       ignoreUndefined: true,
     });
   } catch (error) {
-    throw new StartError(78, 'STORE_URL: not a MongoDB connection string', error);
+    throw new StartError(78, `${setting}: not a MongoDB connection string`, error);
   }
 }
 

@@ -175,6 +175,9 @@ export interface MetaDoc {
   _id: string;
   revision?: number;
   recent?: { revision: number; key_id: string; change: string }[];
+  /** Beside the revision: the life of the store that it is counted in, and what a restore has left to be done. */
+  epoch?: string;
+  behind_since?: number;
   version?: number;
   /** Of a chain. */
   sequence?: number;
@@ -327,4 +330,19 @@ export function toRecord(doc: AuditDoc): AuditRecord {
   const servedBy = doc.served_by === doc.process_id ? '' : doc.served_by;
   const { _id: id, process_id: processId, sequence, hash } = doc;
   return { ...toEntry(doc), id, processId, sequence, servedBy, hash };
+}
+
+/** How a key stood when it was last narrowed (REVOCATION_LOG), a hash that was retired, or how far the log reaches. */
+export interface RevocationDoc {
+  _id: string;
+  revision?: number;
+  /** The record as JSON, without what is retired. */
+  text?: string;
+  mac?: string;
+  key_id?: string;
+  /** Of a retired hash: TTL. */
+  retire_time?: Date;
+  begins?: number;
+  covered?: number;
+  covered_mac?: string;
 }
