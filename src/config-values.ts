@@ -1,5 +1,19 @@
 /** What the texts of single settings mean. */
 
+/** A setting of the table. */
+export interface Row {
+  readonly name: string;
+  readonly kind: 'text' | 'integer' | 'number' | 'boolean';
+  readonly default: string;
+  readonly unit?: string;
+  readonly min?: number;
+  readonly max?: number;
+  /** Never printed. */
+  readonly secret?: true;
+  readonly choices?: readonly string[];
+  readonly about: string;
+}
+
 /** A setting that cannot be used: exit 78 with this one line. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
@@ -53,4 +67,27 @@ export function parseAddress(name: string, value: string): { host: string; port:
   if (port === undefined || Number(port) > 65_535)
     throw new ConfigError(`${name}: must be host:port, got "${value}"`);
   return { host: v6 ?? host ?? '', port: Number(port) };
+}
+
+/** The value of a text, by the kind and bounds of its row. @throws ConfigError */
+export function readValue(row: Row, text: string): string | number | boolean {
+  if (row.kind === 'boolean') {
+    if (text !== 'true' && text !== 'false') throw new ConfigError(`${row.name}: must be true or false`);
+    return text === 'true';
+  }
+  if (row.kind === 'integer' || row.kind === 'number') {
+    const shape = row.kind === 'integer' ? /^-?\d+$/ : /^-?\d+(\.\d+)?$/;
+    const value = shape.test(text) ? Number(text) : Number.NaN;
+    const { min = 0, max = Number.MAX_SAFE_INTEGER } = row;
+    if (!(value >= min && value <= max)) {
+      throw new ConfigError(
+        `${row.name}: must be a ${row.kind === 'integer' ? 'whole ' : ''}number from ${min} to ${max}${row.unit ? ` (${row.unit})` : ''}`,
+      );
+    }
+    return value;
+  }
+  if (row.choices !== undefined && !row.choices.includes(text)) {
+    throw new ConfigError(`${row.name}: must be one of ${row.choices.filter(Boolean).join(', ')}`);
+  }
+  return text;
 }

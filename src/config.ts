@@ -1,21 +1,15 @@
 /** THE table of settings: everything that can be set from outside, with its bounds. docs/reference/settings.md is made from it. */
 
-import { ConfigError, checkWebAddress, parseKeyHeaders, parseQuietHours } from './config-values.ts';
+import {
+  ConfigError,
+  checkWebAddress,
+  parseKeyHeaders,
+  parseQuietHours,
+  type Row,
+  readValue,
+} from './config-values.ts';
 
 export { ConfigError, parseAddress, parseKeyHeaders, parseQuietHours } from './config-values.ts';
-
-interface Row {
-  readonly name: string;
-  readonly kind: 'text' | 'integer' | 'number' | 'boolean';
-  readonly default: string;
-  readonly unit?: string;
-  readonly min?: number;
-  readonly max?: number;
-  /** Never printed. */
-  readonly secret?: true;
-  readonly choices?: readonly string[];
-  readonly about: string;
-}
 
 export const SETTINGS = [
   {
@@ -288,6 +282,21 @@ export const SETTINGS = [
       "A file outside the store that holds where the audit's chains end, written each second: a store that is behind it is found at the start and by VerifyAudit. Unset: beside AUDIT_CHAIN_KEY_FILE, `.anchor` behind its name, or none without one; `off`: none.",
   },
   {
+    name: 'REVOCATION_LOG',
+    kind: 'text',
+    default: '',
+    secret: true,
+    about:
+      'Where it is noted, outside the store, what was revoked, narrowed or rotated, so that a restored backup does not bring it back: a file, or `mongodb://…` in another cluster. Unset: beside the embedded store, `.revocations` behind its name, and none with MongoDB; `off`: none.',
+  },
+  {
+    name: 'BACKUP_DIR',
+    kind: 'text',
+    default: '',
+    about:
+      'The folder on the machine of the server that `apikeyd backup` writes to; unset: no backups by it.',
+  },
+  {
     name: 'LOG_LEVEL',
     kind: 'text',
     default: 'info',
@@ -372,26 +381,4 @@ export function settingsInUse(env: Readonly<Record<string, string | undefined>>)
     const shown = row.secret === true && !isDefault ? '(set)' : value;
     return { name: row.name, value: shown, origin: isDefault ? 'default' : 'environment' };
   });
-}
-
-function readValue(row: Row, text: string): string | number | boolean {
-  if (row.kind === 'boolean') {
-    if (text !== 'true' && text !== 'false') throw new ConfigError(`${row.name}: must be true or false`);
-    return text === 'true';
-  }
-  if (row.kind === 'integer' || row.kind === 'number') {
-    const shape = row.kind === 'integer' ? /^-?\d+$/ : /^-?\d+(\.\d+)?$/;
-    const value = shape.test(text) ? Number(text) : Number.NaN;
-    const { min = 0, max = Number.MAX_SAFE_INTEGER } = row;
-    if (!(value >= min && value <= max)) {
-      throw new ConfigError(
-        `${row.name}: must be a ${row.kind === 'integer' ? 'whole ' : ''}number from ${min} to ${max}${row.unit ? ` (${row.unit})` : ''}`,
-      );
-    }
-    return value;
-  }
-  if (row.choices !== undefined && !row.choices.includes(text)) {
-    throw new ConfigError(`${row.name}: must be one of ${row.choices.filter(Boolean).join(', ')}`);
-  }
-  return text;
 }

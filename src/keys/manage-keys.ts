@@ -4,11 +4,13 @@ import { ApiError } from './errors.ts';
 import { IpAllowlist } from './ip.ts';
 import type { Key, KeyType, RateLimit, RevokeReason, RotationMode } from './key.ts';
 import { slotOf } from './key.ts';
+import { changesStanding, standingOf } from './narrowing.ts';
 import type { AuditEntry, CallOrigin } from './ports/audit.ts';
 import type { Clock } from './ports/clock.ts';
 import type { KeyChange, KeyFilter, KeyStore } from './ports/key-store.ts';
 import type { Observer } from './ports/observer.ts';
 import type { Page, Paged } from './ports/page.ts';
+import type { Revocations } from './ports/revocations.ts';
 import type { GraceBounds, Rotated, RotationEffects } from './rotation.ts';
 import { completeRotation, graceOf, rotate, rotationStateOf } from './rotation.ts';
 import { isControlScope, matchingGrant } from './scope.ts';
@@ -56,6 +58,8 @@ export interface ManageKeysParts {
   readonly observer: Pick<Observer, 'rotated'>;
   /** Which texts are looked up at all. */
   readonly mayBeSecret: (text: string) => boolean;
+  /** Undefined where no log of revocations is kept. */
+  readonly revocations?: Revocations | undefined;
 }
 
 /** The life of keys. Every change goes to the store together with its audit event. */
@@ -65,8 +69,10 @@ export class ManageKeys {
   readonly #graceBounds: GraceBounds;
   readonly #observer: Pick<Observer, 'rotated'>;
   readonly #mayBeSecret: (text: string) => boolean;
+  readonly #revocations: Revocations | undefined;
 
-  constructor({ keys, clock, graceBounds, observer, mayBeSecret }: ManageKeysParts) {
+  constructor({ keys, clock, graceBounds, observer, mayBeSecret, revocations }: ManageKeysParts) {
+    this.#revocations = revocations;
     this.#keys = keys;
     this.#clock = clock;
     this.#graceBounds = graceBounds;
@@ -214,13 +220,10 @@ export class ManageKeys {
     const now = this.#clock.now();
     if (rotationStateOf(key, now) !== 'EXPIRED') return;
     const { key: next, effects } = completeRotation(key, now);
-    await this.#keys.replace(
-      { ...next, etag: mintEtag() },
-      key.etag,
-      'ROTATED',
-      this.#entry(origin, key.id),
-      effects,
-    );
+    const version = { ...next, etag: mintEtag() };
+    const entry = this.#entry(origin, key.id);
+    const stored = await this.#keys.replace(version, key.etag, 'ROTATED', entry, effects);
+    if (stored !== undefined) await this.#noteStanding(stored, effects);
   }
 
   /** Switches a key off; false when it is off or ended already. */
@@ -237,6 +240,8 @@ export class ManageKeys {
     origin: CallOrigin,
     to: (key: Key) => { key: Key } | Rotated,
   ): Promise<Key> {
+    // What ends a key does not wait for anything.
+    if (change !== 'REVOKED' && change !== 'EXPIRED') await this.#revocations?.ready();
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
       const key = await this.get(id);
       if (key.revokeTime !== undefined && change !== 'REVOKED') {
@@ -246,9 +251,20 @@ export class ManageKeys {
       const next = { ...changed.key, etag: mintEtag() };
       const effects = 'effects' in changed ? changed.effects : undefined;
       const stored = await this.#keys.replace(next, key.etag, change, this.#entry(origin, id), effects);
-      if (stored !== undefined) return stored;
+      if (stored === undefined) continue;
+      // One that is repeated may be so because the log could not be written the first time.
+      if (change !== 'UPDATED' || changesStanding(key, stored)) await this.#noteStanding(stored, effects);
+      return stored;
     }
     throw new ApiError('TOO_MUCH_CONTENTION', 'the key is being changed by others, try again', { keyId: id });
+  }
+
+  /** Before the answer: what was narrowed is known outside the store, too. */
+  async #noteStanding(stored: Key, effects: RotationEffects | undefined): Promise<void> {
+    const time = this.#clock.now();
+    const retired = (effects?.retired ?? []).map((hash) => ({ hash, time }));
+    const { id: keyId, revision } = stored;
+    await this.#revocations?.note({ keyId, revision, time, standing: standingOf(stored), retired });
   }
 
   #entry(origin: CallOrigin, keyId: string, facts: Partial<AuditEntry> = {}): AuditEntry {

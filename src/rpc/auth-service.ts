@@ -18,6 +18,8 @@ export interface AuthServiceParts {
   readonly manageKeys: ManageKeys;
   readonly authenticator: Authenticator;
   readonly keyFeed: KeyFeed;
+  /** Of the store. */
+  readonly epoch: () => string;
   /** ALLOW_ANONYMOUS_VALIDATE. */
   readonly allowAnonymous: boolean;
 }
@@ -76,7 +78,7 @@ export function authService(parts: AuthServiceParts): ServiceImplementation<type
 }
 
 /** For those who hold keys, or keep what they know of them. */
-function keyHolderMethods({ manageKeys, authenticator, keyFeed }: AuthServiceParts) {
+function keyHolderMethods({ manageKeys, authenticator, keyFeed, epoch }: AuthServiceParts) {
   return {
     watchKeys: {
       access: { anyOf: VALIDATE },
@@ -88,7 +90,7 @@ function keyHolderMethods({ manageKeys, authenticator, keyFeed }: AuthServicePar
         });
         const { notices, subscription } = keyFeed.subscribe(since, subscriberOf(origin));
         return {
-          messages: messagesOf(notices),
+          messages: messagesOf(notices, epoch),
           end: (failure) => subscription.end(failure),
           event: {},
         };
@@ -115,11 +117,12 @@ function validateResult(verdict: Verdict) {
   return { message: toValidateResponse(verdict) };
 }
 
-async function* messagesOf(notices: AsyncIterable<KeyNotice>) {
+async function* messagesOf(notices: AsyncIterable<KeyNotice>, epoch: () => string) {
   for await (const { revision, keyId, change } of notices) {
     yield {
       revision: BigInt(revision),
       keyId,
+      epoch: epoch(),
       ...(change === undefined ? {} : { change: KEY_CHANGES[change] }),
     };
   }

@@ -14,6 +14,7 @@ import { ManageKeys } from '../keys/manage-keys.ts';
 import { ManageRemoteKeys } from '../keys/manage-remote-keys.ts';
 import type { Clock } from '../keys/ports/clock.ts';
 import type { KeyStore } from '../keys/ports/key-store.ts';
+import type { Revocations } from '../keys/ports/revocations.ts';
 import { secretTest } from '../keys/secret.ts';
 import { SeenClock } from '../keys/seen-clock.ts';
 import { ValidateKey } from '../keys/validate-key.ts';
@@ -64,11 +65,12 @@ interface Surroundings {
   /** Served on HTTP_ADDR. */
   readonly console: ConsolePages | undefined;
   readonly telemetry: Metrics;
+  readonly revocations: Revocations | undefined;
 }
 
 /** Every part, made and given what it needs; nothing is started. */
 export function compose(around: Surroundings, store: Store) {
-  const { config, logger, clock, telemetry } = around;
+  const { config, logger, clock, telemetry, revocations } = around;
   const warn = (text: string, err: unknown) => logger.warn({ err }, text);
   const { keys, apply, counts } = cached(store, config, clock);
   const judging = new SeenClock(clock, store.seenTime);
@@ -94,6 +96,7 @@ export function compose(around: Surroundings, store: Store) {
     graceBounds: graceBounds(config),
     observer: watch,
     mayBeSecret,
+    revocations,
   });
   const deciding = { keys, quota, lockout, lastUses, clock: judging, observer: watch, mayBeSecret };
   const validateKey = new ValidateKey({ ...deciding, audit });
@@ -112,12 +115,8 @@ export function compose(around: Surroundings, store: Store) {
   const services = [...bindServices({ config, store, clock }, useCases), gateways.service];
   const health = composeHealth(services, store, telemetry, logger);
   const incoming = { unfinished: new UnfinishedMessages(), unpacking: new Unpacking() };
-  const ports = {
-    health,
-    throttle,
-    incoming,
-    failed: (error: unknown) => telemetry.failed('transport', error),
-  };
+  const failed = (error: unknown) => telemetry.failed('transport', error);
+  const ports = { health, throttle, incoming, failed };
   const [grpc, http] = createListeners(callPipeline, services, gateways.doors, ports, around);
   const certificates = composeCertificates(around, [grpc, http]);
   tellOf(around, store, { callPipeline, incoming, grpc, http, counts, certificates });
@@ -202,6 +201,7 @@ function bindServices(
     manageKeys,
     authenticator,
     keyFeed,
+    epoch: () => store.recovery.epoch,
     allowAnonymous: config.ALLOW_ANONYMOUS_VALIDATE,
   };
   const admin = {

@@ -45,6 +45,7 @@ export class Counts implements CallObserver, StoreObserver {
   readonly droppedLines: () => number;
   defects = 0;
   anchorFailures = 0;
+  revocationFailures = 0;
   isServing = false;
   sources: Sources | undefined;
   info: Readonly<Record<string, string>> | undefined;
@@ -104,6 +105,10 @@ export class Counts implements CallObserver, StoreObserver {
 
   defectFound(): void {
     this.defects++;
+  }
+
+  revocationNoted(ok: boolean): void {
+    if (!ok) this.revocationFailures++;
   }
 
   anchorWritten(ok: boolean): void {

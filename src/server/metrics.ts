@@ -101,6 +101,12 @@ const ROWS: readonly Row[] = [
     read: (metrics) => metrics.anchorFailures,
   },
   {
+    name: 'apikeyd_revocation_log_failures_total',
+    type: 'counter',
+    help: 'Times that REVOCATION_LOG could not be written.',
+    read: (metrics) => metrics.revocationFailures,
+  },
+  {
     name: 'apikeyd_store_operation_seconds',
     type: 'histogram',
     labels: ['operation'],

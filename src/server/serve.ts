@@ -14,6 +14,8 @@ import { openConfiguredStore } from './configured-store.ts';
 import { Metrics } from './metrics.ts';
 import { shownStore } from './neighbour.ts';
 import { checkAnchor } from './proof.ts';
+import { reconcile } from './reconcile.ts';
+import { openRevocations } from './revocations.ts';
 import { checkTls, readTls } from './setting-files.ts';
 import type { AddressName, Logger } from './telemetry.ts';
 
@@ -53,8 +55,9 @@ export async function serve(
   let breaks = (error: unknown) => broken(error);
   const telemetry = new Metrics(logger, droppedLines);
   const store = await openConfiguredStore(config, clock, logger, (error) => breaks(error), telemetry);
+  const revocations = await openRevocations(config, store, clock, logger, telemetry);
   const console = await readConsole(config, logger);
-  const parts = compose({ config, logger, clock, tls, console, telemetry }, store);
+  const parts = compose({ config, logger, clock, tls, console, telemetry, revocations }, store);
   const { keys, apply, manageKeys, callPipeline, lastUses, health, watch, anchor, redis } = parts;
   const { grpc, http, metrics, certificates } = parts;
   breaks = (error) => {
@@ -73,11 +76,13 @@ export async function serve(
     const last = written.then(() => anchor?.stop());
     await Promise.race([last, delay(RELEASE_MS, undefined, { ref: false })]);
     redis?.close();
+    await Promise.race([revocations?.stop(), delay(RELEASE_MS, undefined, { ref: false })]);
     await store.close();
   };
   const ports = { grpc: 0, http: 0, metrics: 0 };
   try {
     await checkAnchor(anchor, config);
+    await reconcile(store, revocations?.log, clock, logger);
     await store.sharing?.start(apply);
     await bootstrap(config, keys, manageKeys, clock, logger);
     const listen = listener(config, tls, logger);
@@ -94,6 +99,7 @@ export async function serve(
   await health.start();
   watch.start();
   anchor?.start();
+  revocations?.start();
   certificates?.start();
   const stop = async () => {
     health.stop();

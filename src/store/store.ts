@@ -24,6 +24,18 @@ export interface Sharing {
   readonly skewMs: number;
 }
 
+/** What a restore leaves behind: revisions go on where no client has been, and lost changes are to be made again. */
+export interface Recovery {
+  /** Random; another one after each restore: revisions and cursors of another epoch say nothing. */
+  readonly epoch: string;
+  /** The store lacks changes after this revision, which are to be made again; undefined for none. */
+  behindSince(): Promise<number | undefined>;
+  /** Notes that the store holds changes up to `revision` only, and counts on from `next` in a new epoch. */
+  begin(revision: number, next: number): Promise<void>;
+  /** Every lost change was made again, or is given up. */
+  end(): Promise<void>;
+}
+
 /** Everything a database gives; both adapters fill it, one contract suite judges them. */
 export interface Store {
   readonly keys: KeyStore;
@@ -41,6 +53,7 @@ export interface Store {
   readonly giteaTokens: RemoteKeyLog;
   readonly n8nApiKeys: RemoteKeyLog;
   readonly sweepLease: SweepLease;
+  readonly recovery: Recovery;
   /** Undefined where one process has the database alone. */
   readonly sharing: Sharing | undefined;
   auditBacklog(): AuditBacklog;

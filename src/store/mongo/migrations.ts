@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import type { IndexDescription } from 'mongodb';
 import type { Chain } from '../../audit/chain.ts';
 import { RETIRED_MS } from '../../keys/rotation.ts';
@@ -80,6 +81,10 @@ const MIGRATIONS: readonly ((db: MongoDatabase, chain: Chain) => Promise<unknown
   // With the index by_user_id, which the step before did not have at first.
   indexRemoteKeys,
   signOlderNotes,
+  async ({ meta }) => {
+    const epoch = randomBytes(8).toString('hex');
+    await meta.updateOne({ _id: 'revision', epoch: { $exists: false } }, { $set: { epoch } });
+  },
 ];
 
 async function indexRemoteKeys({ giteaTokens, n8nApiKeys }: MongoDatabase): Promise<void> {

@@ -14,6 +14,7 @@ import { MongoKeyStore } from './key-store.ts';
 import { MongoLockout } from './lockout.ts';
 import { migrate } from './migrations.ts';
 import { MongoQuota } from './quota.ts';
+import { MongoRecovery } from './recovery.ts';
 import { Registry } from './registry.ts';
 import { MongoRemoteKeyLog } from './remote-keys.ts';
 import { MongoRotationLog } from './rotations.ts';
@@ -89,6 +90,7 @@ async function storeOn(
     giteaTokens,
     n8nApiKeys,
     sweepLease: new MongoSweepLease(database, processId),
+    recovery: await MongoRecovery.open(database),
     sharing,
     auditBacklog: () => audit.backlog,
     ping: async () => {

@@ -264,6 +264,11 @@ export class SqliteKeyStore implements KeyStore {
     return this.#revision;
   }
 
+  /** Counts on from there. */
+  skipTo(revision: number): void {
+    this.#revision = Math.max(this.#revision, revision);
+  }
+
   #published(result: GuardedResult): number {
     if (result.outcome !== 'DONE') throw unavailable('no revision');
     const revision = Number(result.rows[0]?.revision);

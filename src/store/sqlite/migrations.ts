@@ -265,4 +265,7 @@ export const MIGRATIONS: readonly string[] = [
   WHERE NOT EXISTS (SELECT 1 FROM api_key_audit_log WHERE json_valid(event)
     AND event ->> 1 = 'CHECKPOINT' AND event ->> 2 GLOB 'heads *');
   `,
+  `
+  INSERT INTO api_key_meta VALUES ('epoch', lower(hex(randomblob(8))));
+  `,
 ];

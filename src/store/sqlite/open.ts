@@ -12,6 +12,7 @@ import { DeferredRows } from './deferred-rows.ts';
 import { SqliteKeyStore } from './key-store.ts';
 import { SqliteLockout } from './lockout.ts';
 import { SqliteQuota } from './quota.ts';
+import { SqliteRecovery } from './recovery.ts';
 import { SqliteRemoteKeyLog } from './remote-keys.ts';
 import { SqliteRotationLog } from './rotations.ts';
 import { SqliteUsageLog } from './usage.ts';
@@ -41,8 +42,9 @@ export async function openSqliteStore({
   const usage = new SqliteUsageLog(database, committer);
   const dropEndedLocks = 'DELETE FROM api_key_lockouts WHERE expire < ?';
   const dropRetired = 'DELETE FROM api_key_retired_secrets WHERE retire_time < ?';
+  const keys = new SqliteKeyStore(database, committer, deferred.lastUses);
   return {
-    keys: new SqliteKeyStore(database, committer, deferred.lastUses),
+    keys,
     quota: new SqliteQuota(deferred.quotas, clock),
     lockout: await SqliteLockout.open(lockout, committer, database, clock),
     audit,
@@ -56,6 +58,7 @@ export async function openSqliteStore({
     n8nApiKeys: new SqliteRemoteKeyLog('n8n_api_keys', database, committer),
     // The file serves one process.
     sweepLease: { take: async () => true, release: async () => {} },
+    recovery: new SqliteRecovery(database, committer, (revision) => keys.skipTo(revision)),
     sharing: undefined,
     auditBacklog: () => audit.backlog,
     seenTime: await newestTime(database),
