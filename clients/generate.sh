@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Makes the messages of a client from the protos: generate.sh go|python [FOLDER], into the client itself when no folder is
+# named. Go needs protoc-gen-go and protoc-gen-go-grpc on PATH, Python a `python` with grpcio-tools.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+language=${1:?go or python}
+case $language in
+  go) out=${2:-$here/go} ;;
+  python) out=${2:-$here/python/src/apikeyd/_generated} ;;
+  *) echo "no such language: $language" >&2; exit 64 ;;
+esac
+mkdir -p "$out"
+cd "$here/$language"
+"$here/../node_modules/.bin/buf" generate "$here/../proto" --template buf.gen.yaml -o "$out" \
+  --path "$here/../proto/apikey/v1/auth.proto" --path "$here/../proto/apikey/v1/key.proto"
+if [ "$language" = python ]; then
+  # The modules lie inside the package: what other packages call `apikey` is not meant.
+  for file in "$out"/apikey/v1/*.py*; do
+    sed -e 's/^from apikey\.v1 import /from . import /' "$file" > "$out/${file##*/}"
+  done
+  rm -r "$out/apikey"
+fi

@@ -1,0 +1,155 @@
+package apikeyd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+)
+
+// Rule says what a handler or a method needs. Exactly one of Scope, AnyKey and Open is set.
+type Rule struct {
+	// Scope that the key must cover, such as "traces:read".
+	Scope string
+	// AnyKey lets every good key in.
+	AnyKey bool
+	// Open lets everybody in and asks nobody.
+	Open bool
+	// Cost of a request, taken from each limit of the key; 0 means 1, at most 1 000 000 000.
+	Cost uint64
+	// TrustedHops is how many proxies of yours append to x-forwarded-for; 0: the client's address is the peer's.
+	// At most 16.
+	TrustedHops int
+	// KeyHeaders are where a key may be, the first that is there counts; nil means authorization and x-api-key.
+	// authorization counts only as Bearer.
+	KeyHeaders []string
+}
+
+var (
+	scopeShape  = regexp.MustCompile(`^[A-Za-z0-9._-]+(:[A-Za-z0-9._-]+)*$`)
+	headerShape = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+	bearer      = regexp.MustCompile(`(?is)^bearer(?: +(.*))?$`)
+	printable   = regexp.MustCompile(`^[\x20-\x7e]+$`)
+	hasPortV4   = regexp.MustCompile(`^(\d+\.\d+\.\d+\.\d+):\d{1,5}$`)
+	inBrackets  = regexp.MustCompile(`^\[([^\[\]]+)\](?::\d{1,5})?$`)
+)
+
+// Check says what is wrong with a rule. HTTP and the interceptors panic with it, as http.Handle does with a bad pattern.
+func (r Rule) Check() error {
+	chosen := 0
+	for _, is := range []bool{r.Scope != "", r.AnyKey, r.Open} {
+		if is {
+			chosen++
+		}
+	}
+	switch {
+	case chosen != 1:
+		return errors.New("apikeyd: a Rule has exactly one of Scope, AnyKey and Open")
+	case r.Scope != "" && !scopeShape.MatchString(r.Scope):
+		return fmt.Errorf("apikeyd: Scope %q is not made of letters, digits, `.`, `_` and `-` with `:` between", r.Scope)
+	case r.Cost > maxCost:
+		return fmt.Errorf("apikeyd: Cost is more than %d", maxCost)
+	case r.TrustedHops < 0 || r.TrustedHops > maxTrustedHops:
+		return fmt.Errorf("apikeyd: TrustedHops is not between 0 and %d", maxTrustedHops)
+	case r.KeyHeaders != nil && len(r.KeyHeaders) == 0:
+		return errors.New("apikeyd: KeyHeaders is empty")
+	}
+	for _, name := range r.KeyHeaders {
+		if !headerShape.MatchString(name) {
+			return fmt.Errorf("apikeyd: %q is no name of a header", name)
+		}
+	}
+	return nil
+}
+
+// mustHold is the rule with its defaults.
+func (r Rule) mustHold() Rule {
+	if err := r.Check(); err != nil {
+		panic(err)
+	}
+	if r.KeyHeaders == nil {
+		r.KeyHeaders = []string{"authorization", "x-api-key"}
+	}
+	return r
+}
+
+// headers gives every value of a name; none when it is not there.
+type headers func(name string) []string
+
+// admit decides about a request.
+func (g *Guard) admit(ctx context.Context, rule Rule, header headers, peer string) (Verdict, reply) {
+	key, found := rule.keyIn(header)
+	if !found {
+		g.options.Observe(Observation{Outcome: "NO_KEY"})
+		return Verdict{}, noKey
+	}
+	ip, err := rule.clientIP(header, peer)
+	if err != nil {
+		g.observe(Verdict{}, err, 0, time.Now())
+		return Verdict{}, replyToNone(err)
+	}
+	requestID := strings.Join(header("x-request-id"), ", ")
+	if len(requestID) > maxRequestID || !printable.MatchString(requestID) {
+		requestID = ""
+	}
+	verdict, failure := g.Validate(ctx, Question{
+		Key: key, Scope: rule.Scope, ClientIP: ip, UserAgent: strings.Join(header("user-agent"), ", "),
+		RequestID: requestID, Cost: rule.Cost,
+	})
+	var none *NoDecision
+	if errors.As(failure, &none) {
+		return Verdict{}, replyToNone(none)
+	}
+	return verdict, replyTo(verdict, rule.Scope, time.Now())
+}
+
+func (r Rule) keyIn(header headers) (Secret, bool) {
+	for _, name := range r.KeyHeaders {
+		values := header(name)
+		if len(values) == 0 {
+			continue
+		}
+		held := strings.Join(values, ", ")
+		if !strings.EqualFold(name, "authorization") {
+			return Secret(held), true
+		}
+		if match := bearer.FindStringSubmatch(held); match != nil {
+			return Secret(match[1]), true
+		}
+	}
+	return "", false
+}
+
+// clientIP is from where the client cannot write.
+func (r Rule) clientIP(header headers, peer string) (string, *NoDecision) {
+	if r.TrustedHops == 0 {
+		return addressIn(peer), nil
+	}
+	entries := strings.Split(strings.Join(header("x-forwarded-for"), ","), ",")
+	if at := len(entries) - r.TrustedHops; at >= 0 {
+		if ip := addressIn(entries[at]); ip != "" {
+			return ip, nil
+		}
+	}
+	return "", &NoDecision{Misconfigured: true, Code: codes.Internal, Reason: "TRUSTED_HOPS"}
+}
+
+// addressIn reads an address as proxies write it, with a port or a zone or neither; "" for anything else.
+func addressIn(text string) string {
+	text = strings.TrimSpace(text)
+	if match := hasPortV4.FindStringSubmatch(text); match != nil {
+		text = match[1]
+	} else if match := inBrackets.FindStringSubmatch(text); match != nil {
+		text = match[1]
+	}
+	address, err := netip.ParseAddr(text)
+	if err != nil {
+		return ""
+	}
+	return address.Unmap().WithZone("").String()
+}
