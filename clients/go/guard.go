@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -31,22 +30,16 @@ import (
 	apikeyv1 "example.com/apikeyd/clients/go/apikey/v1"
 )
 
-const (
-	// DefaultDeadline is the longest that a question takes, its retries included.
-	DefaultDeadline = 500 * time.Millisecond
+// DefaultDeadline is the longest that a question takes, its retries included.
+const DefaultDeadline = 500 * time.Millisecond
 
-	maxCalls            = 3
-	firstPause          = 50 * time.Millisecond
-	maxUserAgent        = 512
-	maxKeyInBatch       = 1024
-	maxFaultsToTell     = 100
-	maxRequestID        = 1024
-	maxTrustedHops      = 16
-	maxCost             = 1_000_000_000
-	keepaliveEach       = 10 * time.Second
-	keepaliveWait       = 2 * time.Second
-	reconnectFirstPause = 100 * time.Millisecond
-	reconnectLongest    = 2 * time.Second
+const (
+	maxCalls   = 3
+	firstPause = 50 * time.Millisecond
+	// Longer texts are no key; a batch of them would be larger than the server takes.
+	maxKeyInBatch = 1024
+	// How long a server that says nothing is waited for before the connection counts as lost.
+	silence = 2 * time.Second
 )
 
 // Options say how a Guard reaches apikeyd.
@@ -89,8 +82,8 @@ type Guard struct {
 	apikeyd apikeyv1.ApiKeyAuthClient
 	batch   *batcher
 
-	mu   sync.Mutex
-	told map[string]bool
+	// Faults of the configuration that were logged.
+	told sync.Map
 }
 
 // New makes a Guard. It reads the key file and does not connect yet.
@@ -118,46 +111,36 @@ func New(options Options) (*Guard, error) {
 	if err != nil {
 		return nil, err
 	}
+	reconnecting := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: silence}
 	conn, err := grpc.NewClient(target, append([]grpc.DialOption{
-		grpc.WithTransportCredentials(transport),
+		transport,
 		// Retries are the guard's own: those of gRPC know nothing of RetryInfo.
 		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff: backoff.Config{
-				BaseDelay: reconnectFirstPause, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectLongest,
-			},
-			MinConnectTimeout: keepaliveWait,
-		}),
-		// A server that vanished without a word would else be waited for by every call, for minutes.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveEach, Timeout: keepaliveWait}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnecting, MinConnectTimeout: silence}),
+		// Every call would else wait for minutes for a server that vanished without a word.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: silence}),
 	}, options.DialOptions...)...)
 	if err != nil {
 		return nil, fmt.Errorf("apikeyd: Address: %w", err)
 	}
-	g := &Guard{
-		options: options, key: key, conn: conn, apikeyd: apikeyv1.NewApiKeyAuthClient(conn), told: map[string]bool{},
-	}
+	g := &Guard{options: options, key: key, conn: conn, apikeyd: apikeyv1.NewApiKeyAuthClient(conn)}
 	if options.BatchWindow > 0 {
 		g.batch = &batcher{window: options.BatchWindow, send: g.sendBatch}
 	}
 	return g, nil
 }
 
-func dialling(options Options) (string, credentials.TransportCredentials, error) {
-	if !strings.Contains(options.Address, "://") {
-		return options.Address, insecure.NewCredentials(), nil
+func dialling(options Options) (string, grpc.DialOption, error) {
+	scheme, host, found := strings.Cut(options.Address, "://")
+	switch {
+	case !found && scheme != "":
+		return scheme, grpc.WithTransportCredentials(insecure.NewCredentials()), nil
+	case found && scheme == "http":
+		return host, grpc.WithTransportCredentials(insecure.NewCredentials()), nil
+	case found && scheme == "https":
+		return host, grpc.WithTransportCredentials(credentials.NewTLS(options.TLS)), nil
 	}
-	address, err := url.Parse(options.Address)
-	if err != nil || address.Host == "" || address.User != nil || strings.Trim(address.Path, "/") != "" {
-		return "", nil, errors.New("apikeyd: Address must be host:port, http://host:port or https://host:port")
-	}
-	switch address.Scheme {
-	case "http":
-		return address.Host, insecure.NewCredentials(), nil
-	case "https":
-		return address.Host, credentials.NewTLS(options.TLS), nil
-	}
-	return "", nil, errors.New("apikeyd: Address must begin with http:// or https://, or be host:port")
+	return "", nil, errors.New("apikeyd: Address must be host:port, http://host:port or https://host:port")
 }
 
 // Close ends the connection. Questions under way get no decision.
@@ -196,24 +179,12 @@ func (g *Guard) observe(verdict Verdict, err *NoDecision, calls int, begun time.
 	seen := Observation{Outcome: string(verdict.Decision), Calls: calls, Duration: time.Since(begun)}
 	if err != nil {
 		seen.Outcome, seen.Err = err.outcome(), err
-		if err.Misconfigured {
-			g.tell(err.Error())
+		// It comes with every request.
+		if _, known := g.told.LoadOrStore(err.Error(), true); err.Misconfigured && !known {
+			g.options.Logger.Error("the guard is misconfigured and lets nobody in", "fault", err.Error())
 		}
 	}
 	g.options.Observe(seen)
-}
-
-// tell logs each fault of the configuration once: it comes with every request.
-func (g *Guard) tell(fault string) {
-	g.mu.Lock()
-	known := g.told[fault] || len(g.told) >= maxFaultsToTell
-	if !known {
-		g.told[fault] = true
-	}
-	g.mu.Unlock()
-	if !known {
-		g.options.Logger.Error("the guard is misconfigured and lets nobody in", "fault", fault)
-	}
 }
 
 func (g *Guard) sendOne(ctx context.Context, asked *pending) {
@@ -273,7 +244,8 @@ func (g *Guard) retrying(ctx context.Context, call func(context.Context) error) 
 			}
 			key, renewed = newer, true
 		case code == codes.Unavailable && tries < maxCalls:
-			if !pause(ctx, max(rand.N(firstPause<<(tries-1)), detailsOf(err).retryAfter)) {
+			_, wait := detailsOf(err)
+			if !pause(ctx, max(wait, rand.N(firstPause<<(tries-1)))) {
 				return calls, err
 			}
 			tries++

@@ -3,7 +3,6 @@ package apikeyd
 import (
 	"fmt"
 	"math"
-	"net/http"
 	"regexp"
 	"strings"
 	"time"
@@ -26,37 +25,27 @@ type reply struct {
 }
 
 var (
-	noKey = reply{
-		status: http.StatusUnauthorized, code: codes.Unauthenticated, word: "missing_token", challenge: "Bearer",
+	noKey     = reply{401, codes.Unauthenticated, "missing_token", "Bearer", 0, "", ""}
+	invalid   = reply{401, codes.Unauthenticated, "invalid_token", `Bearer error="invalid_token"`, 0, "", ""}
+	forbidden = reply{403, codes.PermissionDenied, "insufficient_scope", `Bearer error="insufficient_scope"`, 0, "", ""}
+	// replies is THE table: what a client is told of each decision.
+	replies = map[Decision]reply{
+		Malformed: invalid, NotFound: invalid, Revoked: invalid, Disabled: invalid, Expired: invalid, Rotated: invalid,
+		IPNotAllowed: forbidden, InsufficientScope: forbidden,
+		RateLimited: {status: 429, code: codes.ResourceExhausted, word: "rate_limited"},
+		LockedOut:   {status: 429, code: codes.ResourceExhausted, word: "too_many_failures"},
 	}
 	limitName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
 )
 
 func replyTo(verdict Verdict, scope string, now time.Time) reply {
-	said := reply{}
-	switch verdict.Decision {
-	case Valid:
-	case Malformed, NotFound, Revoked, Disabled, Expired, Rotated:
-		said = reply{
-			status: http.StatusUnauthorized, code: codes.Unauthenticated, word: "invalid_token",
-			challenge: `Bearer error="invalid_token"`,
-		}
-	case IPNotAllowed, InsufficientScope:
-		said = reply{
-			status: http.StatusForbidden, code: codes.PermissionDenied, word: "insufficient_scope",
-			challenge: `Bearer error="insufficient_scope"`,
-		}
-		if scope != "" {
-			said.challenge += fmt.Sprintf(`, scope="%s"`, scope)
-		}
-	case RateLimited:
-		said = reply{status: http.StatusTooManyRequests, code: codes.ResourceExhausted, word: "rate_limited"}
-	case LockedOut:
-		said = reply{status: http.StatusTooManyRequests, code: codes.ResourceExhausted, word: "too_many_failures"}
-	default:
+	said, denied := replies[verdict.Decision]
+	switch {
+	case !denied && !verdict.OK():
 		return replyToNone(&NoDecision{})
-	}
-	if said.status == http.StatusTooManyRequests && verdict.Answer.RetryAfter != nil {
+	case said.status == 403 && scope != "":
+		said.challenge += fmt.Sprintf(`, scope="%s"`, scope)
+	case said.status == 429 && verdict.Answer.RetryAfter != nil:
 		said.retryAfter = max(1, wholeSeconds(verdict.RetryAfter))
 	}
 	said.policy, said.limits = limitsOf(verdict, now)
@@ -65,12 +54,10 @@ func replyTo(verdict Verdict, scope string, now time.Time) reply {
 
 func replyToNone(err *NoDecision) reply {
 	if err.Misconfigured {
-		return reply{status: http.StatusInternalServerError, code: codes.Internal, word: "guard_misconfigured"}
+		return reply{status: 500, code: codes.Internal, word: "guard_misconfigured"}
 	}
-	return reply{
-		status: http.StatusServiceUnavailable, code: codes.Unavailable, word: "unavailable",
-		retryAfter: max(1, wholeSeconds(err.RetryAfter)),
-	}
+	wait := max(1, wholeSeconds(err.RetryAfter))
+	return reply{status: 503, code: codes.Unavailable, word: "unavailable", retryAfter: wait}
 }
 
 // limitsOf writes the limits as draft-ietf-httpapi-ratelimit-headers has them.

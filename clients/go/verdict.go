@@ -17,8 +17,7 @@ import (
 // Secret is a key. Formatted or logged it is "[key]".
 type Secret string
 
-func (Secret) String() string               { return "[key]" }
-func (Secret) GoString() string             { return "[key]" }
+func (Secret) Format(out fmt.State, _ rune) { _, _ = out.Write([]byte("[key]")) }
 func (Secret) LogValue() slog.Value         { return slog.StringValue("[key]") }
 func (Secret) MarshalText() ([]byte, error) { return []byte("[key]"), nil }
 
@@ -42,28 +41,18 @@ type Question struct {
 
 func (q Question) request() *apikeyv1.ValidateKeyRequest {
 	// gRPC sends no text that is not UTF-8; U+FFFD is in no key.
+	agent := []rune(utf8Of(q.UserAgent))
 	request := &apikeyv1.ValidateKeyRequest{
-		Key: utf8Of(string(q.Key)), ClientIp: utf8Of(q.ClientIP), UserAgent: cut(utf8Of(q.UserAgent), maxUserAgent),
+		Key: utf8Of(string(q.Key)), ClientIp: utf8Of(q.ClientIP), UserAgent: string(agent[:min(len(agent), 512)]),
 		RequestId: utf8Of(q.RequestID), Cost: q.Cost, DryRun: q.DryRun,
 	}
-	if q.Scope != "" {
-		scope := utf8Of(q.Scope)
+	if scope := utf8Of(q.Scope); scope != "" {
 		request.RequiredScope = &scope
 	}
 	return request
 }
 
 func utf8Of(text string) string { return strings.ToValidUTF8(text, "\ufffd") }
-
-func cut(text string, most int) string {
-	for at := range text {
-		if most == 0 {
-			return text[:at]
-		}
-		most--
-	}
-	return text
-}
 
 // Decision is apikeyd's word for the outcome.
 type Decision string
@@ -86,7 +75,7 @@ const (
 // Verdict is apikeyd's decision about a key. The zero Verdict is not good.
 type Verdict struct {
 	Decision Decision
-	// KeyID, KeyType ("service", …) and OwnerID are for your logs; "" where no key was found.
+	// KeyID, KeyType ("SERVICE", …) and OwnerID are for your logs; "" where no key was found.
 	KeyID, KeyType, OwnerID string
 	// MatchedScope is the grant that covers the scope asked for.
 	MatchedScope string
@@ -109,7 +98,7 @@ func verdictOf(answer *apikeyv1.ValidateKeyResponse) (Verdict, *NoDecision) {
 	}
 	return Verdict{
 		Decision: Decision(strings.TrimPrefix(decision.String(), "DECISION_")),
-		KeyID:    answer.KeyId, KeyType: strings.ToLower(strings.TrimPrefix(answer.KeyType.String(), "KEY_TYPE_")),
+		KeyID:    answer.KeyId, KeyType: strings.TrimPrefix(answer.KeyType.String(), "KEY_TYPE_"),
 		OwnerID: answer.OwnerId, MatchedScope: answer.MatchedScope, RetryAfter: max(0, answer.RetryAfter.AsDuration()),
 		Answer: answer,
 	}, nil
@@ -129,11 +118,7 @@ type NoDecision struct {
 }
 
 func (e *NoDecision) Error() string {
-	text := "apikeyd: no decision: " + e.Code.String()
-	if e.Reason != "" {
-		text = fmt.Sprintf("%s (%s)", text, e.Reason)
-	}
-	return text
+	return strings.TrimSpace("apikeyd: no decision: " + e.Code.String() + " " + e.Reason)
 }
 
 // Unwrap gives context.Canceled or context.DeadlineExceeded when that is why.
@@ -148,30 +133,24 @@ func (e *NoDecision) outcome() string {
 
 var reasonShape = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
 
-type details struct {
-	// Empty when apikeyd has not said it.
-	reason     string
-	retryAfter time.Duration
-}
-
-func detailsOf(err error) (found details) {
+// detailsOf finds apikeyd's reason, "" for an error of somebody else's, and for how long not to call again.
+func detailsOf(err error) (reason string, wait time.Duration) {
 	for _, detail := range status.Convert(err).Details() {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
 			if detail.Domain == "apikey.v1" && reasonShape.MatchString(detail.Reason) {
-				found.reason = detail.Reason
+				reason = detail.Reason
 			}
 		case *errdetails.RetryInfo:
-			found.retryAfter = max(0, detail.RetryDelay.AsDuration())
+			wait = max(0, detail.RetryDelay.AsDuration())
 		}
 	}
-	return found
+	return reason, wait
 }
 
 func noDecisionOf(err error) *NoDecision {
-	code, found := status.Code(err), detailsOf(err)
+	code := status.Code(err)
+	reason, wait := detailsOf(err)
 	asksWrongly := code == codes.Unauthenticated || code == codes.PermissionDenied || code == codes.InvalidArgument
-	return &NoDecision{
-		Misconfigured: asksWrongly && found.reason != "", Code: code, Reason: found.reason, RetryAfter: found.retryAfter,
-	}
+	return &NoDecision{Misconfigured: asksWrongly && reason != "", Code: code, Reason: reason, RetryAfter: wait}
 }

@@ -43,6 +43,8 @@ const NEEDS = {
   'interop-client': inCache('bin/interop-client'),
   connectconformance: inCache('bin/connectconformance'),
   'go-guard': inCache('go-guard'),
+  go: { bring: 'apt-get install golang-go' },
+  'protoc-gen-go': inCache('bin/protoc-gen-go'),
   python: { ...inCache('python/bin/python'), ...NEEDS_PYTHON },
   'python-client': {
     bring: TOOLS_UP,
