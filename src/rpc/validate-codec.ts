@@ -9,7 +9,6 @@ interface Time {
   readonly nanos?: number;
 }
 
-const MAX_NUMBER = BigInt(Number.MAX_SAFE_INTEGER);
 const SCRATCH = Buffer.allocUnsafeSlow(65_536);
 /** Characters of all texts of a response, and of one of its limits: longer ones might not fit, or not the length's two bytes. */
 const MAX_TEXT = 16_384;
@@ -129,7 +128,10 @@ function isPlainTime(value: Time | undefined): boolean {
 }
 
 function isPlainNumber(value: bigint | undefined): boolean {
-  return value === undefined || (value >= 0n && value <= MAX_NUMBER);
+  if (value === undefined) return true;
+  // Comparing as bigints takes longer than all else of the encoding.
+  const rounded = Number(value);
+  return rounded >= 0 && rounded <= Number.MAX_SAFE_INTEGER;
 }
 
 function textOf(value: string | undefined): number {

@@ -1,7 +1,7 @@
 import { create, type DescMethodUnary, type Message, toBinary } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { ApiError } from '../keys/errors.ts';
-import { type MaybePromise, mapMaybe } from '../keys/maybe-promise.ts';
+import type { MaybePromise } from '../keys/maybe-promise.ts';
 import { type ActiveCall, type CallPipeline, OVERLOADED } from '../rpc/call-pipeline.ts';
 import { type Departure, newCall } from '../rpc/incoming-call.ts';
 import { type BoundService, type Implementation, limitsOf } from '../rpc/method.ts';
@@ -108,7 +108,12 @@ class BoundCall implements UnarySession {
 
   async respond(bytes: () => MaybePromise<Uint8Array>, departure: Departure): Promise<Uint8Array> {
     const { codec } = this.#implementation;
-    const read = () => mapMaybe(bytes(), this.#decode);
+    const read = () => {
+      const given = bytes();
+      return given instanceof Promise
+        ? given.then((unpacked) => this.#decode(unpacked))
+        : this.#decode(given);
+    };
     const message = await this.#session.respond(this.#implementation, read, departure);
     try {
       return codec?.encode(message) ?? toBinary(this.#method.output, create(this.#method.output, message));
@@ -117,10 +122,10 @@ class BoundCall implements UnarySession {
     }
   }
 
-  readonly #decode = (bytes: Uint8Array): Message => {
+  #decode(bytes: Uint8Array): Message {
     const { codec, skipsUnknownFields } = this.#implementation;
     return codec?.decode(bytes) ?? readMessage(this.#method.input, bytes, skipsUnknownFields);
-  };
+  }
 
   refuse(error: ApiError): Promise<ConnectError> {
     return this.#session.refuse(error);
@@ -180,7 +185,10 @@ export class UnaryExchange implements Receiver, Departure {
     if (error !== undefined) return this.#refuse(error);
     if (this.#late === undefined) {
       this.#late = new LateMessage(this.#begin(), this.#stream);
-      this.#late.begin(this.#incoming.unfinished, this.#tooMuch, this.#notAdmitted);
+      const tooMuch = (error: ApiError) => {
+        if (!this.#taken) this.#refuse(error);
+      };
+      this.#late.begin(this.#incoming.unfinished, tooMuch, (error) => this.#notAdmitted(error));
     }
     if (!this.#taken) this.#late.keeps(gathered.length);
   }
@@ -270,16 +278,12 @@ export class UnaryExchange implements Receiver, Departure {
     void (this.#late ?? this.#begin()).refuse(error).then(this.#end);
   }
 
-  readonly #tooMuch = (error: ApiError): void => {
-    if (!this.#taken) this.#refuse(error);
-  };
-
-  readonly #notAdmitted = (error: unknown): void => {
+  #notAdmitted(error: unknown): void {
     if (this.#taken) return;
     this.#taken = true;
     this.#gathered = undefined;
     this.#end(error);
-  };
+  }
 
   readonly #respond = (message: Uint8Array): void => {
     clearTimeout(this.#deadline);

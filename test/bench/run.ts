@@ -22,7 +22,7 @@ import { mongo } from './mongo.ts';
 import { overload } from './overload.ts';
 import { parts } from './parts.ts';
 import { peers } from './peers.ts';
-import { ALL_ON, apikeyd, load, ROOT } from './servers.ts';
+import { ALL_ON, apikeyd, cpuMs, load, ROOT } from './servers.ts';
 import { verify } from './verify.ts';
 
 const QUESTIONS: Record<string, (bench: Bench) => Promise<Answered>> = {
@@ -48,7 +48,9 @@ function git(...args: string[]): string {
   return execFileSync('git', args, { encoding: 'utf8', cwd: ROOT }).trim();
 }
 
-/** Two commits, alternately: has this change made it slower? */
+const CALLS = 60_000;
+
+/** Two commits, alternately: has this change made it slower? Processor time is steadier than speed on a busy machine. */
 async function compare(ref: string, folder: string): Promise<void> {
   const root = join(folder, 'other');
   git('worktree', 'add', '--detach', root, ref);
@@ -63,10 +65,18 @@ async function compare(ref: string, folder: string): Promise<void> {
       root,
     });
     for (const server of [here, there]) load(server, 30_000);
-    const [mine = [], other = []] = await alternate([here, there], 7, (server) => load(server, 60_000));
+    const costs: Record<string, number[]> = { here: [], there: [] };
+    const [mine = [], other = []] = await alternate([here, there], 15, async (server) => {
+      const before = cpuMs(server);
+      const speed = await load(server, CALLS);
+      costs[server.name]?.push(((cpuMs(server) - before) * 1000) / CALLS);
+      return speed;
+    });
     for (const server of [here, there]) await server.stop();
-    const text = `this checkout ${rounded(median(mine))} calls/s, ${ref} ${rounded(median(other))}: ratio ${ratio(mine, other).toFixed(3)}\n`;
-    process.stdout.write(text);
+    const { here: cost = [], there: otherCost = [] } = costs;
+    process.stdout.write(`this checkout ${rounded(median(mine))} calls/s, ${ref} ${rounded(median(other))}: ratio ${ratio(mine, other).toFixed(3)}
+processor time ${median(cost).toFixed(2)} µs a call, ${ref} ${median(otherCost).toFixed(2)}: ratio ${ratio(cost, otherCost).toFixed(3)}
+`);
   } finally {
     git('worktree', 'remove', '--force', root);
   }

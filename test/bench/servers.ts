@@ -64,6 +64,12 @@ function stopper(child: ChildProcess) {
   };
 }
 
+/** Processor time that a server's threads have used, in ms, to the kernel's tick of 10 ms. */
+export function cpuMs({ child }: Server): number {
+  const fields = readFileSync(`/proc/${child.pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
+  return (Number(fields[11]) + Number(fields[12])) * 10;
+}
+
 /** For servers that are started again on their store. */
 export const ADMIN = 'audit_v1_benchbenchbenchbenchbe';
 const SOME_SECRET = 'audit_v1_0123456789012345678901';
