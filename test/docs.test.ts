@@ -21,6 +21,7 @@ import { freshDatabase } from './support/server.ts';
 import { isInstalled, type NeedName, tool } from './support/tools.ts';
 
 const ROOT = new URL('..', import.meta.url).pathname;
+const GUARD = new URL('../clients/typescript/src/index.ts', import.meta.url).href;
 const PASSWORD = 'correct-horse-4711';
 
 interface Step {
@@ -42,6 +43,12 @@ function stepsOf(page: string): Step[] {
         return { command, output: output.join('\n').trim() };
       });
   });
+}
+
+/** The programs of a page, by their names: a comment `file NAME` before the block. Configurations have tests of their own. */
+function programsOf(page: string): [name: string, text: string][] {
+  const found = page.matchAll(/^<!-- file ([\w.]+) -->\n```(?:js|go|python)\n([\s\S]*?)^```$/gm);
+  return [...found].map(([, name = '', text = '']) => [name, text]);
 }
 
 /** What differs from run to run. */
@@ -67,9 +74,19 @@ npx() {
   [ "$1" = apikeyd ] && shift
   if [ "$1" = serve ]; then serve; else node --disable-warning=ExperimentalWarning ${ROOT}src/main.ts "$@"; fi
 }
+# A backend of a page, too, goes to the background.
+node() {
+  case $1 in
+    *.js)
+      command node --disable-warning=ExperimentalWarning "$@" > backend.log 2>&1 &
+      BACKEND=$!
+      until grep -q listening backend.log; do kill -0 "$BACKEND" || { cat backend.log; exit 98; }; sleep 0.05; done ;;
+    *) command node "$@" ;;
+  esac
+}
 # What npm ci and npm test do is what runs this very test.
 npm() { if [ "$1" = start ]; then serve; fi; }
-trap '[ -z "\${SERVER:-}" ] || kill "$SERVER" $! 2> /dev/null' EXIT
+trap 'kill \${SERVER:-} \${BACKEND:-} $! 2> /dev/null' EXIT
 `;
 
 const DOCS = readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
@@ -96,6 +113,20 @@ function needsOf(page: string): NeedName[] {
   ];
   return [...used, ...servers];
 }
+/** Stands for `npm install @apikeyd/guard`; the package itself has a test of its own. */
+function installGuard(folder: string): void {
+  const at = join(folder, 'node_modules/@apikeyd/guard');
+  mkdirSync(at, { recursive: true });
+  writeFileSync(join(folder, 'package.json'), '{"type":"module"}');
+  writeFileSync(join(at, 'package.json'), '{"type":"module","exports":"./index.js"}');
+  // With a deadline for a busy machine.
+  const patient = `import { Guard as Real } from '${GUARD}';
+export * from '${GUARD}';
+export class Guard extends Real { constructor(options) { super({ deadlineMs: 20_000, ...options }); } }
+`;
+  writeFileSync(join(at, 'index.js'), patient);
+}
+
 const redisHere = isInstalled('redis-server');
 
 describe('the pages', () => {
@@ -133,14 +164,21 @@ describe('the pages', () => {
     writeFileSync(join(folder, 'bin/grpcurl'), `#!/bin/sh\nexec ${tool('grpcurl')} "$@"\n`);
     chmodSync(join(folder, 'bin/grpcurl'), 0o755);
     const [grpc, http, metrics] = [await freePort(), await freePort(), await freePort()];
+    const backend = await freePort();
     const moved = Object.entries({
       ...at,
       'localhost:50051': `localhost:${grpc}`,
       'localhost:8080': `localhost:${http}`,
       'localhost:9464': `localhost:${metrics}`,
+      'localhost:8000': `localhost:${backend}`,
+      'listen(8000': `listen(${backend}`,
     });
     const here = (command: string) => moved.reduce((text, [from, to]) => text.replaceAll(from, to), command);
-    const steps = stepsOf(readFileSync(join(ROOT, page), 'utf8'));
+    const text = readFileSync(join(ROOT, page), 'utf8');
+    const programs = programsOf(text);
+    for (const [name, program] of programs) writeFileSync(join(folder, name), here(program));
+    if (programs.some(([name]) => name.endsWith('.js'))) installGuard(folder);
+    const steps = stepsOf(text);
     // A guide whose first step is not a server takes one that runs for granted.
     const serves = (step: Step | undefined) => /npm start|npx apikeyd serve/.test(step?.command ?? '');
     const script = [

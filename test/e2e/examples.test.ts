@@ -14,6 +14,7 @@ const ROOT = new URL('../..', import.meta.url).pathname;
 const EXAMPLES: { name: string; library?: true; needs?: NeedName[]; command: string; args: string[] }[] = [
   {
     name: 'typescript',
+    library: true,
     command: process.execPath,
     args: ['--disable-warning=ExperimentalWarning', join(ROOT, 'examples/typescript/guard.ts')],
   },

@@ -64,6 +64,8 @@ export interface Seen {
 
 const VALIDATE = '/apikey.v1.ApiKeyAuth/ValidateKey';
 const BATCH = '/apikey.v1.ApiKeyAuth/BatchValidateKeys';
+/** What apikeyd takes for a grpc-timeout. */
+const TIMEOUT = /^\d{1,8}[HMSmun]$/;
 const GRPC = { ':status': 200, 'content-type': 'application/grpc+proto' };
 
 export class MisbehavingServer {
@@ -147,6 +149,8 @@ export class MisbehavingServer {
     this.#seen.push({ method, authorization, at: performance.now(), requests: json });
     if (callingKey !== undefined && authorization !== `Bearer ${callingKey}`)
       return fail(stream, { status: 'UNAUTHENTICATED', reason: 'CREDENTIAL_INVALID' });
+    if (!TIMEOUT.test(String(headers['grpc-timeout'] ?? '1S')))
+      return fail(stream, { status: 'INVALID_ARGUMENT', reason: 'INVALID_REQUEST' });
     if (reply.status !== undefined) return fail(stream, reply);
     const { fault, answer = {}, byKey } = reply;
     if (fault === 'drop') return void this.#sockets.get(stream.session?.socket.remotePort)?.destroy();

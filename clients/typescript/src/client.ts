@@ -15,8 +15,8 @@ const MOST_CALLS = 3;
 const BACKOFF_MS = 50;
 /** A longer key is none, and would fill a batch. */
 const MAX_KEY = 1024;
-/** A connection that died without a word is found out and replaced. */
-const PINGS = { pingIntervalMs: 5_000, pingTimeoutMs: 2_000 };
+/** A connection that says nothing for so long, while questions wait, is replaced: the other end may be gone without a word. */
+const SILENCE_MS = 2_000;
 
 export interface ClientOptions {
   /** apikeyd, as `host:port` or `https://host:port`. */
@@ -38,6 +38,8 @@ export class KeyClient {
   readonly #auth: Client<typeof ApiKeyAuth>;
   readonly #deadlineMs: number;
   readonly #batcher: Batcher | undefined;
+  /** When the connection last said something. */
+  #heard = performance.now();
 
   /** @throws TypeError for an option that is wrong, Error for a file without a key */
   constructor({ address, keyFile, deadlineMs = 500, batch = false, tls }: ClientOptions) {
@@ -48,7 +50,7 @@ export class KeyClient {
       throw new TypeError('address: host:port or https://host:port');
     this.#ownKey = new OwnKey(keyFile);
     this.#deadlineMs = deadlineMs;
-    this.#sessions = new Http2SessionManager(baseUrl, PINGS, tls);
+    this.#sessions = new Http2SessionManager(baseUrl, {}, tls);
     const transport = createGrpcTransport({ baseUrl, sessionManager: this.#sessions });
     this.#auth = createClient(ApiKeyAuth, transport);
     if (batch) this.#batcher = new Batcher((requests, end) => this.#askAll(requests, end));
@@ -77,11 +79,15 @@ export class KeyClient {
     let renewed = false;
     for (let calls = 1; ; calls++) {
       const key = this.#ownKey.current;
-      const timeoutMs = Math.max(1, end - performance.now());
+      // gRPC has no fractions of a unit.
+      const timeoutMs = Math.max(1, Math.floor(end - performance.now()));
       try {
-        return await send({ headers: { authorization: `Bearer ${key}` }, timeoutMs });
+        const answer = await send({ headers: { authorization: `Bearer ${key}` }, timeoutMs });
+        this.#heard = performance.now();
+        return answer;
       } catch (error) {
         const failure = noDecision(error);
+        this.#mind(failure);
         if (failure.refused && !renewed && this.#ownKey.refused(key)) {
           renewed = true;
           continue;
@@ -92,5 +98,12 @@ export class KeyClient {
         await delay(Math.ceil(wait));
       }
     }
+  }
+
+  #mind({ heard, silent }: NoDecision): void {
+    const now = performance.now();
+    const dead = silent && now - this.#heard >= SILENCE_MS;
+    if (heard || dead) this.#heard = now;
+    if (dead) this.#sessions.abort();
   }
 }

@@ -19,6 +19,10 @@ export class NoDecision extends Error {
   readonly passing: boolean;
   /** The calling key does not work. */
   readonly refused: boolean;
+  /** Somebody at the other end has said so. */
+  readonly heard: boolean;
+  /** Nobody has said anything until the deadline. */
+  readonly silent: boolean;
 
   constructor(detail: string, facts: Partial<Omit<NoDecision, 'detail' | keyof Error>> = {}) {
     super(`no decision: ${detail}`);
@@ -27,6 +31,8 @@ export class NoDecision extends Error {
     this.retryAfterMs = facts.retryAfterMs;
     this.passing = facts.passing ?? false;
     this.refused = facts.refused ?? false;
+    this.heard = facts.heard ?? false;
+    this.silent = facts.silent ?? false;
   }
 }
 
@@ -37,12 +43,15 @@ export function noDecision(thrown: unknown): NoDecision {
   const [retry] = error.findDetails(RetryInfoSchema);
   const said = info?.domain === DOMAIN;
   // What a server sends has headers; what the transport makes up has none.
-  const lost = LOST.has(error.code) && [...error.metadata].length === 0;
+  const heard = [...error.metadata].length > 0;
+  const lost = LOST.has(error.code) && !heard;
   return new NoDecision(said ? `${codeName(error.code)} ${info.reason}` : codeName(error.code), {
     outcome: said && MISCONFIGURED.has(error.code) ? 'MISCONFIGURED' : 'UNAVAILABLE',
     retryAfterMs: milliseconds(retry?.retryDelay),
     passing: error.code === Code.Unavailable || lost,
     refused: said && error.code === Code.Unauthenticated,
+    heard,
+    silent: error.code === Code.DeadlineExceeded && !heard,
   });
 }
 

@@ -1,5 +1,5 @@
 import type { DescEnum } from '@bufbuild/protobuf';
-import { type Duration, durationMs, type Timestamp, timestampDate } from '@bufbuild/protobuf/wkt';
+import { type Duration, durationMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { Code } from '@connectrpc/connect';
 import {
   type Decision,
@@ -7,12 +7,7 @@ import {
   type RateLimitState,
   type ValidateKeyResponse,
 } from '../../../gen/apikey/v1/auth_pb.ts';
-import {
-  type KeyType,
-  KeyTypeSchema,
-  type SecretSlot,
-  SecretSlotSchema,
-} from '../../../gen/apikey/v1/key_pb.ts';
+import { type KeyType, KeyTypeSchema } from '../../../gen/apikey/v1/key_pb.ts';
 
 /** What apikeyd decided, or why it was not asked or gave no decision. */
 export type Outcome =
@@ -28,18 +23,6 @@ export interface KeyFacts {
   readonly type: keyof typeof KeyType;
   /** The grant that covers the route's scope; '' for a route without one. */
   readonly matchedScope: string;
-  readonly secretSlot: keyof typeof SecretSlot;
-  readonly expireTime: Date | undefined;
-  /** In a rotation: when the previous secret stops working. With the slot PREVIOUS, tell the client. */
-  readonly previousSecretExpireTime: Date | undefined;
-}
-
-export interface Limit {
-  readonly name: string;
-  readonly limit: bigint;
-  readonly remaining: bigint;
-  readonly windowMs: number;
-  readonly resetTime: Date | undefined;
 }
 
 /** What becomes of a request. */
@@ -60,19 +43,20 @@ export interface Verdict {
   readonly detail: string;
   /** Undefined where there is no key or no decision. */
   readonly key: KeyFacts | undefined;
-  readonly limits: readonly Limit[];
+  /** All that apikeyd said of it: limits, expiry, which secret it was. Undefined without a decision. */
+  readonly answer: ValidateKeyResponse | undefined;
 }
 
-interface Answer {
+interface Reply {
   readonly status: number;
   readonly error: string;
   readonly code: Code | undefined;
 }
-const INVALID: Answer = { status: 401, error: 'invalid_token', code: Code.Unauthenticated };
-const FORBIDDEN: Answer = { status: 403, error: 'insufficient_scope', code: Code.PermissionDenied };
+const INVALID: Reply = { status: 401, error: 'invalid_token', code: Code.Unauthenticated };
+const FORBIDDEN: Reply = { status: 403, error: 'insufficient_scope', code: Code.PermissionDenied };
 
 /** THE table: what the client is answered. */
-const ANSWERS: Readonly<Record<Outcome, Answer>> = {
+const REPLIES: Readonly<Record<Outcome, Reply>> = {
   VALID: { status: 200, error: '', code: undefined },
   NO_KEY: { status: 401, error: 'missing_token', code: Code.Unauthenticated },
   MALFORMED: INVALID,
@@ -89,32 +73,33 @@ const ANSWERS: Readonly<Record<Outcome, Answer>> = {
   MISCONFIGURED: { status: 500, error: 'guard_misconfigured', code: Code.Internal },
 };
 
-type Facts = Partial<Pick<Verdict, 'retryAfterMs' | 'detail' | 'key' | 'limits'>>;
-
-/** The verdict on a request without a decision of apikeyd, or with what it said besides. */
-export function verdict(outcome: Outcome, scope: string | undefined, facts: Facts = {}): Verdict {
-  const answer = ANSWERS[outcome];
-  const { detail = '', key, limits = [] } = facts;
+/** The verdict on a request, with what apikeyd said, or why it said nothing. */
+export function verdict(
+  outcome: Outcome,
+  scope: string | undefined,
+  facts: Partial<Pick<Verdict, 'retryAfterMs' | 'detail' | 'answer'>> = {},
+): Verdict {
+  const replied = REPLIES[outcome];
+  const { detail = '', answer } = facts;
   const retryAfterMs = facts.retryAfterMs ?? (outcome === 'UNAVAILABLE' ? 1000 : undefined);
-  const headers = limitHeaders(limits, Date.now());
-  if (answer.status !== 200)
-    headers.push(['content-type', 'application/json'], ['cache-control', 'no-store']);
-  if (answer.status === 401 || answer.status === 403)
-    headers.push(['www-authenticate', challenge(outcome, answer, scope)]);
+  const headers = limitHeaders(answer?.rateLimits ?? [], Date.now());
+  const { status } = replied;
+  if (status !== 200) headers.push(['content-type', 'application/json'], ['cache-control', 'no-store']);
+  if (status === 401 || status === 403)
+    headers.push(['www-authenticate', challenge(outcome, replied, scope)]);
   if (retryAfterMs !== undefined) headers.push(['retry-after', String(Math.max(1, seconds(retryAfterMs)))]);
-  return { outcome, allowed: outcome === 'VALID', ...answer, headers, retryAfterMs, detail, key, limits };
+  const key = answer === undefined || answer.keyId === '' ? undefined : keyFacts(answer);
+  return { outcome, allowed: outcome === 'VALID', ...replied, headers, retryAfterMs, detail, key, answer };
 }
 
 /** The verdict on what apikeyd answered; undefined when that is no decision. */
-export function verdictOn(response: ValidateKeyResponse, scope: string | undefined): Verdict | undefined {
-  const outcome = nameIn(DecisionSchema, response.decision) as keyof typeof Decision;
-  if (outcome === 'UNSPECIFIED') return undefined;
-  if ((outcome === 'VALID') !== response.valid) return undefined;
+export function verdictOn(answer: ValidateKeyResponse, scope: string | undefined): Verdict | undefined {
+  const outcome = nameIn(DecisionSchema, answer.decision) as keyof typeof Decision;
+  if (outcome === 'UNSPECIFIED' || (outcome === 'VALID') !== answer.valid) return undefined;
   const denied = outcome === 'RATE_LIMITED' || outcome === 'LOCKED_OUT';
   return verdict(outcome, scope, {
-    retryAfterMs: denied ? milliseconds(response.retryAfter) : undefined,
-    key: response.keyId === '' ? undefined : keyFacts(response),
-    limits: response.rateLimits.map(limitOf),
+    answer,
+    retryAfterMs: denied ? milliseconds(answer.retryAfter) : undefined,
   });
 }
 
@@ -128,19 +113,21 @@ export function milliseconds(duration: Duration | undefined): number | undefined
 }
 
 /** RFC 6750: without a key only the scheme; else what is wrong with it. */
-function challenge(outcome: Outcome, { error }: Answer, scope: string | undefined): string {
+function challenge(outcome: Outcome, { error }: Reply, scope: string | undefined): string {
   if (outcome === 'NO_KEY') return 'Bearer';
   const named = error === 'insufficient_scope' && scope !== undefined ? `, scope="${scope}"` : '';
   return `Bearer error="${error}"${named}`;
 }
 
 /** As draft-ietf-httpapi-ratelimit-headers writes them. */
-function limitHeaders(limits: readonly Limit[], now: number): [string, string][] {
+function limitHeaders(limits: readonly RateLimitState[], now: number): [string, string][] {
   if (limits.length === 0) return [];
-  const policies = limits.map(({ name, limit, windowMs }) => `"${name}";q=${limit};w=${seconds(windowMs)}`);
-  const states = limits.map(({ name, remaining, windowMs, resetTime }) => {
-    const reset = resetTime === undefined ? windowMs : resetTime.getTime() - now;
-    return `"${name}";r=${remaining};t=${seconds(reset)}`;
+  const policies = limits.map(
+    ({ name, limit, window }) => `"${name}";q=${limit};w=${seconds(milliseconds(window) ?? 0)}`,
+  );
+  const states = limits.map(({ name, remaining, window, resetTime }) => {
+    const reset = resetTime === undefined ? milliseconds(window) : timestampMs(resetTime) - now;
+    return `"${name}";r=${remaining};t=${seconds(reset ?? 0)}`;
   });
   return [
     ['ratelimit-policy', policies.join(', ')],
@@ -150,23 +137,8 @@ function limitHeaders(limits: readonly Limit[], now: number): [string, string][]
 
 const seconds = (ms: number) => Math.max(0, Math.ceil(ms / 1000));
 
-function limitOf({ name, limit, remaining, window, resetTime }: RateLimitState): Limit {
-  return { name, limit, remaining, windowMs: milliseconds(window) ?? 0, resetTime: dateOf(resetTime) };
-}
-
-function keyFacts(response: ValidateKeyResponse): KeyFacts {
-  const { keyId: id, ownerId, matchedScope } = response;
-  return {
-    id,
-    ownerId,
-    matchedScope,
-    type: nameIn(KeyTypeSchema, response.keyType) as keyof typeof KeyType,
-    secretSlot: nameIn(SecretSlotSchema, response.secretSlot) as keyof typeof SecretSlot,
-    expireTime: dateOf(response.expireTime),
-    previousSecretExpireTime: dateOf(response.previousSecretExpireTime),
-  };
+function keyFacts({ keyId: id, keyType, ownerId, matchedScope }: ValidateKeyResponse): KeyFacts {
+  return { id, type: nameIn(KeyTypeSchema, keyType) as keyof typeof KeyType, ownerId, matchedScope };
 }
 
 const nameIn = (schema: DescEnum, value: number) => schema.value[value]?.localName ?? 'UNSPECIFIED';
-
-const dateOf = (time: Timestamp | undefined) => (time === undefined ? undefined : timestampDate(time));
