@@ -64,15 +64,7 @@ describe('the list of programs', () => {
   it('has only what tools.sh installs, where it says so', () => {
     const script = readFileSync(join(ROOT, 'test/support/tools.sh'), 'utf8');
     const names = Object.entries(needs).flatMap(([name, { bring, at }]) =>
-      bring === 'npm run tools:up'
-        ? [
-            at
-              ?.replace(`${toolsFolder}/`, '')
-              .split('/')
-              .at(-1)
-              ?.replace('auth_pb2.py', 'generate.sh" python') ?? name,
-          ]
-        : [],
+      bring === 'npm run tools:up' ? [at?.replace(`${toolsFolder}/`, '').split('/').at(-1) ?? name] : [],
     );
     expect(names.filter((name) => !script.includes(name))).toEqual([]);
   });

@@ -20,7 +20,8 @@ const EXAMPLES: { name: string; library?: true; needs?: NeedName[]; command: str
   },
   {
     name: 'python',
-    needs: ['python', 'python-client'],
+    library: true,
+    needs: ['python'],
     command: tool('python'),
     args: [join(ROOT, 'examples/python/guard.py')],
   },
@@ -43,7 +44,13 @@ const guardCases = (command: string, args: readonly string[], library: boolean) 
     writeFileSync(keyFile, `${secret}\n`, { mode: 0o600 });
     secrets.push(secret);
     const address = `127.0.0.1:${server.running.ports.grpc}`;
-    const env = { PATH: process.env.PATH, APIKEYD_ADDRESS: address, APIKEYD_KEY_FILE: keyFile, PORT: '0' };
+    const env = {
+      PATH: process.env.PATH,
+      APIKEYD_ADDRESS: address,
+      APIKEYD_KEY_FILE: keyFile,
+      PORT: '0',
+      PYTHONPATH: join(ROOT, 'clients/python/src'),
+    };
     guard = spawn(command, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
     await new Promise<void>((resolve, reject) => {
       guard.once('error', reject);

@@ -46,11 +46,6 @@ const NEEDS = {
   go: { bring: 'apt-get install golang-go' },
   'protoc-gen-go': inCache('bin/protoc-gen-go'),
   python: { ...inCache('python/bin/python'), ...NEEDS_PYTHON },
-  'python-client': {
-    bring: TOOLS_UP,
-    at: join(ROOT, 'examples/python/generated/apikey/v1/auth_pb2.py'),
-    ...NEEDS_PYTHON,
-  },
   schemathesis: { ...inCache('python/bin/schemathesis'), ...NEEDS_PYTHON },
   java: { bring: 'apt-get install default-jdk maven', ...NEEDS_JAVA },
   'guard.jar': { bring: TOOLS_UP, at: join(ROOT, 'examples/java/target/guard.jar'), ...NEEDS_JAVA },

@@ -1,0 +1,414 @@
+"""The clients: Guard for threads, AsyncGuard for asyncio."""
+
+import asyncio
+import logging
+import os
+import random
+import threading
+import time
+from typing import Any, Callable, List, Optional, Sequence, Set, Tuple, Union
+
+import grpc
+import grpc.aio
+
+from ._generated import auth_pb2
+from ._keyfile import KeyFile
+from ._reply import NO_KEY, Reply, reply_to, reply_to_none
+from ._rule import Header, Rule
+from ._verdict import NoDecision, Observation, Question, Verdict
+
+DEADLINE = 0.5
+_MAX_CALLS = 3
+_FIRST_PAUSE = 0.05
+_MAX_BATCH = 100
+# Longer texts are no key; a batch of them would be larger than the server takes.
+_MAX_KEY_IN_BATCH = 1024
+_SERVICE = "/apikey.v1.ApiKeyAuth/"
+_OPTIONS = (
+    # Retries are the guard's own: those of gRPC know nothing of RetryInfo.
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Every call would else wait for minutes for a server that vanished without a word.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+)
+_REFUSES_ONE = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
+_log = logging.getLogger("apikeyd")
+
+
+class _Asked:
+    """A question under way."""
+
+    def __init__(self, request: Any) -> None:
+        self.request = request
+        self.response: Any = None
+        self.error: Optional[NoDecision] = NoDecision(grpc.StatusCode.DEADLINE_EXCEEDED)
+        self.calls = 0
+
+    def answered(self, response: Any) -> None:
+        self.response, self.error = response, None
+
+
+class _Attempts:
+    """The calls that one question or batch may take. Pure but for the clock, the key's file and chance."""
+
+    def __init__(self, key_file: KeyFile, end: float) -> None:
+        self._key_file, self._end = key_file, end
+        self._key, self._renewed, self._tries = key_file.current(), False, 1
+        self.calls = 0
+
+    def begin(self) -> dict:
+        """The arguments of the next call. Nothing of the guarded request's own metadata goes along."""
+        self.calls += 1
+        left = max(0.001, self._end - time.monotonic())
+        return {"timeout": left, "metadata": (("authorization", f"Bearer {self._key}"),)}
+
+    def pause(self, failure: NoDecision) -> Optional[float]:
+        """Seconds until the next call; None when there is none."""
+        if failure.code is grpc.StatusCode.UNAUTHENTICATED and not self._renewed:
+            old, self._key, self._renewed = self._key, self._key_file.reread(), True
+            return None if self._key == old else 0.0
+        if failure.code is not grpc.StatusCode.UNAVAILABLE or self._tries == _MAX_CALLS:
+            return None
+        wait = max(failure.retry_after, random.uniform(0, _FIRST_PAUSE * 2 ** (self._tries - 1)))
+        self._tries += 1
+        return wait if time.monotonic() + wait < self._end else None
+
+
+class _Base:
+    def __init__(
+        self,
+        address: str,
+        *,
+        key_file: Union[str, "os.PathLike[str]"],
+        deadline: float = DEADLINE,
+        batch_window: float = 0.0,
+        credentials: Optional[grpc.ChannelCredentials] = None,
+        observe: Optional[Callable[[Observation], None]] = None,
+        options: Sequence[Tuple[str, Any]] = (),
+    ) -> None:
+        """
+        :param address: of apikeyd's gRPC port: ``host:port`` or ``http://host:port`` without TLS, ``https://host:port``
+        :param key_file: holds the guard's own key, which needs the scope apikeys:validate; read again when it changes
+        :param deadline: seconds for a question with its retries
+        :param batch_window: above 0, questions that come within it (0.001 s, say) are one call of at most 100
+        :param credentials: for an address with https; None: the system's roots
+        :param observe: called once for each question when it is answered, for metrics; must not block
+        :param options: of the gRPC channel, after the guard's own
+        :raises ValueError, OSError: when it cannot work
+        """
+        scheme, separator, host = address.rpartition("://")
+        if not host or "/" in host or scheme not in ("", "http", "https") or (separator and not scheme):
+            raise ValueError("address is not host:port, http://host:port or https://host:port")
+        if not 0 <= batch_window < deadline:
+            raise ValueError("deadline is not above 0, or batch_window not from 0 to below deadline")
+        secure = credentials or grpc.ssl_channel_credentials() if scheme == "https" else None
+        if credentials is not None and secure is None:
+            raise ValueError("credentials are for an address with https")
+        self._target, self._secure = host, secure
+        self._key_file = KeyFile(key_file)
+        self._deadline, self._batch_window = deadline, batch_window
+        self._observe_hook, self._options = observe, [*_OPTIONS, *options]
+        self._told: Set[str] = set()
+
+    def _open(self, library: Any) -> Tuple[Any, Any, Any]:
+        """A channel and its two calls."""
+        if self._secure is None:
+            channel = library.insecure_channel(self._target, options=self._options)
+        else:
+            channel = library.secure_channel(self._target, self._secure, options=self._options)
+        single = channel.unary_unary(
+            _SERVICE + "ValidateKey",
+            request_serializer=auth_pb2.ValidateKeyRequest.SerializeToString,
+            response_deserializer=auth_pb2.ValidateKeyResponse.FromString,
+        )
+        batch = channel.unary_unary(
+            _SERVICE + "BatchValidateKeys",
+            request_serializer=auth_pb2.BatchValidateKeysRequest.SerializeToString,
+            response_deserializer=auth_pb2.BatchValidateKeysResponse.FromString,
+        )
+        return channel, single, batch
+
+    def _goes_alone(self, asked: _Asked) -> bool:
+        return not self._batch_window or len(asked.request.key) > _MAX_KEY_IN_BATCH
+
+    def _finish(self, asked: _Asked, begun: float) -> Verdict:
+        error = asked.error
+        verdict = None
+        if error is None:
+            try:
+                verdict = Verdict.of(asked.response)
+            except NoDecision as senseless:
+                error = senseless
+        self._observe("" if verdict is None else verdict.decision.value, error, asked.calls, begun)
+        if verdict is None:
+            raise error or NoDecision(grpc.StatusCode.DATA_LOSS)
+        return verdict
+
+    def _observe(self, outcome: str, error: Optional[NoDecision], calls: int, begun: float) -> None:
+        if error is not None:
+            outcome = "MISCONFIGURED" if error.misconfigured else "UNAVAILABLE"
+            # It comes with every request.
+            if error.misconfigured and str(error) not in self._told:
+                self._told.add(str(error))
+                _log.error("the guard is misconfigured and lets nobody in: %s", error)
+        if self._observe_hook is None:
+            return
+        try:
+            self._observe_hook(Observation(outcome, error, calls, time.monotonic() - begun))
+        except Exception:
+            _log.exception("the hook for metrics failed")
+
+    def _question(self, rule: Rule, header: Header, peer: str) -> Union[Question, Reply]:
+        """What to ask about a request, or what to tell its client without asking."""
+        begun = time.monotonic()
+        try:
+            question = rule.question(header, peer)
+        except NoDecision as error:
+            self._observe("", error, 0, begun)
+            return reply_to_none(error)
+        if question is None:
+            self._observe("NO_KEY", None, 0, begun)
+            return NO_KEY
+        return question
+
+    def _no_rule(self) -> Reply:
+        error = NoDecision(grpc.StatusCode.INTERNAL, "NO_RULE", misconfigured=True)
+        self._observe("", error, 0, time.monotonic())
+        return reply_to_none(error)
+
+
+def _settle(batch: Sequence[_Asked], response: Any, error: Optional[NoDecision], calls: int) -> bool:
+    """Gives each of a batch its answer. True when each must be asked alone: the server refuses the batch for one of them."""
+    answers = () if response is None else response.responses
+    if error is None and len(answers) != len(batch):
+        error = NoDecision(grpc.StatusCode.DATA_LOSS)
+    for i, asked in enumerate(batch):
+        asked.calls, asked.error = calls, error
+        if error is None:
+            asked.answered(answers[i])
+    return error is not None and error.code in _REFUSES_ONE and len(batch) > 1
+
+
+def _together(batch: Sequence[_Asked]) -> Any:
+    return auth_pb2.BatchValidateKeysRequest(requests=[asked.request for asked in batch])
+
+
+class _Window:
+    """A batch that threads are joining; the first of them sends it."""
+
+    def __init__(self) -> None:
+        self.all: List[_Asked] = []
+        self.full = threading.Event()
+        self.sent = threading.Event()
+
+
+class Guard(_Base):
+    """Asks apikeyd, from any thread. Safe to make before a process forks. Close it at the end."""
+
+    _lock: threading.Lock
+    _owner = 0
+
+    def _calls(self) -> Tuple[Any, Any, Any]:
+        if self._owner != os.getpid():
+            with _OPENING:
+                if self._owner != os.getpid():
+                    # A channel does not survive a fork.
+                    self._lock, self._window = threading.Lock(), None
+                    self._channel = self._open(grpc)
+                    self._owner = os.getpid()
+        return self._channel
+
+    _channel: Tuple[Any, Any, Any]
+    _window: Optional[_Window]
+
+    def close(self) -> None:
+        """Questions under way get no decision."""
+        if self._owner == os.getpid():
+            self._channel[0].close()
+
+    def __enter__(self) -> "Guard":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def validate(self, question: Question) -> Verdict:
+        """Asks about one key. Look at the verdict: a denial is no exception.
+
+        :raises NoDecision: the key must be treated as not good
+        """
+        begun = time.monotonic()
+        asked, end = _Asked(question.request()), begun + self._deadline
+        if self._goes_alone(asked):
+            self._send_one(asked, end)
+        else:
+            asked = self._join(asked, end)
+        return self._finish(asked, begun)
+
+    def admit(self, rule: Rule, header: Header, peer: str) -> Tuple[Optional[Verdict], Reply]:
+        """Decides about a request, for middleware."""
+        question = self._question(rule, header, peer)
+        if isinstance(question, Reply):
+            return None, question
+        try:
+            verdict = self.validate(question)
+        except NoDecision as error:
+            return None, reply_to_none(error)
+        return verdict, reply_to(verdict, rule.scope)
+
+    def _send_one(self, asked: _Asked, end: float) -> None:
+        response, asked.error, asked.calls = self._call(1, asked.request, end)
+        if asked.error is None:
+            asked.answered(response)
+
+    def _join(self, asked: _Asked, end: float) -> _Asked:
+        self._calls()
+        with self._lock:
+            window = self._window
+            leads = window is None
+            if window is None:
+                window = self._window = _Window()
+            window.all.append(asked)
+            if len(window.all) == _MAX_BATCH:
+                self._window = None
+                window.full.set()
+        if not leads:
+            sent = window.sent.wait(max(0.0, end - time.monotonic()))
+            # What is under way in the batch is no longer this question's.
+            return asked if sent else _Asked(asked.request)
+        try:
+            window.full.wait(self._batch_window)
+            with self._lock:
+                if self._window is window:
+                    self._window = None
+            self._send_batch(window.all, end)
+        finally:
+            window.sent.set()
+        return asked
+
+    def _send_batch(self, batch: Sequence[_Asked], end: float) -> None:
+        if _settle(batch, *self._call(2, _together(batch), end)):
+            for asked in batch:
+                self._send_one(asked, end)
+
+    def _call(self, which: int, request: Any, end: float) -> Tuple[Any, Optional[NoDecision], int]:
+        attempts = _Attempts(self._key_file, end)
+        while True:
+            try:
+                return self._calls()[which](request, **attempts.begin()), None, attempts.calls
+            except Exception as error:
+                failure = NoDecision.of(error)
+            wait = attempts.pause(failure)
+            if wait is None:
+                return None, failure, attempts.calls
+            time.sleep(wait)
+
+
+_OPENING = threading.Lock()
+
+
+class AsyncGuard(_Base):
+    """Asks apikeyd, from one event loop at a time. Can be made before the loop runs. Close it at the end."""
+
+    _owner: Tuple[int, Any] = (0, None)
+    _channel: Tuple[Any, Any, Any]
+    _waiting: List[Tuple[_Asked, "asyncio.Future[None]"]]
+    _tasks: Set["asyncio.Task[None]"]
+
+    def _calls(self) -> Tuple[Any, Any, Any]:
+        owner = (os.getpid(), asyncio.get_running_loop())
+        if self._owner != owner:
+            # A channel belongs to its process and its loop.
+            self._owner, self._waiting, self._tasks = owner, [], set()
+            self._channel = self._open(grpc.aio)
+        return self._channel
+
+    async def close(self) -> None:
+        """Questions under way get no decision."""
+        if self._owner == (os.getpid(), asyncio.get_running_loop()):
+            await self._channel[0].close()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def __aenter__(self) -> "AsyncGuard":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def validate(self, question: Question) -> Verdict:
+        """Asks about one key. Look at the verdict: a denial is no exception.
+
+        :raises NoDecision: the key must be treated as not good
+        """
+        begun = time.monotonic()
+        asked, end = _Asked(question.request()), begun + self._deadline
+        if self._goes_alone(asked):
+            await self._send_one(asked, end)
+        else:
+            asked = await self._join(asked, end)
+        return self._finish(asked, begun)
+
+    async def admit(self, rule: Rule, header: Header, peer: str) -> Tuple[Optional[Verdict], Reply]:
+        """Decides about a request, for middleware."""
+        question = self._question(rule, header, peer)
+        if isinstance(question, Reply):
+            return None, question
+        try:
+            verdict = await self.validate(question)
+        except NoDecision as error:
+            return None, reply_to_none(error)
+        return verdict, reply_to(verdict, rule.scope)
+
+    async def _send_one(self, asked: _Asked, end: float) -> None:
+        response, asked.error, asked.calls = await self._call(1, asked.request, end)
+        if asked.error is None:
+            asked.answered(response)
+
+    async def _join(self, asked: _Asked, end: float) -> _Asked:
+        self._calls()
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        self._waiting.append((asked, done))
+        if len(self._waiting) == _MAX_BATCH:
+            self._flush()
+        elif len(self._waiting) == 1:
+            loop.call_later(self._batch_window, self._flush)
+        try:
+            await asyncio.wait_for(done, max(0.0, end - time.monotonic()))
+            return asked
+        except asyncio.TimeoutError:
+            # What is under way in the batch is no longer this question's.
+            return _Asked(asked.request)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            batch, self._waiting = self._waiting, []
+            task = asyncio.get_running_loop().create_task(self._send_batch(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _send_batch(self, batch: Sequence[Tuple[_Asked, "asyncio.Future[None]"]]) -> None:
+        all_asked = [asked for asked, _ in batch]
+        end = time.monotonic() + self._deadline
+        try:
+            if _settle(all_asked, *await self._call(2, _together(all_asked), end)):
+                await asyncio.gather(*(self._send_one(asked, end) for asked in all_asked))
+        finally:
+            for _, done in batch:
+                if not done.done():
+                    done.set_result(None)
+
+    async def _call(self, which: int, request: Any, end: float) -> Tuple[Any, Optional[NoDecision], int]:
+        attempts = _Attempts(self._key_file, end)
+        while True:
+            try:
+                return await self._calls()[which](request, **attempts.begin()), None, attempts.calls
+            except Exception as error:
+                failure = NoDecision.of(error)
+            wait = attempts.pause(failure)
+            if wait is None:
+                return None, failure, attempts.calls
+            await asyncio.sleep(wait)

@@ -1,0 +1,111 @@
+"""What a request needs, and how it is read."""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Callable, Optional, Sequence
+
+import grpc
+
+from ._verdict import NoDecision, Question
+
+_SCOPE = re.compile(r"[A-Za-z0-9._-]+(:[A-Za-z0-9._-]+)*")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_BEARER = re.compile(r"bearer(?: +(.*))?", re.IGNORECASE | re.DOTALL)
+_REQUEST_ID = re.compile(r"[\x20-\x7e]{1,1024}")
+_V4_AND_PORT = re.compile(r"(\d+\.\d+\.\d+\.\d+):\d{1,5}", re.ASCII)
+_IN_BRACKETS = re.compile(r"\[([^\[\]]+)\](?::\d{1,5})?", re.ASCII)
+_ZONE = re.compile(r"%[\w.~-]{1,64}$", re.ASCII)
+
+#: Gives a header by its name in lower case, several joined by commas; None when it is not there.
+Header = Callable[[str], Optional[str]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a key must be good for.
+
+    :raises ValueError: when it cannot hold
+    """
+
+    #: The scope that the key must cover, such as "traces:read". None lets every good key in.
+    scope: Optional[str]
+    #: Of a request, taken from each limit of the key: 1 to 1 000 000 000.
+    cost: int = 1
+    #: How many proxies of yours append to x-forwarded-for, at most 16; 0: the client's address is the peer's.
+    trusted_hops: int = 0
+    #: Where a key may be; the first that is there counts. authorization counts only as Bearer.
+    key_headers: Sequence[str] = ("authorization", "x-api-key")
+
+    def __post_init__(self) -> None:
+        if self.scope is not None and not _SCOPE.fullmatch(self.scope):
+            raise ValueError(f"scope {self.scope!r} is not letters, digits, `.`, `_` and `-` with `:` between")
+        if not 1 <= self.cost <= 1_000_000_000:
+            raise ValueError("cost is not between 1 and 1 000 000 000")
+        if not 0 <= self.trusted_hops <= 16:
+            raise ValueError("trusted_hops is not between 0 and 16")
+        if isinstance(self.key_headers, str) or not self.key_headers:
+            raise ValueError("key_headers is no list of names")
+        for name in self.key_headers:
+            if not _HEADER.fullmatch(name):
+                raise ValueError(f"key_headers: {name!r} is no name of a header")
+
+    def question(self, header: Header, peer: str) -> Optional[Question]:
+        """What to ask about a request; None when it has no key.
+
+        :raises NoDecision: when the address is not where the rule says
+        """
+        key = self._key(header)
+        if key is None:
+            return None
+        request_id = header("x-request-id") or ""
+        return Question(
+            key=key,
+            scope=self.scope,
+            client_ip=self.client_ip(header, peer),
+            user_agent=header("user-agent") or "",
+            request_id=request_id if _REQUEST_ID.fullmatch(request_id) else "",
+            cost=self.cost,
+        )
+
+    def _key(self, header: Header) -> Optional[str]:
+        for name in map(str.lower, self.key_headers):
+            held = header(name)
+            if held is None:
+                continue
+            if name != "authorization":
+                return held
+            bearer = _BEARER.fullmatch(held)
+            if bearer:
+                return bearer[1] or ""
+        return None
+
+    def client_ip(self, header: Header, peer: str) -> str:
+        """From where the client cannot write."""
+        if self.trusted_hops == 0:
+            return address_in(peer)
+        entries = (header("x-forwarded-for") or "").split(",")
+        address = address_in(entries[-self.trusted_hops]) if len(entries) >= self.trusted_hops else ""
+        if not address:
+            raise NoDecision(grpc.StatusCode.INTERNAL, "TRUSTED_HOPS", misconfigured=True)
+        return address
+
+
+def address_in(text: str) -> str:
+    """An address as proxies write it, with a port or a zone or neither; "" for anything else."""
+    text = text.strip()
+    match = _V4_AND_PORT.fullmatch(text) or _IN_BRACKETS.fullmatch(text)
+    bare = match[1] if match else text
+    try:
+        address = ipaddress.ip_address(_ZONE.sub("", bare) if ":" in bare else bare)
+    except ValueError:
+        return ""
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def text_of(value: bytes) -> str:
+    """A header's bytes: UTF-8, else Latin-1."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

@@ -1,0 +1,112 @@
+// If this fails, backends in Python cannot guard themselves, or do so otherwise than the other languages.
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { afterAll, expect, it } from 'vitest';
+import { MisbehavingServer } from '../support/misbehaving-server.ts';
+import { type Finished, run } from '../support/process.ts';
+import { requires } from '../support/requires.ts';
+import { ROOT, tool } from '../support/tools.ts';
+import { guardedBackend, trackedFiles } from './backend.ts';
+
+const LIBRARY = join(ROOT, 'clients/python');
+const TIMEOUT = { timeout: 120_000 };
+const SOURCES = { PYTHONPATH: join(LIBRARY, 'src'), PYTHONDONTWRITEBYTECODE: '1' };
+
+const python = (args: string[], env: Record<string, string> = {}) =>
+  run(tool('python'), args, { cwd: LIBRARY, env });
+const worked = ({ code, stdout, stderr }: Finished) => {
+  expect(code, stdout + stderr).toBe(0);
+  return stdout;
+};
+
+/** Its argument is what buf makes of the protos; what is only for compilers and JSON does not count. */
+const SAME_AS_PROTOS = `
+import sys
+from google.protobuf import descriptor_pb2
+from apikeyd._generated import auth_pb2, key_pb2
+def plain(file):
+    # Everything in a file that holds fields.
+    def strip(message):
+        for field in message.field: field.ClearField("json_name")
+        for nested in message.nested_type: strip(nested)
+    for message in file.message_type: strip(message)
+    file.ClearField("source_code_info")
+    return file
+protos = {file.name: plain(descriptor_pb2.FileDescriptorProto.FromString(file.SerializeToString()))
+          for file in descriptor_pb2.FileDescriptorSet.FromString(open(sys.argv[1], "rb").read()).file}
+for module in (auth_pb2, key_pb2):
+    ours = descriptor_pb2.FileDescriptorProto()
+    module.DESCRIPTOR.CopyToProto(ours)
+    theirs = protos[ours.name]
+    theirs.DiscardUnknownFields()
+    assert plain(ours) == theirs, f"{ours.name} has changed: bash clients/generate.sh python"
+`;
+
+requires('python').describe('the library in Python', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'apikeyd-python-'));
+  const servers = [new MisbehavingServer(), new MisbehavingServer(), new MisbehavingServer()];
+  afterAll(async () => {
+    await Promise.all(servers.map((server) => server.stop()));
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  it('passes its own tests', TIMEOUT, async () => {
+    const { code, stderr } = await python(['-m', 'unittest', 'tests/test_guard.py'], SOURCES);
+    expect(code, stderr).toBe(0);
+    expect(stderr).toMatch(/Ran 15 tests[\s\S]*\nOK\n$/);
+  });
+
+  it('passes the conformance vectors in ASGI, WSGI and grpc.aio', TIMEOUT, async () => {
+    const addresses = await Promise.all(servers.map((server) => server.start()));
+    const env = {
+      ...SOURCES,
+      APIKEYD_CONFORMANCE: join(ROOT, 'clients/conformance'),
+      APIKEYD_MISBEHAVING: JSON.stringify(addresses),
+    };
+    // Side by side, each with its own server: most of the time is spent waiting.
+    const parts = ['scopes', 'addresses', 'asgi', 'wsgi', 'grpc'];
+    const test = (part: string) => `tests.test_conformance.Conformance.test_${part}`;
+    const all = await Promise.all([
+      python(['-m', 'unittest', ...parts.slice(0, 3).map(test)], env),
+      ...parts.slice(3).map((part) => python(['-m', 'unittest', test(part)], env)),
+    ]);
+    for (const { code, stderr } of all) expect(code, stderr).toBe(0);
+    expect(all.map(({ stderr }) => /Ran \d+ tests?|skipped/g.exec(stderr)?.[0])).toEqual([
+      'Ran 3 tests',
+      'Ran 1 test',
+      'Ran 1 test',
+    ]);
+    for (const { stderr } of all) expect(stderr).not.toContain('skipped');
+  });
+
+  it('guards an application in a fresh environment that has it as a wheel', TIMEOUT, async () => {
+    for (const path of await trackedFiles('clients/python')) {
+      const to = join(folder, 'library', path);
+      mkdirSync(dirname(to), { recursive: true });
+      cpSync(join(LIBRARY, path), to);
+    }
+    // Nothing is fetched: its dependencies are those of the environment that tests have.
+    const pip = ['-m', 'pip', '--disable-pip-version-check', '--no-input'];
+    const build = `from setuptools import build_meta; build_meta.build_wheel(${JSON.stringify(folder)})`;
+    worked(await run(tool('python'), ['-c', build], { cwd: join(folder, 'library') }));
+    const wheel = readdirSync(folder).find((name) => name.endsWith('.whl')) ?? '';
+    expect(wheel).toMatch(/^apikeyd-\d+\.\d+\.\d+-py3-none-any\.whl$/);
+    const fresh = join(folder, 'fresh');
+    worked(await python(['-m', 'venv', '--without-pip', fresh]));
+    const freshPython = join(fresh, 'bin/python');
+    const into = ['--python', freshPython, 'install', '-q', '--no-deps', '--no-index', join(folder, wheel)];
+    worked(await python([...pip, ...into]));
+    const purelib = ['-c', 'import sysconfig; print(sysconfig.get_path("purelib"))'];
+    const ofTests = worked(await python(purelib)).trim();
+    const ofFresh = worked(await run(freshPython, purelib)).trim();
+    writeFileSync(join(ofFresh, 'dependencies.pth'), `${ofTests}\n`);
+    await guardedBackend(freshPython, [join(ROOT, 'examples/python/guard.py')]);
+  });
+
+  it('has generated code that is that of the protos', TIMEOUT, async () => {
+    const image = join(folder, 'protos.binpb');
+    worked(await run(tool('buf'), ['build', join(ROOT, 'proto'), '--as-file-descriptor-set', '-o', image]));
+    worked(await python(['-c', SAME_AS_PROTOS, image], SOURCES));
+  });
+});
