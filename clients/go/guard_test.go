@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -41,7 +43,9 @@ type server struct {
 	mu      sync.Mutex
 	sizes   []int
 	singles int
-	answer  func(*apikeyv1.ValidateKeyRequest) (*apikeyv1.ValidateKeyResponse, error)
+	// short leaves out the last answer of a batch.
+	short  bool
+	answer func(*apikeyv1.ValidateKeyRequest) (*apikeyv1.ValidateKeyResponse, error)
 }
 
 func good(*apikeyv1.ValidateKeyRequest) (*apikeyv1.ValidateKeyResponse, error) {
@@ -68,6 +72,9 @@ func (s *server) BatchValidateKeys(
 			return nil, err
 		}
 		answers.Responses = append(answers.Responses, answer)
+	}
+	if s.short {
+		answers.Responses = answers.Responses[1:]
 	}
 	return answers, nil
 }
@@ -213,6 +220,63 @@ func TestAQuestionThatIsRefusedFailsNobodyElseInItsBatch(t *testing.T) {
 		}()
 	}
 	all.Wait()
+}
+
+func TestABatchThatComesBackShortDecidesNothing(t *testing.T) {
+	guard := (&server{answer: good, short: true}).start(t, Options{BatchWindow: 50 * time.Millisecond})
+	var all sync.WaitGroup
+	for range 2 {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			if verdict, err := guard.Validate(context.Background(), Question{Key: "k"}); err == nil || verdict.OK() {
+				t.Error(verdict, err)
+			}
+		}()
+	}
+	all.Wait()
+}
+
+func TestAKeyThatIsRefusedIsReadAgainWhateverItsFileLooksLike(t *testing.T) {
+	var guard *Guard
+	refusals := 0
+	guard = (&server{answer: func(request *apikeyv1.ValidateKeyRequest) (*apikeyv1.ValidateKeyResponse, error) {
+		if refusals++; refusals == 1 {
+			return nil, status.Error(codes.Unauthenticated, "")
+		}
+		return good(request)
+	}}).start(t, Options{})
+	before, err := os.Stat(guard.options.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := strings.Repeat("k", len(ownKey))
+	os.WriteFile(guard.options.KeyFile, []byte(other), 0o600)
+	os.Chtimes(guard.options.KeyFile, before.ModTime(), before.ModTime())
+	if verdict, err := guard.Validate(context.Background(), Question{Key: "k"}); err != nil || !verdict.OK() {
+		t.Error(verdict, err)
+	}
+	if guard.key.current() != other {
+		t.Error("the file was not read again")
+	}
+}
+
+func TestOnlyApikeydCanSayThatTheGuardAsksWrongly(t *testing.T) {
+	for domain, wrongly := range map[string]bool{"apikey.v1": true, "proxy.example": false} {
+		guard := (&server{answer: func(*apikeyv1.ValidateKeyRequest) (*apikeyv1.ValidateKeyResponse, error) {
+			info := &errdetails.ErrorInfo{Reason: "CREDENTIAL_INVALID", Domain: domain}
+			said, err := status.New(codes.Unauthenticated, "").WithDetails(info)
+			if err != nil {
+				t.Error(err)
+			}
+			return nil, said.Err()
+		}}).start(t, Options{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+		_, err := guard.Validate(context.Background(), Question{Key: "k"})
+		var none *NoDecision
+		if !errors.As(err, &none) || none.Misconfigured != wrongly {
+			t.Error(domain, err)
+		}
+	}
 }
 
 func TestWhoGivesUpInABatchTakesNobodyAlong(t *testing.T) {

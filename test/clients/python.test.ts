@@ -54,7 +54,7 @@ requires('python').describe('the library in Python', () => {
   it('passes its own tests', TIMEOUT, async () => {
     const { code, stderr } = await python(['-m', 'unittest', 'tests/test_guard.py'], SOURCES);
     expect(code, stderr).toBe(0);
-    expect(stderr).toMatch(/Ran 15 tests[\s\S]*\nOK\n$/);
+    expect(stderr).toMatch(/Ran 18 tests[\s\S]*\nOK\n$/);
   });
 
   it('passes the conformance vectors in ASGI, WSGI and grpc.aio', TIMEOUT, async () => {

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 import apikeyd
 from apikeyd._generated import auth_pb2
@@ -24,8 +26,14 @@ class Refused(Exception):
     pass
 
 
+class Unknown(Exception):
+    """Who asks is unknown, says somebody of this domain."""
+
+
 class Server:
-    """Answers as a function says, and counts."""
+    """Answers as a function says, and counts. A short one leaves out the last answer of a batch."""
+
+    short = False
 
     def __init__(self, answer=lambda request: GOOD):
         self.answer, self.singles, self.sizes, self.lock = answer, 0, [], threading.Lock()
@@ -56,13 +64,19 @@ class Server:
         with self.lock:
             self.sizes.append(len(batch.requests))
         answers = [self.guarded(request, context) for request in batch.requests]
-        return auth_pb2.BatchValidateKeysResponse(responses=answers)
+        return auth_pb2.BatchValidateKeysResponse(responses=answers[:-1] if self.short else answers)
 
     def guarded(self, request, context):
         try:
             return self.answer(request)
         except Refused as refused:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(refused))
+        except Unknown as unknown:
+            detail = any_pb2.Any()
+            detail.Pack(error_details_pb2.ErrorInfo(reason="CREDENTIAL_INVALID", domain=str(unknown)))
+            status = status_pb2.Status(code=16, message="no", details=[detail])
+            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
 
 
 class Case(unittest.TestCase):
@@ -123,6 +137,37 @@ class Options(Case):
         self.assertRaises(TypeError, apikeyd.GrpcGuard, None, {"*": "traces:read"})
         self.assertRaises(TypeError, apikeyd.ASGIGuard, None, None, None)
         self.assertRaises(TypeError, apikeyd.WSGIGuard, None, None, None)
+
+
+class OwnKey(Case):
+    def test_a_key_that_is_refused_is_read_again_whatever_its_file_looks_like(self):
+        new = OWN_KEY[::-1]
+
+        class Checking(Server):
+            def guarded(self, request, context):
+                if ("authorization", f"Bearer {new}") not in context.invocation_metadata():
+                    context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
+                return GOOD
+
+        server = Checking()
+        self.addCleanup(server.server.stop, None)
+        guard = self.guard(server)
+        before = os.stat(self.key_file)
+        with open(self.key_file, "r+") as file:
+            file.write(new)
+        os.utime(self.key_file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        self.assertTrue(guard.validate(apikeyd.Question("k")))
+        self.assertEqual(server.singles, 2)
+
+    def test_only_apikeyd_can_say_that_the_guard_asks_wrongly(self):
+        for domain, wrongly in (("apikey.v1", True), ("proxy.example", False)):
+
+            def unknown(request):
+                raise Unknown(domain)
+
+            with self.subTest(domain), self.assertRaises(apikeyd.NoDecision) as raised:
+                self.guard(self.serve(unknown)).validate(apikeyd.Question("k"))
+            self.assertEqual(raised.exception.misconfigured, wrongly)
 
 
 class Secrets(Case):
@@ -205,6 +250,15 @@ class Batches(Case):
         tasks = asyncio.run(together())
         self.assertIsInstance(tasks[0], apikeyd.NoDecision)
         self.assertTrue(tasks[1].ok and tasks[2].ok)
+
+    def test_a_batch_that_comes_back_short_decides_nothing(self):
+        server = self.serve()
+        server.short = True
+        guard = self.guard(server, batch_window=0.1)
+        with ThreadPoolExecutor(2) as pool:
+            threads = [pool.submit(guard.validate, apikeyd.Question("k")) for _ in range(2)]
+        for thread in threads:
+            self.assertIsInstance(thread.exception(), apikeyd.NoDecision)
 
     def test_who_gives_up_in_a_batch_takes_nobody_along(self):
         asked, release = threading.Event(), threading.Event()
