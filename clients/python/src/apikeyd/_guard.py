@@ -6,7 +6,7 @@ import os
 import random
 import threading
 import time
-from typing import Any, Callable, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Coroutine, List, Mapping, Optional, Sequence, Set, Tuple, TypeVar, Union, cast
 
 import grpc
 import grpc.aio
@@ -35,6 +35,7 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 2_000),
 )
 _REFUSES_ONE = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
+_T = TypeVar("_T")
 _log = logging.getLogger("apikeyd")
 
 
@@ -46,9 +47,6 @@ class _Asked:
         self.response: Any = None
         self.error: Optional[NoDecision] = NoDecision(grpc.StatusCode.DEADLINE_EXCEEDED)
         self.calls = 0
-
-    def answered(self, response: Any) -> None:
-        self.response, self.error = response, None
 
 
 class _Attempts:
@@ -131,8 +129,75 @@ class _Base:
         )
         return channel, single, batch
 
-    def _goes_alone(self, asked: _Asked) -> bool:
-        return not self._batch_window or len(asked.request.key) > _MAX_KEY_IN_BATCH
+    # The ways to wait: a Guard blocks in them, so that its coroutines end without a loop.
+
+    def _calls(self) -> Tuple[Any, Any, Any]:
+        raise NotImplementedError
+
+    async def _invoke(self, call: Any, request: Any, arguments: Mapping[str, Any]) -> Any:
+        raise NotImplementedError
+
+    async def _sleep(self, seconds: float) -> None:
+        raise NotImplementedError
+
+    async def _join(self, asked: _Asked, end: float) -> _Asked:
+        raise NotImplementedError
+
+    async def _validate(self, question: Question) -> Verdict:
+        begun = time.monotonic()
+        asked, end = _Asked(question.request()), begun + self._deadline
+        if not self._batch_window or len(asked.request.key) > _MAX_KEY_IN_BATCH:
+            await self._send_one(asked, end)
+        else:
+            asked = await self._join(asked, end)
+        return self._finish(asked, begun)
+
+    async def _admit(self, rule: Rule, header: Header, peer: str) -> Tuple[Optional[Verdict], Reply]:
+        """Decides about a request, for middleware."""
+        begun = time.monotonic()
+        try:
+            question = rule.question(header, peer)
+        except NoDecision as error:
+            self._observe("", error, 0, begun)
+            return None, reply_to_none(error)
+        if question is None:
+            self._observe("NO_KEY", None, 0, begun)
+            return None, NO_KEY
+        try:
+            verdict = await self._validate(question)
+        except NoDecision as error:
+            return None, reply_to_none(error)
+        return verdict, reply_to(verdict, rule.scope)
+
+    async def _send_one(self, asked: _Asked, end: float) -> None:
+        asked.response, asked.error, asked.calls = await self._call(1, asked.request, end)
+
+    async def _send_batch(self, batch: Sequence[_Asked], end: float) -> None:
+        together = auth_pb2.BatchValidateKeysRequest(requests=[asked.request for asked in batch])
+        response, error, calls = await self._call(2, together, end)
+        answers = () if response is None else response.responses
+        if error is None and len(answers) != len(batch):
+            error = NoDecision(grpc.StatusCode.DATA_LOSS)
+        for i, asked in enumerate(batch):
+            asked.calls, asked.error = calls, error
+            asked.response = answers[i] if error is None else None
+        if error is not None and error.code in _REFUSES_ONE and len(batch) > 1:
+            # One question fails the batch before anything is decided: each alone, it fails only itself.
+            for asked in batch:
+                await self._send_one(asked, end)
+
+    async def _call(self, which: int, request: Any, end: float) -> Tuple[Any, Optional[NoDecision], int]:
+        attempts = _Attempts(self._key_file, end)
+        while True:
+            try:
+                response = await self._invoke(self._calls()[which], request, attempts.begin())
+                return response, None, attempts.calls
+            except Exception as error:
+                failure = NoDecision.of(error)
+            wait = attempts.pause(failure)
+            if wait is None:
+                return None, failure, attempts.calls
+            await self._sleep(wait)
 
     def _finish(self, asked: _Asked, begun: float) -> Verdict:
         error = asked.error
@@ -161,39 +226,19 @@ class _Base:
         except Exception:
             _log.exception("the hook for metrics failed")
 
-    def _question(self, rule: Rule, header: Header, peer: str) -> Union[Question, Reply]:
-        """What to ask about a request, or what to tell its client without asking."""
-        begun = time.monotonic()
-        try:
-            question = rule.question(header, peer)
-        except NoDecision as error:
-            self._observe("", error, 0, begun)
-            return reply_to_none(error)
-        if question is None:
-            self._observe("NO_KEY", None, 0, begun)
-            return NO_KEY
-        return question
-
     def _no_rule(self) -> Reply:
         error = NoDecision(grpc.StatusCode.INTERNAL, "NO_RULE", misconfigured=True)
         self._observe("", error, 0, time.monotonic())
         return reply_to_none(error)
 
 
-def _settle(batch: Sequence[_Asked], response: Any, error: Optional[NoDecision], calls: int) -> bool:
-    """Gives each of a batch its answer. True when each must be asked alone: the server refuses the batch for one of them."""
-    answers = () if response is None else response.responses
-    if error is None and len(answers) != len(batch):
-        error = NoDecision(grpc.StatusCode.DATA_LOSS)
-    for i, asked in enumerate(batch):
-        asked.calls, asked.error = calls, error
-        if error is None:
-            asked.answered(answers[i])
-    return error is not None and error.code in _REFUSES_ONE and len(batch) > 1
-
-
-def _together(batch: Sequence[_Asked]) -> Any:
-    return auth_pb2.BatchValidateKeysRequest(requests=[asked.request for asked in batch])
+def _at_once(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """The result of a coroutine that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        return cast(_T, ended.value)
+    raise AssertionError("a coroutine of a Guard waited")
 
 
 class _Window:
@@ -240,31 +285,19 @@ class Guard(_Base):
 
         :raises NoDecision: the key must be treated as not good
         """
-        begun = time.monotonic()
-        asked, end = _Asked(question.request()), begun + self._deadline
-        if self._goes_alone(asked):
-            self._send_one(asked, end)
-        else:
-            asked = self._join(asked, end)
-        return self._finish(asked, begun)
+        return _at_once(self._validate(question))
 
     def admit(self, rule: Rule, header: Header, peer: str) -> Tuple[Optional[Verdict], Reply]:
         """Decides about a request, for middleware."""
-        question = self._question(rule, header, peer)
-        if isinstance(question, Reply):
-            return None, question
-        try:
-            verdict = self.validate(question)
-        except NoDecision as error:
-            return None, reply_to_none(error)
-        return verdict, reply_to(verdict, rule.scope)
+        return _at_once(self._admit(rule, header, peer))
 
-    def _send_one(self, asked: _Asked, end: float) -> None:
-        response, asked.error, asked.calls = self._call(1, asked.request, end)
-        if asked.error is None:
-            asked.answered(response)
+    async def _invoke(self, call: Any, request: Any, arguments: Mapping[str, Any]) -> Any:
+        return call(request, **arguments)
 
-    def _join(self, asked: _Asked, end: float) -> _Asked:
+    async def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    async def _join(self, asked: _Asked, end: float) -> _Asked:
         self._calls()
         with self._lock:
             window = self._window
@@ -284,27 +317,10 @@ class Guard(_Base):
             with self._lock:
                 if self._window is window:
                     self._window = None
-            self._send_batch(window.all, end)
+            await self._send_batch(window.all, end)
         finally:
             window.sent.set()
         return asked
-
-    def _send_batch(self, batch: Sequence[_Asked], end: float) -> None:
-        if _settle(batch, *self._call(2, _together(batch), end)):
-            for asked in batch:
-                self._send_one(asked, end)
-
-    def _call(self, which: int, request: Any, end: float) -> Tuple[Any, Optional[NoDecision], int]:
-        attempts = _Attempts(self._key_file, end)
-        while True:
-            try:
-                return self._calls()[which](request, **attempts.begin()), None, attempts.calls
-            except Exception as error:
-                failure = NoDecision.of(error)
-            wait = attempts.pause(failure)
-            if wait is None:
-                return None, failure, attempts.calls
-            time.sleep(wait)
 
 
 _OPENING = threading.Lock()
@@ -343,29 +359,17 @@ class AsyncGuard(_Base):
 
         :raises NoDecision: the key must be treated as not good
         """
-        begun = time.monotonic()
-        asked, end = _Asked(question.request()), begun + self._deadline
-        if self._goes_alone(asked):
-            await self._send_one(asked, end)
-        else:
-            asked = await self._join(asked, end)
-        return self._finish(asked, begun)
+        return await self._validate(question)
 
     async def admit(self, rule: Rule, header: Header, peer: str) -> Tuple[Optional[Verdict], Reply]:
         """Decides about a request, for middleware."""
-        question = self._question(rule, header, peer)
-        if isinstance(question, Reply):
-            return None, question
-        try:
-            verdict = await self.validate(question)
-        except NoDecision as error:
-            return None, reply_to_none(error)
-        return verdict, reply_to(verdict, rule.scope)
+        return await self._admit(rule, header, peer)
 
-    async def _send_one(self, asked: _Asked, end: float) -> None:
-        response, asked.error, asked.calls = await self._call(1, asked.request, end)
-        if asked.error is None:
-            asked.answered(response)
+    async def _invoke(self, call: Any, request: Any, arguments: Mapping[str, Any]) -> Any:
+        return await call(request, **arguments)
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     async def _join(self, asked: _Asked, end: float) -> _Asked:
         self._calls()
@@ -386,29 +390,14 @@ class AsyncGuard(_Base):
     def _flush(self) -> None:
         if self._waiting:
             batch, self._waiting = self._waiting, []
-            task = asyncio.get_running_loop().create_task(self._send_batch(batch))
+            task = asyncio.get_running_loop().create_task(self._send_and_tell(batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _send_batch(self, batch: Sequence[Tuple[_Asked, "asyncio.Future[None]"]]) -> None:
-        all_asked = [asked for asked, _ in batch]
-        end = time.monotonic() + self._deadline
+    async def _send_and_tell(self, batch: Sequence[Tuple[_Asked, "asyncio.Future[None]"]]) -> None:
         try:
-            if _settle(all_asked, *await self._call(2, _together(all_asked), end)):
-                await asyncio.gather(*(self._send_one(asked, end) for asked in all_asked))
+            await self._send_batch([asked for asked, _ in batch], time.monotonic() + self._deadline)
         finally:
             for _, done in batch:
                 if not done.done():
                     done.set_result(None)
-
-    async def _call(self, which: int, request: Any, end: float) -> Tuple[Any, Optional[NoDecision], int]:
-        attempts = _Attempts(self._key_file, end)
-        while True:
-            try:
-                return await self._calls()[which](request, **attempts.begin()), None, attempts.calls
-            except Exception as error:
-                failure = NoDecision.of(error)
-            wait = attempts.pause(failure)
-            if wait is None:
-                return None, failure, attempts.calls
-            await asyncio.sleep(wait)

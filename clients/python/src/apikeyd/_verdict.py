@@ -166,7 +166,7 @@ class NoDecision(Exception):
 
 def _details(error: BaseException) -> Tuple[str, float]:
     reason, wait = "", 0.0
-    trailers = error.trailing_metadata() if isinstance(error, grpc.RpcError) else None
+    trailers: Any = error.trailing_metadata() if isinstance(error, grpc.RpcError) else None
     try:
         for name, value in trailers or ():
             if name != "grpc-status-details-bin":
