@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Makes the messages of a client from the protos: generate.sh go|python [FOLDER], into the client itself when no folder is
-# named. Go needs protoc-gen-go and protoc-gen-go-grpc on PATH, Python a `python` with grpcio-tools.
+# named. Go needs on PATH what these install:
+#   go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.6
+#   go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.5.1
+# Python needs a `python` with grpcio-tools 1.75: what a newer one makes needs a newer protobuf than pyproject.toml asks for.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 language=${1:?go or python}

@@ -22,6 +22,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	apikeyv1 "example.com/apikeyd/clients/go/apikey/v1"
 )
@@ -351,5 +356,55 @@ func TestAMethodHasTheNarrowestRuleAndWithoutOneLetsNobodyIn(t *testing.T) {
 	rules["*"] = Rule{Open: true}
 	if got := admits(rules, "/p.Other/Any"); got != codes.OK {
 		t.Error(got)
+	}
+}
+
+func TestTheGeneratedCodeFitsTheProtos(t *testing.T) {
+	path := os.Getenv("APIKEYD_PROTOS")
+	if path == "" {
+		t.Skip("test/clients/go.test.ts says where they are")
+	}
+	bytes, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := &descriptorpb.FileDescriptorSet{}
+	if err := proto.Unmarshal(bytes, set); err != nil {
+		t.Fatal(err)
+	}
+	protos, err := protodesc.NewFiles(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []protoreflect.FileDescriptor{apikeyv1.File_apikey_v1_auth_proto, apikeyv1.File_apikey_v1_key_proto} {
+		for i := range file.Messages().Len() {
+			fits(t, file.Messages().Get(i), protos)
+		}
+		for i := range file.Enums().Len() {
+			ours := file.Enums().Get(i)
+			theirs, err := protos.FindDescriptorByName(ours.FullName())
+			for j := range ours.Values().Len() {
+				value := ours.Values().Get(j)
+				if err != nil || theirs.(protoreflect.EnumDescriptor).Values().ByName(value.Name()).Number() != value.Number() {
+					t.Errorf("%s has changed: bash clients/generate.sh go", value.FullName())
+				}
+			}
+		}
+	}
+}
+
+// What the protos have besides does not matter.
+func fits(t *testing.T, ours protoreflect.MessageDescriptor, protos *protoregistry.Files) {
+	theirs, err := protos.FindDescriptorByName(ours.FullName())
+	for i := range ours.Fields().Len() {
+		field := ours.Fields().Get(i)
+		if err == nil {
+			like := theirs.(protoreflect.MessageDescriptor).Fields().ByNumber(field.Number())
+			if like != nil && like.Name() == field.Name() && like.Kind() == field.Kind() &&
+				like.Cardinality() == field.Cardinality() && like.HasPresence() == field.HasPresence() {
+				continue
+			}
+		}
+		t.Errorf("%s has changed: bash clients/generate.sh go", field.FullName())
 	}
 }

@@ -6,8 +6,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { MisbehavingServer } from '../support/misbehaving-server.ts';
 import { run } from '../support/process.ts';
 import { requires } from '../support/requires.ts';
-import { ROOT, tool, toolsFolder } from '../support/tools.ts';
-import { guardedBackend, sameAsGenerated, trackedFiles } from './backend.ts';
+import { ROOT, tool } from '../support/tools.ts';
+import { guardedBackend, protosIn, trackedFiles } from './backend.ts';
 
 const LIBRARY = join(ROOT, 'clients/go');
 const MODULE = 'example.com/apikeyd/clients/go';
@@ -37,6 +37,7 @@ requires('go').describe('the library in Go', () => {
   it('passes its own tests and the conformance vectors, by HTTP, calls and streams', TIMEOUT, async () => {
     const addresses = await Promise.all(servers.map((server) => server.start()));
     const env = {
+      APIKEYD_PROTOS: await protosIn(folder),
       APIKEYD_CONFORMANCE: join(ROOT, 'clients/conformance'),
       APIKEYD_MISBEHAVING: JSON.stringify(addresses),
     };
@@ -75,11 +76,3 @@ function failuresIn(output: string): string {
     .filter((line, at) => / {4}\w+_test\.go:|--- FAIL/.test(line) || /_test\.go/.test(lines[at - 1] ?? ''))
     .join('\n');
 }
-
-requires('go', 'protoc-gen-go', 'bash').it(
-  'the generated code in Go is that of the protos',
-  TIMEOUT,
-  async () => {
-    await sameAsGenerated('go', join(toolsFolder, 'bin'), LIBRARY, 'apikey/v1');
-  },
-);

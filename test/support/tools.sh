@@ -46,8 +46,6 @@ make_promtool() {
   rm -rf "$folder"
 }
 [ -x "$cache/bin/promtool" ] || (make_promtool) || echo "no promtool here: apt-get download prometheus fails" >&2
-[ -x "$cache/bin/protoc-gen-go" ] || GOBIN=$cache/bin go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.6
-[ -x "$cache/bin/protoc-gen-go-grpc" ] || GOBIN=$cache/bin go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.5.1
 (cd "$here/examples/go" && go build -o "$cache/go-guard" .)
 # Before a test that may not wait so long: what the library's tests are made of.
 (cd "$here/clients/go" && go vet . && go test -c -o /dev/null .)

@@ -44,7 +44,6 @@ const NEEDS = {
   connectconformance: inCache('bin/connectconformance'),
   'go-guard': inCache('go-guard'),
   go: { bring: 'apt-get install golang-go' },
-  'protoc-gen-go': inCache('bin/protoc-gen-go'),
   python: { ...inCache('python/bin/python'), ...NEEDS_PYTHON },
   schemathesis: { ...inCache('python/bin/schemathesis'), ...NEEDS_PYTHON },
   java: { bring: 'apt-get install default-jdk maven', ...NEEDS_JAVA },

@@ -835,7 +835,10 @@ type WatchKeysResponse struct {
 	// The key that changed.
 	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	// What happened to it.
-	Change        KeyChange `protobuf:"varint,3,opt,name=change,proto3,enum=apikey.v1.KeyChange" json:"change,omitempty"`
+	Change KeyChange `protobuf:"varint,3,opt,name=change,proto3,enum=apikey.v1.KeyChange" json:"change,omitempty"`
+	// The life of the store that revisions are counted in: a random text, the same on every process, and another one after
+	// a restore. Nothing that you know from another epoch, revisions included, says anything in this one.
+	Epoch         string `protobuf:"bytes,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -889,6 +892,13 @@ func (x *WatchKeysResponse) GetChange() KeyChange {
 		return x.Change
 	}
 	return KeyChange_KEY_CHANGE_UNSPECIFIED
+}
+
+func (x *WatchKeysResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
 }
 
 // Nothing: the calling key stands in the metadata.
@@ -1062,11 +1072,12 @@ const file_apikey_v1_auth_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\"Q\n" +
 	"\x10WatchKeysRequest\x12*\n" +
 	"\x0esince_revision\x18\x01 \x01(\x03H\x00R\rsinceRevision\x88\x01\x01B\x11\n" +
-	"\x0f_since_revision\"t\n" +
+	"\x0f_since_revision\"\x8a\x01\n" +
 	"\x11WatchKeysResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12,\n" +
-	"\x06change\x18\x03 \x01(\x0e2\x14.apikey.v1.KeyChangeR\x06change\"\x0f\n" +
+	"\x06change\x18\x03 \x01(\x0e2\x14.apikey.v1.KeyChangeR\x06change\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\tR\x05epoch\"\x0f\n" +
 	"\rWhoAmIRequest\"\x90\x01\n" +
 	"\x0eWhoAmIResponse\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x12\n" +

@@ -165,14 +165,16 @@ class WatchKeysRequest(_message.Message):
     def __init__(self, since_revision: _Optional[int] = ...) -> None: ...
 
 class WatchKeysResponse(_message.Message):
-    __slots__ = ("revision", "key_id", "change")
+    __slots__ = ("revision", "key_id", "change", "epoch")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     CHANGE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     revision: int
     key_id: str
     change: KeyChange
-    def __init__(self, revision: _Optional[int] = ..., key_id: _Optional[str] = ..., change: _Optional[_Union[KeyChange, str]] = ...) -> None: ...
+    epoch: str
+    def __init__(self, revision: _Optional[int] = ..., key_id: _Optional[str] = ..., change: _Optional[_Union[KeyChange, str]] = ..., epoch: _Optional[str] = ...) -> None: ...
 
 class WhoAmIRequest(_message.Message):
     __slots__ = ()
