@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander';
 import packageJson from '../package.json' with { type: 'json' };
 import { apiKeyCommand } from './cli/api-key/group.ts';
 import { auditCommand } from './cli/audit.ts';
+import { backupCommand } from './cli/backup.ts';
 import { CliError, EXIT } from './cli/client.ts';
 import { completionCommand } from './cli/completion.ts';
 import { giteaCommand, n8nCommand } from './cli/integrations.ts';
@@ -14,6 +15,10 @@ import { StartError } from './store/store.ts';
 
 interface JsonOption {
   readonly json?: boolean;
+}
+
+interface RestoreOptions extends JsonOption {
+  readonly withoutLog?: boolean;
 }
 
 const print = (text: string) => void process.stdout.write(`${printable(text)}\n`);
@@ -61,6 +66,21 @@ program
   .description('make a new admin key, straight on the store')
   .option('--json', 'print JSON')
   .action(async ({ json = false }: JsonOption) => (await server()).recoverCommand(process.env, json, print));
+program
+  .command('restore <file>')
+  .description('put a backup in the place of the embedded store, while no server runs; settings as for serve')
+  .option('--json', 'print JSON')
+  .option(
+    '--without-log',
+    'also where REVOCATION_LOG does not reach back to the backup: revoked keys may work again',
+  )
+  .addHelpText(
+    'after',
+    '\nExample: apikeyd restore backups/monday.db\nThe store before is kept beside it. What was revoked since the backup is revoked again by the next start.',
+  )
+  .action(async (file: string, options: RestoreOptions) =>
+    (await server()).restoreCommand(process.env, file, options, print),
+  );
 const defaults = {
   address: process.env.APIKEYD_ADDRESS || '127.0.0.1:50051',
   keyFile: process.env.APIKEYD_KEY_FILE || './data/admin.key',
@@ -79,7 +99,10 @@ const defaults = {
 const exit = (code: number) => {
   process.exitCode = code;
 };
-const groups = [apiKeyCommand, auditCommand, anomaliesCommand, alertsCommand, giteaCommand, n8nCommand];
+const groups = [
+  ...[apiKeyCommand, auditCommand, anomaliesCommand, alertsCommand],
+  ...[giteaCommand, n8nCommand, backupCommand],
+];
 for (const command of groups) {
   const group = command(defaults, print, exit);
   program.addCommand(group);

@@ -124,6 +124,13 @@ export class Anchor {
     return this.#parts.chain.mac(['anchor', ...parts]);
   }
 
+  /** After a restore: what the store has now takes the place of what it had. */
+  async beginAnew(places: readonly ChainPlace[]): Promise<void> {
+    this.#heads = new Map();
+    for (const place of places) this.#take(place);
+    await this.#replace();
+  }
+
   /** Nothing where there is no file yet. */
   async read(): Promise<Anchored> {
     let text: string;

@@ -47,6 +47,14 @@ export function restoredEntry(ranges: readonly LostRange[], time: number): Audit
   return ownEntry({ method: 'apikeyd/restore', time, outcome: RESTORED, reason: `lost ${lost}` });
 }
 
+/** As many of them as are needed, and one where nothing is lost. */
+export function restoredEntries(ranges: readonly LostRange[], time: number): AuditEntry[] {
+  const entries = [restoredEntry(ranges.slice(0, PLACES), time)];
+  for (let at = PLACES; at < ranges.length; at += PLACES)
+    entries.push(restoredEntry(ranges.slice(at, at + PLACES), time));
+  return entries;
+}
+
 const PLACE = /^(\S+) (\d+) ([0-9a-f]{64})$/;
 const RANGE = /^(\S+) (\d+) (\d+)$/;
 

@@ -36,6 +36,8 @@ export interface VerifierParts {
   readonly anchored?: (() => Promise<Anchored>) | undefined;
   /** Told once of each pass that found one. */
   readonly found?: (defect: Defect) => void;
+  /** Told how many events were found good. */
+  readonly told?: (checkedEvents: number) => void;
 }
 
 /**
@@ -100,7 +102,7 @@ export class AuditVerifier {
   }
 
   async #pass(heads: readonly ChainHead[], waiting: ReadonlySet<Waiting>): Promise<Finished> {
-    const { log, chain, anchored } = this.#parts;
+    const { log, chain, anchored, told = () => {} } = this.#parts;
     const places = anchored === undefined ? [] : await anchored();
     const run = new VerificationRun(
       chain,
@@ -117,6 +119,7 @@ export class AuditVerifier {
       const defect = await this.#check(run, row);
       if (defect !== undefined) return { run, defect };
       last = row.cursor;
+      told(run.checkedEvents);
     }
     // What is noted by now is in the log by now.
     run.takeNotes(await log.heads());

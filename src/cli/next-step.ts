@@ -16,6 +16,8 @@ export function nextStep(reason: string, metadata: Readonly<Record<string, strin
     REQUEST_ID_USED: 'the key exists: see "apikeyd api-key list", and rotate it if its secret was lost',
     INTEGRATION_OFF: `set ${metadata.setting ?? 'its setting'} where the server runs, and start it anew`,
     REMOTE_UNAUTHENTICATED: 'check --login, the password and, with a second factor, the one-time password',
+    BACKUP_OFF: 'set BACKUP_DIR where the server runs, and start it anew',
+    BACKUP_EXISTS: 'choose another name',
     TOO_MUCH_CONTENTION: 'try again',
     STORE_UNAVAILABLE: 'see "apikeyd doctor" where the server runs',
     AUDIT_UNAVAILABLE: 'see "apikeyd doctor" where the server runs',

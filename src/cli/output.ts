@@ -84,7 +84,7 @@ const BAR_CELLS = 24;
 /** One line about long work on standard error, where that is a terminal; nothing elsewhere. */
 export class Progress {
   readonly #what: string;
-  readonly #total: number;
+  #total: number;
   readonly #begun = Date.now();
   #shown = 0;
 
@@ -94,7 +94,9 @@ export class Progress {
     this.#total = total;
   }
 
-  at(done: number): void {
+  /** @param total where it is known only now */
+  at(done: number, total = this.#total): void {
+    this.#total = total;
     const now = Date.now();
     if (!process.stderr.isTTY || now - this.#shown < SHOW_EVERY_MS) return;
     this.#shown = now;

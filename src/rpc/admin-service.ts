@@ -7,10 +7,12 @@ import { IpAllowlist } from '../keys/ip.ts';
 import type { Key, KeyStatus } from '../keys/key.ts';
 import * as fields from '../keys/key-fields.ts';
 import type { KeyPatch } from '../keys/manage-keys.ts';
+import type { Backups } from '../keys/ports/backups.ts';
 import type { KeyFilter, KeyStore } from '../keys/ports/key-store.ts';
 import type { Lockout, QuotaLimiter } from '../keys/ports/limits.ts';
 import { forAudit } from '../keys/text.ts';
 import { type AuditMethodsParts, auditMethods } from './audit-methods.ts';
+import { backupMethods } from './backup-methods.ts';
 import { rateLimitsOf, rotateEveryOf, timeOf, toKeyMessage, toRateLimitState } from './convert.ts';
 import { keyStatusOf, keyTypeOf, revokeReasonOf } from './enums.ts';
 import { importMethods } from './import-methods.ts';
@@ -31,6 +33,7 @@ export interface AdminServiceParts
   readonly lockout: Lockout;
   readonly quota: QuotaLimiter;
   readonly importKeys: ImportKeys;
+  readonly backups: Backups;
 }
 
 const DAY_MS = 86_400_000;
@@ -48,6 +51,7 @@ export function adminService(parts: AdminServiceParts): ServiceImplementation<ty
     ...usageMethods(parts),
     ...auditMethods(parts),
     ...reportMethods(parts),
+    ...backupMethods(parts),
   };
 }
 

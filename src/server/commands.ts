@@ -3,7 +3,7 @@ import { setFlagsFromString } from 'node:v8';
 import type { DestinationStream } from 'pino';
 import { ownEntry } from '../audit/event.ts';
 import { EXIT } from '../cli/client.ts';
-import { type Print, table } from '../cli/output.ts';
+import { type Print, Progress, table } from '../cli/output.ts';
 import { type Config, readConfig } from '../config.ts';
 import { ManageKeys } from '../keys/manage-keys.ts';
 import { isSecret } from '../keys/secret.ts';
@@ -13,6 +13,7 @@ import { openConfiguredStore } from './configured-store.ts';
 import { examine } from './doctor.ts';
 import { firstSteps } from './first-steps.ts';
 import { LogSink, standardError, writeAtOnce } from './log-sink.ts';
+import { restore } from './restore.ts';
 import { type Running, serve, systemClock } from './serve.ts';
 import { createLogger, type Logger, redact } from './telemetry.ts';
 
@@ -20,6 +21,9 @@ import { createLogger, type Logger, redact } from './telemetry.ts';
 const LAST_WORDS_MS = 1_000;
 /** How long a process that can decide nothing any more says so to load balancers before it ends. */
 const BROKEN_MS = 2_000;
+
+/** Between two lines about progress. */
+const TELL_EVERY_MS = 200;
 
 /** The environment of the process: main.ts is the only one to read it. */
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -132,6 +136,45 @@ export async function reindexCommand(env: Environment, json: boolean, print: Pri
   } finally {
     await store.close();
   }
+}
+
+interface RestoreOptions {
+  readonly json?: boolean;
+  readonly withoutLog?: boolean;
+}
+
+/** Puts a backup in the store's place; tells how far it is, as lines of JSON or on a terminal. */
+export async function restoreCommand(
+  env: Environment,
+  file: string,
+  { json = false, withoutLog = false }: RestoreOptions,
+  print: Print,
+): Promise<void> {
+  const { config, logger } = setUp(env, () => ({ write: writeAtOnce }));
+  const bars = { copying: new Progress('copying'), verifying: new Progress('verifying') };
+  let told = Number.NEGATIVE_INFINITY;
+  const restored = await restore({
+    ...{ config, logger, file, withoutLog, clock: systemClock },
+    told: (stage, done, total) => {
+      if (!json) return bars[stage].at(done, total);
+      const now = systemClock.monotonic();
+      if (now - told < TELL_EVERY_MS) return;
+      told = now;
+      print(JSON.stringify({ stage, done, total }));
+    },
+  }).finally(() => bars.verifying.end());
+  if (json) return print(JSON.stringify(restored));
+  const { revision, checkedEvents, lostEvents, keysToCheck, before } = restored;
+  const rows = [
+    `restored ${file}, up to revision ${revision}: ${checkedEvents} events are intact, ${lostEvents} later ones are lost`,
+    keysToCheck === undefined
+      ? 'no log of revocations: revoke again by hand what was revoked since the backup'
+      : `the next start puts right what was revoked, narrowed or rotated since, of ${keysToCheck} keys`,
+    ...(before === undefined
+      ? []
+      : [`the store before is kept as ${before}; it holds the hashes of secrets`]),
+  ];
+  print(rows.join('\n'));
 }
 
 /** Exit 1 when something is not as it should be. */

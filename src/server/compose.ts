@@ -45,6 +45,7 @@ import { Unpacking } from '../transport/unpacking.ts';
 import { RedisAlerts } from '../watch/redis-alerts.ts';
 import { UsageReport } from '../watch/usage-report.ts';
 import { Watch } from '../watch/watch.ts';
+import { BackupFolder } from './backup-folder.ts';
 import { localOrigin } from './bootstrap.ts';
 import { Certificates } from './certificates.ts';
 import { composeGateways } from './compose-gateways.ts';
@@ -111,7 +112,8 @@ export function compose(around: Surroundings, store: Store) {
   });
   const gateways = composeGateways(config, logger, validateKey, callPipeline);
   const { anchor, verifier } = composeProof(config, store, clock, logger, telemetry);
-  const useCases = { validateKey, manageKeys, authenticator, keys, watch, verifier };
+  const backups = new BackupFolder({ folder: config.BACKUP_DIR, copyTo: store.copyTo, clock });
+  const useCases = { validateKey, manageKeys, authenticator, keys, watch, verifier, backups };
   const services = [...bindServices({ config, store, clock }, useCases), gateways.service];
   const health = composeHealth(services, store, telemetry, logger);
   const incoming = { unfinished: new UnfinishedMessages(), unpacking: new Unpacking() };
@@ -129,6 +131,7 @@ export function compose(around: Surroundings, store: Store) {
     health,
     watch,
     anchor,
+    backups,
     redis,
     certificates,
     grpc,
@@ -187,12 +190,13 @@ interface UseCases {
   readonly keys: KeyStore;
   readonly watch: Watch;
   readonly verifier: AuditVerifier;
+  readonly backups: BackupFolder;
 }
 
 /** The services of this program's own protos. */
 function bindServices(
   { config, store, clock }: { config: Config; store: Store; clock: Clock },
-  { validateKey, manageKeys, authenticator, keys, watch, verifier }: UseCases,
+  { validateKey, manageKeys, authenticator, keys, watch, verifier, backups }: UseCases,
 ): BoundService[] {
   const { audit, quota, lockout, rotations, anomalies } = store;
   const { alertFeed, keyFeed } = watch;
@@ -216,6 +220,7 @@ function bindServices(
     anomalies,
     usageReport: new UsageReport(store.usage, audit, clock),
     alertFeed,
+    backups,
     clock,
   };
   return [

@@ -24,7 +24,7 @@ export function composeProof(
   logger: Logger,
   metrics: Metrics,
 ): { anchor: Anchor | undefined; verifier: AuditVerifier } {
-  const anchor = composeAnchor(config, store, clock, logger, metrics);
+  const anchor = anchorOf(config, store, clock, logger, (ok) => metrics.anchorWritten(ok));
   const anchored = anchor && (() => anchor.read());
   const found = (defect: Defect) => {
     metrics.defectFound();
@@ -35,12 +35,13 @@ export function composeProof(
   return { anchor, verifier };
 }
 
-function composeAnchor(
+/** The anchor that the settings ask for. */
+export function anchorOf(
   config: Config,
   { audit, chainLog, chain }: Store,
   clock: Clock,
   logger: Logger,
-  metrics: Metrics,
+  written: (ok: boolean) => void = () => {},
 ): Anchor | undefined {
   const file = anchorFileOf(config);
   if (file === undefined) return undefined;
@@ -51,8 +52,15 @@ function composeAnchor(
     chain,
     clock,
     warn: (text, err) => logger.warn({ err, file }, text),
-    written: (ok) => metrics.anchorWritten(ok),
+    written,
   });
+}
+
+export function unreadableAnchor(config: Config): StartError {
+  return new StartError(
+    69,
+    `AUDIT_ANCHOR_FILE: ${anchorFileOf(config)} is not what was written there, or with another chain key; to begin a new one, move it away`,
+  );
 }
 
 /** Before the first answer. @throws StartError when the store is behind its anchor */
@@ -60,13 +68,9 @@ export async function checkAnchor(anchor: Anchor | undefined, config: Config): P
   const lacking = await anchor?.firstLacking();
   if (lacking === undefined) return;
   const file = anchorFileOf(config);
-  if (lacking === 'UNREADABLE')
-    throw new StartError(
-      69,
-      `AUDIT_ANCHOR_FILE: ${file} is not what was written there, or with another chain key; to begin a new one, move it away`,
-    );
+  if (lacking === 'UNREADABLE') throw unreadableAnchor(config);
   throw new StartError(
     69,
-    `AUDIT_ANCHOR_FILE: the store lacks audit events that ${file} names (chain ${lacking.processId}, place ${lacking.sequence}): it was tampered with, or it is an earlier copy. To go on without these events, move the file away`,
+    `AUDIT_ANCHOR_FILE: the store lacks audit events that ${file} names (chain ${lacking.processId}, place ${lacking.sequence}): it was tampered with, or it is an earlier copy. A backup is put in place with "apikeyd restore FILE", which records the loss. To go on without these events, move the file away`,
   );
 }

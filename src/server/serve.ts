@@ -59,7 +59,7 @@ export async function serve(
   const console = await readConsole(config, logger);
   const parts = compose({ config, logger, clock, tls, console, telemetry, revocations }, store);
   const { keys, apply, manageKeys, callPipeline, lastUses, health, watch, anchor, redis } = parts;
-  const { grpc, http, metrics, certificates } = parts;
+  const { grpc, http, metrics, certificates, backups } = parts;
   breaks = (error) => {
     health.break();
     broken(error);
@@ -72,7 +72,7 @@ export async function serve(
     http.close();
     metrics.close();
     // What was counted is written if the store takes it; one that is away does not hold up the end.
-    const written = Promise.all([watch.stop(), lastUses.flush()]);
+    const written = Promise.all([watch.stop(), lastUses.flush(), backups.stop()]);
     const last = written.then(() => anchor?.stop());
     await Promise.race([last, delay(RELEASE_MS, undefined, { ref: false })]);
     redis?.close();

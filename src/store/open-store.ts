@@ -2,7 +2,7 @@ import { measured } from './measured-store.ts';
 import { NetworkLockout } from './network-lockout.ts';
 import { RevocationFile, type RevocationFileParts } from './revocation-file.ts';
 import type { RevocationLog } from './revocation-log.ts';
-import type { Finding, Store, StoreOptions } from './store.ts';
+import type { Finding, Store, StoreOptions, StoreReplacement } from './store.ts';
 import { StartError } from './store.ts';
 
 const MONGODB = /^mongodb(\+srv)?:\/\//;
@@ -26,6 +26,11 @@ export async function openRevocationLog(options: RevocationFileParts): Promise<R
   const { file, chain, warn, written } = options;
   if (!MONGODB.test(file)) return RevocationFile.open(options);
   return (await import('./mongo/revocation-log.ts')).MongoRevocationLog.open(file, chain, warn, written);
+}
+
+/** To put another file in the place of an embedded store. @throws StartError where a process uses it */
+export async function openReplacement(url: string): Promise<StoreReplacement> {
+  return (await import('./sqlite/replacement.ts')).SqliteReplacement.open(url);
 }
 
 /** Whether a setting names a MongoDB. */

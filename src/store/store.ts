@@ -36,6 +36,35 @@ export interface Recovery {
   end(): Promise<void>;
 }
 
+/** Told how many bytes were copied, of how many. What it throws ends the copy. */
+export type CopyTold = (doneBytes: number, totalBytes: number) => void;
+
+export interface CopiedStore {
+  /** The store's revision that the copy holds. */
+  readonly revision: number;
+}
+
+/** What is left of a store that is to be replaced. */
+export interface PresentStore {
+  readonly revision: number;
+  /** The last place of each chain. */
+  readonly places: ReadonlyMap<string, number>;
+}
+
+/** Another file on its way into the place of an embedded store. Until `put` nothing of the store is touched. */
+export interface StoreReplacement {
+  /** Where the copy lies, as STORE_URL. */
+  readonly copyUrl: string;
+  /** Undefined where there is no store, or it cannot be read. */
+  present(): PresentStore | undefined;
+  /** @throws Error saying why the file cannot be copied, or is no store of this program. */
+  copyIn(file: string, told: CopyTold): Promise<void>;
+  /** Puts the copy in the store's place; answers where the store before is kept, if there was one. */
+  put(keepAs: string): Promise<string | undefined>;
+  /** Lets go of the store; what was copied and not put is deleted. */
+  close(): Promise<void>;
+}
+
 /** Everything a database gives; both adapters fill it, one contract suite judges them. */
 export interface Store {
   readonly keys: KeyStore;
@@ -54,6 +83,8 @@ export interface Store {
   readonly n8nApiKeys: RemoteKeyLog;
   readonly sweepLease: SweepLease;
   readonly recovery: Recovery;
+  /** Copies the store as it is now into this file, which is empty; undefined where others do so. */
+  readonly copyTo?: ((file: string, told: CopyTold) => Promise<CopiedStore>) | undefined;
   /** Undefined where one process has the database alone. */
   readonly sharing: Sharing | undefined;
   auditBacklog(): AuditBacklog;

@@ -245,7 +245,7 @@ export class SqliteDatabase {
 }
 
 /** Holds an exclusive lock that the system drops with the process, however it ends. */
-function lockFile(path: string): DatabaseSync {
+export function lockFile(path: string): DatabaseSync {
   const lock = new DatabaseSync(path);
   try {
     lock.exec('PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE');

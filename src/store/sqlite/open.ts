@@ -5,6 +5,7 @@ import type { Store, StoreOptions } from '../store.ts';
 import { SqliteAlertLog } from './alerts.ts';
 import { SqliteAnomalyLog } from './anomalies.ts';
 import { SqliteAuditLog } from './audit-log.ts';
+import { copyStore } from './backup.ts';
 import { chainBeginning, SqliteChainLog } from './chain-log.ts';
 import { Committer } from './committer.ts';
 import { SqliteDatabase } from './database.ts';
@@ -59,6 +60,7 @@ export async function openSqliteStore({
     // The file serves one process.
     sweepLease: { take: async () => true, release: async () => {} },
     recovery: new SqliteRecovery(database, committer, (revision) => keys.skipTo(revision)),
+    copyTo: (file, told) => copyStore(path, file, told),
     sharing: undefined,
     auditBacklog: () => audit.backlog,
     seenTime: await newestTime(database),
