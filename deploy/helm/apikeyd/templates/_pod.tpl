@@ -33,6 +33,9 @@ startupProbe:
 {{ include "apikeyd.secretEnv" (dict "name" "STORE_URL" "from" .Values.store.mongodb) }}
 {{- end }}
 - { name: AUDIT_ANCHOR_FILE, value: {{ ternary "/anchor/apikeyd.anchor" "off" (and $embedded .Values.store.embedded.anchor.enabled) | quote }} }
+{{- if and $embedded .Values.store.embedded.anchor.enabled }}
+- { name: REVOCATION_LOG, value: /anchor/apikeyd.revocations }
+{{- end }}
 {{- with .Values.bootstrapKey }}{{ if .existingSecret }}
 {{ include "apikeyd.secretEnv" (dict "name" "ADMIN_BOOTSTRAP_KEY" "from" .) }}
 {{- end }}{{ end }}
