@@ -1,5 +1,5 @@
 // If this fails, people at a terminal cannot make or end keys, or a secret shows where it must not.
-import { execFileSync, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { connect as tlsConnect } from 'node:tls';
@@ -8,8 +8,8 @@ import { createConnectTransport, createGrpcTransport } from '@connectrpc/connect
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ApiKeyAuth } from '../../gen/apikey/v1/auth_pb.ts';
 import { decisionOf } from '../rpc/cases.ts';
+import { certificate } from '../support/certificate.ts';
 import { apikeyd, type ServerProcess, spawnServer } from '../support/process.ts';
-import { requires } from '../support/requires.ts';
 import { clientsOf, freshDatabase } from '../support/server.ts';
 
 describe('apikeyd', () => {
@@ -265,20 +265,20 @@ describe('apikeyd', () => {
   });
 });
 
-requires('openssl').describe('TLS', () => {
+describe('TLS', () => {
   const database = freshDatabase('sqlite', '');
   const file = (name: string) => join(database.folder, name);
   let server: ServerProcess;
   beforeAll(async () => {
-    const openssl = (args: string) =>
-      execFileSync('openssl', args.split(' '), { stdio: 'ignore', cwd: database.folder });
-    openssl('req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca');
-    writeFileSync(file('san'), 'subjectAltName=IP:127.0.0.1');
-    for (const name of ['server', 'client']) {
-      openssl(`req -newkey rsa:2048 -nodes -keyout ${name}.key -out ${name}.csr -subj /CN=${name}`);
-      openssl(
-        `x509 -req -in ${name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out ${name}.pem -days 2 -extfile san`,
-      );
+    const issuer = certificate({ name: 'ca' });
+    const pairs = {
+      ca: issuer,
+      server: certificate({ issuer }),
+      client: certificate({ name: 'client', issuer }),
+    };
+    for (const [name, { cert, key }] of Object.entries(pairs)) {
+      writeFileSync(file(`${name}.pem`), cert);
+      writeFileSync(file(`${name}.key`), key);
     }
     server = await spawnServer(database.url, database.folder, {
       TLS_CERT_FILE: file('server.pem'),
@@ -299,12 +299,12 @@ requires('openssl').describe('TLS', () => {
         return next(request as never);
       },
     ] as never;
-    const certificate = {
+    const own = {
       ca: readFileSync(file('ca.pem')),
       cert: readFileSync(file('client.pem')),
       key: readFileSync(file('client.key')),
     };
-    const options = { interceptors, nodeOptions: certificate };
+    const options = { interceptors, nodeOptions: own };
     const transports = [
       createGrpcTransport({ ...options, baseUrl: `https://127.0.0.1:${server.ports.grpc}` }),
       createConnectTransport({
@@ -322,7 +322,7 @@ requires('openssl').describe('TLS', () => {
       expect((await createClient(ApiKeyAuth, transport).validateKey({ key: secret })).valid).toBe(true);
     for (const port of [server.ports.grpc, server.ports.http]) {
       const refused = await new Promise<boolean>((resolve) => {
-        const socket = tlsConnect({ port, host: '127.0.0.1', ca: certificate.ca, ALPNProtocols: ['h2'] });
+        const socket = tlsConnect({ port, host: '127.0.0.1', ca: own.ca, ALPNProtocols: ['h2'] });
         socket.on('error', () => resolve(true));
         socket.on('close', () => resolve(true));
         socket.on('data', () => resolve(false));

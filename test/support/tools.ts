@@ -50,7 +50,6 @@ const NEEDS = {
   'guard.jar': { bring: TOOLS_UP, at: join(ROOT, 'examples/java/target/guard.jar'), ...NEEDS_JAVA },
   'redis-server': { bring: TOOLS_UP },
   curl: { bring: TOOLS_UP },
-  openssl: { bring: TOOLS_UP },
   'redis-cli': { bring: TOOLS_UP },
   // The proxies of docs/gateways.md.
   envoy: { ...inCache('proxies/bin/envoy'), ...NEEDS_PYTHON },

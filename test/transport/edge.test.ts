@@ -15,7 +15,6 @@ import {
 import { LIMITS } from '../../src/rpc/limits.ts';
 import { selfSigned } from '../support/certificate.ts';
 import { frame } from '../support/raw.ts';
-import { requires } from '../support/requires.ts';
 import { freshDatabase, startServer, type TestServer } from '../support/server.ts';
 
 const VALIDATE = '/apikey.v1.ApiKeyAuth/ValidateKey';
@@ -26,7 +25,7 @@ const JSON_TYPE = { 'content-type': 'application/json' };
 const WRONG = { authorization: 'Bearer sk_live_wrong' };
 
 describe('a stranger, over cleartext', () => stranger(false));
-requires('openssl').describe('a stranger, over TLS', () => stranger(true));
+describe('a stranger, over TLS', () => stranger(true));
 
 function stranger(encrypted: boolean): void {
   const database = freshDatabase('sqlite', '');

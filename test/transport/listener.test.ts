@@ -15,14 +15,13 @@ import { networkOf } from '../../src/transport/peer.ts';
 import { StreamThrottle } from '../../src/transport/stream-throttle.ts';
 import { selfSigned } from '../support/certificate.ts';
 import { HTTP2_SERVER_NAMES, HTTP2_SERVERS, type Http2ServerName } from '../support/http2.ts';
-import { requires } from '../support/requires.ts';
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 const GET = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n';
 
 for (const http2 of HTTP2_SERVER_NAMES) {
   describe(`a listener, over cleartext, with HTTP2_SERVER=${http2}`, () => listens(http2));
-  requires('openssl').describe(`a listener, over TLS, with HTTP2_SERVER=${http2}`, () => {
+  describe(`a listener, over TLS, with HTTP2_SERVER=${http2}`, () => {
     const folder = mkdtempSync(join(tmpdir(), 'listener-'));
     afterAll(() => rmSync(folder, { recursive: true }));
     listens(http2, () => ({ ...selfSigned(folder), clientCa: undefined }));
