@@ -1,6 +1,6 @@
 // If this fails, a revoked key is answered VALID on some process after RevokeKey has returned: promise one is a lie.
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, expect, inject, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, inject, it, vi } from 'vitest';
 import { RotationMode } from '../../gen/apikey/v1/key_pb.ts';
 import { mintEtag, mintSecret } from '../../src/keys/secret.ts';
 import { systemClock } from '../../src/server/serve.ts';
@@ -8,6 +8,7 @@ import { openMongoStore } from '../../src/store/mongo/open.ts';
 import { inLanes } from '../e2e/load.ts';
 import { decide, decisionOf, limit, makeKey } from '../rpc/cases.ts';
 import { LOCKOUT } from '../store/contract/harness.ts';
+import { HANGS_MS } from '../support/hangs.ts';
 import { entryWith } from '../support/keys.ts';
 import { run, type ServerProcess, spawnServer } from '../support/process.ts';
 import { requires } from '../support/requires.ts';
@@ -212,7 +213,7 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
       expect(during).not.toContain('VALID');
       wire.mend();
       const { secret } = await makeKey(a.clients);
-      while ((await outcomeOf(c, secret, {})) !== 'VALID') expect(Date.now() - begun).toBeLessThan(30_000);
+      while ((await outcomeOf(c, secret, {})) !== 'VALID') expect(Date.now() - begun).toBeLessThan(HANGS_MS);
       for (const key of keys) expect(await outcomeOf(c, key.secret, {})).toBe('REVOKED');
     },
   );
@@ -238,24 +239,31 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
     const lonely = freshDatabase('mongo', mongoUri);
     const one = await spawnServer(lonely.url, lonely.folder, { ADMIN_BOOTSTRAP_KEY: admin });
     const clients = clientsOf(one.ports, 'grpc', admin);
+    /** Whoever waits for others waits for at least so long, in each call. */
+    const WAITS_MS = 1_200;
     const took = async () => {
       const { id } = await makeKey(clients);
       const begun = performance.now();
       await clients.admin.revokeKey({ id, reason: 1 });
       return performance.now() - begun;
     };
+    /** A call on a busy machine may be slow without any wait: one that was not is enough. */
+    const waitsForNobody = async (withinMs: number) => {
+      const begun = Date.now();
+      while ((await took()) > WAITS_MS) expect(Date.now() - begun).toBeLessThan(withinMs);
+    };
     const other = () => spawnServer(lonely.url, lonely.folder, { ADMIN_BOOTSTRAP_KEY: admin });
     try {
-      expect(await took()).toBeLessThan(1_000);
+      await waitsForNobody(HANGS_MS);
       const leaver = await other();
-      expect(await took()).toBeGreaterThan(1_200);
+      expect(await took()).toBeGreaterThan(WAITS_MS);
       await leaver.end('SIGTERM');
-      expect(await took()).toBeLessThan(1_000);
+      // A registration that was left behind would be waited for over ten of its leases.
+      await waitsForNobody(8 * LEASE_MS);
       await (await other()).end('SIGKILL');
-      expect(await took()).toBeGreaterThan(1_200);
+      expect(await took()).toBeGreaterThan(WAITS_MS);
       // Its counter stands still; ten of its leases later it is taken away.
-      const begun = Date.now();
-      while ((await took()) > 1_200) expect(Date.now() - begun).toBeLessThan(40_000);
+      await waitsForNobody(HANGS_MS);
     } finally {
       await one.end('SIGTERM');
       await lonely.drop();
@@ -268,7 +276,7 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
     const { secret } = await makeKey(a.clients);
     const begun = Date.now();
     while ((await outcomeOf(b, secret, { clientIp })) !== 'LOCKED_OUT')
-      expect(Date.now() - begun).toBeLessThan(5_000);
+      expect(Date.now() - begun).toBeLessThan(HANGS_MS);
   });
 
   it('refuses a process to itself by what the caller has seen', async () => {
@@ -279,19 +287,22 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
     expect(answer.revision).toBeGreaterThanOrEqual(revision);
   });
 
-  it('tells alerts of one process to the subscribers of another within 2 s', async () => {
+  it('tells alerts of one process to the subscribers of another', async () => {
     const stop = new AbortController();
     const clientIp = '198.51.100.78';
     const seen = (async () => {
       for await (const { alert } of b.clients.admin.watchAlerts({}, { signal: stop.signal }))
-        if (alert?.clientIp === clientIp) return Date.now();
-      return 0;
+        if (alert?.clientIp === clientIp) return true;
+      return false;
     })();
-    await delay(200);
+    // Its event is there when the subscription is.
+    const opened = { method: 'apikey.v1.ApiKeyAdmin/WatchAlerts' };
+    await vi.waitFor(
+      async () => expect((await b.clients.admin.listAuditEvents(opened)).events).toHaveLength(1),
+      HANGS_MS,
+    );
     for (let i = 0; i < 5; i++) await decide(a.clients, 'x', { clientIp });
-    const locked = Date.now();
-    // 1 s where nothing else runs; the bound leaves room for a machine that is busy.
-    expect((await seen) - locked).toBeLessThan(4_000);
+    expect(await seen).toBe(true);
     stop.abort();
   });
 });

@@ -10,6 +10,7 @@ import { newCall } from '../../src/rpc/incoming-call.ts';
 import { LIMITS } from '../../src/rpc/limits.ts';
 import { TestClock } from '../support/clock.ts';
 import { MemoryAudit } from '../support/doubles.ts';
+import { HANGS_MS } from '../support/hangs.ts';
 import { freshDatabase, startServer, type TestServer, TRANSPORTS } from '../support/server.ts';
 import { decide, decisionOf, makeKey } from './cases.ts';
 
@@ -55,7 +56,7 @@ describe.each(HTTP2)('more calls at once than may be under way, over %s', (trans
       const { events } = await server.clients(transport).admin.listAuditEvents({ outcome: 'GAP' });
       return events.reduce((sum, event) => sum + Number(event.refusedCalls), 0);
     };
-    await vi.waitFor(async () => expect(await counted()).toBe(failures.length), 5_000);
+    await vi.waitFor(async () => expect(await counted()).toBe(failures.length), HANGS_MS);
   });
 });
 

@@ -2,6 +2,7 @@
 import { Code, ConnectError } from '@connectrpc/connect';
 import { expect, it, vi } from 'vitest';
 import { KeyChange, type WatchKeysResponse } from '../../gen/apikey/v1/auth_pb.ts';
+import { HANGS_MS } from '../support/hangs.ts';
 import type { Clients } from '../support/server.ts';
 import { failureOf, forEveryMount, makeKey } from './cases.ts';
 
@@ -29,16 +30,16 @@ const watching = (clients: Clients, sinceRevision?: bigint) => {
 forEveryMount((mount) => {
   const { clientsFor } = mount;
 
-  it('tells every change in order within a second, and heartbeats', async () => {
+  it('tells every change in order, and heartbeats', async () => {
     const { clients } = mount;
     const stream = watching(clients);
-    await vi.waitFor(() => expect(stream.seen.length).toBeGreaterThan(0), 5_000);
+    await vi.waitFor(() => expect(stream.seen.length).toBeGreaterThan(0), HANGS_MS);
     const { id } = await makeKey(clients);
     await clients.admin.rotateKey({ id });
     await clients.admin.updateKey({ key: { id, name: 'n' }, updateMask: { paths: ['name'] } });
     await clients.admin.expireKey({ id });
     await clients.admin.revokeKey({ id, reason: 1 });
-    await vi.waitFor(() => expect(stream.changes()).toHaveLength(5), 3_000);
+    await vi.waitFor(() => expect(stream.changes()).toHaveLength(5), HANGS_MS);
     const { CREATED, ROTATED, UPDATED, EXPIRED, REVOKED } = KeyChange;
     expect(stream.changes().map(({ change }) => change)).toEqual([
       CREATED,
@@ -51,7 +52,7 @@ forEveryMount((mount) => {
     const revisions = stream.changes().map(({ revision }) => revision);
     expect(revisions).toEqual(revisions.map((_, i) => (revisions[0] ?? 0n) + BigInt(i)));
     const beats = stream.seen.length;
-    await vi.waitFor(() => expect(stream.seen.length).toBeGreaterThan(beats), 3_000);
+    await vi.waitFor(() => expect(stream.seen.length).toBeGreaterThan(beats), HANGS_MS);
     expect(stream.seen.at(-1)).toMatchObject({
       revision: revisions[4],
       change: KeyChange.UNSPECIFIED,
@@ -73,7 +74,7 @@ forEveryMount((mount) => {
     })();
     for (let i = 0; i < 4; i++) {
       const stream = watching(clients, at);
-      await vi.waitFor(() => expect(stream.changes().length).toBeGreaterThan(0), 5_000);
+      await vi.waitFor(() => expect(stream.changes().length).toBeGreaterThan(0), HANGS_MS);
       await stream.end();
       for (const { revision, keyId } of stream.changes()) {
         expect(revision).toBe(at + 1n);
@@ -84,7 +85,7 @@ forEveryMount((mount) => {
     }
     await making;
     const last = watching(clients, at);
-    await vi.waitFor(() => expect(seen.length + last.changes().length).toBe(made.length), 5_000);
+    await vi.waitFor(() => expect(seen.length + last.changes().length).toBe(made.length), HANGS_MS);
     await last.end();
     expect([...seen, ...last.changes().map(({ keyId }) => keyId)].sort()).toEqual(made.sort());
   });
@@ -92,7 +93,7 @@ forEveryMount((mount) => {
   it('resets a caller whose revision is not remembered, and refuses what is none', async () => {
     const { clients } = mount;
     const stream = watching(clients, 1_000_000_000n);
-    await vi.waitFor(() => expect(stream.seen[0]?.change).toBe(KeyChange.RESET), 5_000);
+    await vi.waitFor(() => expect(stream.seen[0]?.change).toBe(KeyChange.RESET), HANGS_MS);
     await stream.end();
     const wrong = await watching(clients, -1n).over;
     expect(wrong?.code).toBe(Code.InvalidArgument);
@@ -101,7 +102,7 @@ forEveryMount((mount) => {
     const validator = clientsFor((await makeKey(clients, { scopes: ['apikeys:validate'] })).secret);
     expect(await failureOf(validator.admin.getStats({}))).toMatchObject({ code: 'PermissionDenied' });
     const allowed = watching(validator);
-    await vi.waitFor(() => expect(allowed.seen.length).toBeGreaterThan(0), 5_000);
+    await vi.waitFor(() => expect(allowed.seen.length).toBeGreaterThan(0), HANGS_MS);
     await allowed.end();
   });
 });

@@ -19,6 +19,7 @@ import { type AuditDoc, type MetaDoc, toRecord, type UsageDoc } from '../../src/
 import { MongoSharing } from '../../src/store/mongo/sharing.ts';
 import { MongoUsageLog } from '../../src/store/mongo/usage.ts';
 import { TestClock } from '../support/clock.ts';
+import { HANGS_MS } from '../support/hangs.ts';
 import { allPages, entryWith, keyWith } from '../support/keys.ts';
 import { requires } from '../support/requires.ts';
 import { auditContract } from './contract/audit.ts';
@@ -170,10 +171,10 @@ requires('mongodb').describe('mongo', () => {
     await expect(keys.get('uid-apikey-0000000000000000')).rejects.toMatchObject({
       code: 'STORE_UNAVAILABLE',
     });
-    await vi.waitFor(() => expect(warnings).toHaveLength(1), 5_000);
+    await vi.waitFor(() => expect(warnings).toHaveLength(1), HANGS_MS);
     clock.advance(5_001);
     await expect(sharing.healthy()).rejects.toThrow();
-    await vi.waitFor(() => sharing.healthy(), 5_000);
+    await vi.waitFor(() => sharing.healthy(), HANGS_MS);
     expect(await keys.get('uid-apikey-0000000000000000')).toBeUndefined();
     expect(await lockout.clear('192.0.2.1')).toBe(false);
     await sharing.stop();

@@ -4,6 +4,8 @@ import { join } from 'node:path';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
 const NODE_FLAGS = ['--disable-warning=ExperimentalWarning'];
+/** What a process of the program keeps of this one's environment; the cache is of vitest.config.ts. */
+const KEPT = ['PATH', 'NODE_COMPILE_CACHE'];
 
 /** A real `apikeyd serve` process. */
 export interface ServerProcess {
@@ -23,7 +25,7 @@ export async function spawnServer(
 ): Promise<ServerProcess> {
   const child = spawn(process.execPath, [...NODE_FLAGS, join(ROOT, 'src/main.ts'), 'serve'], {
     env: {
-      PATH: process.env.PATH,
+      ...Object.fromEntries(KEPT.map((name) => [name, process.env[name]])),
       STORE_URL: url,
       GRPC_ADDR: '127.0.0.1:0',
       HTTP_ADDR: '127.0.0.1:0',
@@ -87,7 +89,12 @@ export function run(command: string, args: string[], options: RunOptions = {}): 
     child.stderr.on('data', (chunk: Buffer) => (stderr += chunk));
     child.on('error', reject);
     child.on('close', (code) => resolve({ code, stdout, stderr }));
-    if (options.killWhen !== undefined) void killWhen(child, () => options.killWhen?.(stdout) ?? true);
+    // A question that fails is the failure of the run, and leaves no process behind.
+    if (options.killWhen !== undefined)
+      killWhen(child, () => options.killWhen?.(stdout) ?? true).catch((error: unknown) => {
+        child.kill('SIGKILL');
+        reject(error);
+      });
     // A command that does not read its input may end before it is written.
     child.stdin.on('error', () => {});
     child.stdin.end(options.input ?? '');
@@ -101,12 +108,12 @@ async function killWhen(child: ChildProcess, holds: () => boolean | Promise<bool
   }
 }
 
-/** Runs `apikeyd` with these arguments and nothing of this process's environment but PATH. */
+/** Runs `apikeyd` with these arguments and nothing of this process's environment but KEPT. */
 export function apikeyd(args: string[], options: RunOptions = {}): Promise<Finished> {
   const main = join(ROOT, 'src/main.ts');
   const cleared = Object.fromEntries(
     Object.keys(process.env)
-      .filter((name) => name !== 'PATH')
+      .filter((name) => !KEPT.includes(name))
       .map((name) => [name, undefined]),
   );
   return run(process.execPath, [...NODE_FLAGS, main, ...args], {

@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
 import type { Alert } from '../../src/keys/notices.ts';
 import { REDIS_CHANNEL, RedisAlerts } from '../../src/watch/redis-alerts.ts';
 import { decisionOf, makeKey } from '../rpc/cases.ts';
+import { HANGS_MS } from '../support/hangs.ts';
 import { freePort } from '../support/process.ts';
 import { requires } from '../support/requires.ts';
 import { freshDatabase, startServer } from '../support/server.ts';
@@ -64,8 +65,8 @@ requires('redis-server').describe('alerts on Redis', () => {
     };
     let listener = await listen();
     alerts = new RedisAlerts(`redis://127.0.0.1:${port}`, (text) => warnings.push(text));
-    await vi.waitFor(async () => expect(await published('a')).toBe(true), { timeout: 5_000 });
-    await vi.waitFor(() => expect(heard).toHaveLength(1), 5_000);
+    await vi.waitFor(async () => expect(await published('a')).toBe(true), HANGS_MS);
+    await vi.waitFor(() => expect(heard).toHaveLength(1), HANGS_MS);
     expect(JSON.parse(heard[0] ?? '')).toEqual({
       id: 'a',
       type: 'ANOMALY',
@@ -81,8 +82,8 @@ requires('redis-server').describe('alerts on Redis', () => {
     expect(warnings).toHaveLength(1);
     await start();
     listener = await listen();
-    await vi.waitFor(async () => expect(await published('c')).toBe(true), { timeout: 10_000 });
-    await vi.waitFor(() => expect(heard.some((message) => message.includes('"c"'))).toBe(true), 5_000);
+    await vi.waitFor(async () => expect(await published('c')).toBe(true), HANGS_MS);
+    await vi.waitFor(() => expect(heard.some((message) => message.includes('"c"'))).toBe(true), HANGS_MS);
     expect(warnings).toHaveLength(1);
     listener.destroy();
   });
@@ -95,7 +96,7 @@ requires('redis-server').describe('alerts on Redis', () => {
     const begun = Date.now();
     expect(await published('a')).toBe(false);
     expect(Date.now() - begun).toBeLessThan(4_000);
-    await vi.waitFor(() => expect(told).toHaveLength(1), 5_000);
+    await vi.waitFor(() => expect(told).toHaveLength(1), HANGS_MS);
     expect(told.join('')).not.toContain('hunter2');
   });
 
@@ -122,7 +123,7 @@ requires('redis-server').describe('alerts on Redis', () => {
       await lockOut('192.0.2.1');
       await vi.waitFor(
         () => expect(heard).toMatchObject([{ type: 'LOCKOUT', client_ip: '192.0.2.1' }]),
-        5_000,
+        HANGS_MS,
       );
       listener.destroy();
       await stop();
@@ -130,13 +131,13 @@ requires('redis-server').describe('alerts on Redis', () => {
       await lockOut('192.0.2.2');
       for (let i = 0; i < 20; i++) expect(await decisionOf(clients, secret)).toBe('VALID');
       const said = () => server.log.filter((line) => line.includes('Redis is away'));
-      await vi.waitFor(() => expect(said()).toHaveLength(1), 5_000);
+      await vi.waitFor(() => expect(said()).toHaveLength(1), HANGS_MS);
       await start();
       listener = await listen();
       await vi.waitFor(async () => {
         await lockOut(`192.0.2.${next++}`);
         expect(heard.length).toBeGreaterThan(1);
-      }, 15_000);
+      }, HANGS_MS);
       expect(said()).toHaveLength(1);
     } finally {
       listener.destroy();

@@ -12,6 +12,7 @@ import type { Store } from '../../src/store/store.ts';
 import { Watch, type WatchParts } from '../../src/watch/watch.ts';
 import { LEASE, LOCKOUT } from '../store/contract/harness.ts';
 import { TestClock } from '../support/clock.ts';
+import { HANGS_MS } from '../support/hangs.ts';
 import { allPages, entryWith, keyWith, ORIGIN } from '../support/keys.ts';
 
 const HOUR = 3_600_000;
@@ -99,7 +100,7 @@ describe('watch', () => {
   const typesOf = async () => (await alerts()).map(({ type }) => type);
   /** What is raised is written a little later. */
   const settled = async (count: number) => {
-    await vi.waitFor(async () => expect(await alerts()).toHaveLength(count), 5_000);
+    await vi.waitFor(async () => expect(await alerts()).toHaveLength(count), HANGS_MS);
   };
   const sweep = async (watch: Watch) => {
     watch.start();
