@@ -67,8 +67,11 @@ serve() {
   if [ -n "\${SERVER:-}" ]; then kill "$SERVER"; wait "$SERVER"; fi
   node --disable-warning=ExperimentalWarning ${ROOT}src/main.ts serve >> server.log 2>&1 &
   SERVER=$!
-  until node -e 'fetch(process.argv[1]).then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))' \
-    "http://localhost:$HTTP_PORT/readyz"; do kill -0 "$SERVER" || exit 99; sleep 0.05; done
+  node -e '
+    const [url, server] = process.argv.slice(1);
+    const later = () => setTimeout(ask, 20);
+    const ask = () => process.kill(server, 0) && fetch(url).then(({ ok }) => ok || later(), later);
+    ask();' "http://localhost:$HTTP_PORT/readyz" "$SERVER" || exit 99
 }
 npx() {
   [ "$1" = apikeyd ] && shift

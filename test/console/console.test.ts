@@ -1,6 +1,6 @@
 // If this fails, the admin console does not do what it shows, breaks its own security policy, or leaves somebody out.
 import type { Browser } from 'playwright-core';
-import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { decide, makeKey, onEachStore } from '../rpc/cases.ts';
 import { requires } from '../support/requires.ts';
 import { freshDatabase, type StoreKind, startServer, type TestServer } from '../support/server.ts';
@@ -9,7 +9,9 @@ import { launch, nothingWrong, open, signIn, type Visit, visit } from './browser
 const MARKUP = '<img src=x onerror=document.title=1>';
 
 requires('chromium').describe('in a browser', () => {
-  onEachStore('the console on %s', pages);
+  // A page sees nothing of the store behind the API: on the other one in the long run only.
+  if (process.env.LONG) onEachStore('the console on %s', pages);
+  else describe('the console on sqlite', () => pages('sqlite'));
 });
 
 function pages(kind: StoreKind): void {

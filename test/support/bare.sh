@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # README's second command, `npm ci && npm test`, as on a machine that has Node.js with npm, git, sh and the coreutils and
 # nothing else, not even a shell of one's own: a clone of the last commit, an empty HOME, no variable but what reaches the
-# npm registry, and other servers on the default ports. Exits with its result; the last line counts the tests.
+# npm registry and its cache, and other servers on the default ports. Exits with its result; the last line counts the
+# tests. bare.sh [FOLDER] leaves the clone in that folder, which must not exist, for whoever goes on with it.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
@@ -16,11 +17,12 @@ for name in node npm npx git sh $coreutils; do
   path=$(type -P "$name" || true)
   [ -z "$path" ] || ln -s "$path" "$work/bin/$name"
 done
-git clone -q --depth 1 "file://$root" "$work/apikeyd"
-cd "$work/apikeyd"
+clone=${1:-$work/apikeyd}
+git clone -q --depth 1 "file://$root" "$clone"
+cd "$clone"
 node -e 'for (const port of [50051, 8080, 9464]) require("node:net").createServer().on("error", () => {}).listen(port)' &
 ports=$!
-variables=(HOME="$work/home" PATH="$work/bin" npm_config_registry="$(npm config get registry)")
+variables=(HOME="$work/home" PATH="$work/bin" npm_config_registry="$(npm config get registry)" npm_config_cache="$(npm config get cache)")
 for name in HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy NODE_EXTRA_CA_CERTS; do
   [ -z "${!name:-}" ] || variables+=("$name=${!name}")
 done
