@@ -16,7 +16,7 @@ import { type Clients, clientsOf, freshDatabase } from '../support/server.ts';
 import { Wire } from '../support/wire.ts';
 
 const mongoUri = inject('mongoUri');
-const ROUNDS = process.env.LONG ? 2_000 : 90;
+const ROUNDS = process.env.LONG ? 2_000 : 54;
 const LEASE_MS = 1_000;
 
 interface Member {
@@ -133,7 +133,7 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
   it(`answers no call VALID that starts after the change has returned, in ${ROUNDS} rounds of every kind`, async () => {
     const wrong: string[] = [];
     let joined: Promise<Member> | undefined;
-    await inLanes(ROUNDS, 45, async (round) => {
+    await inLanes(ROUNDS, 27, async (round) => {
       const [kind, narrowing] = KINDS[round % KINDS.length] ?? (KINDS[0] as [string, Narrowing]);
       const { made, secret = made.secret, ask = {}, change } = await narrowing(a.clients);
       const asked = [b, c];
@@ -178,6 +178,8 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
           };
           // Not awaited: what is asked now is asked before anybody was waited for.
           const change = store.keys.replace(revoked, key.etag, 'REVOKED', entryWith());
+          // Where something else fails first, that is the failure to show.
+          change.catch(() => {});
           while ((await store.keys.get(made.id))?.revokeTime === undefined) await delay(1);
           if ((await outcomeOf(b, made.secret, {})) === 'VALID') valid++;
           await change;
