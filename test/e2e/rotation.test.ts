@@ -5,13 +5,15 @@ import { Code, ConnectError } from '@connectrpc/connect';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { mintSecret } from '../../src/keys/secret.ts';
 import { decide, makeKey, nameOf, onEachStore } from '../rpc/cases.ts';
+import { HANGS_MS } from '../support/hangs.ts';
 import { type ServerProcess, spawnServer } from '../support/process.ts';
 import { type Clients, clientsOf, freshDatabase } from '../support/server.ts';
 
 const CLIENTS = 20;
 const ROTATIONS = 20;
-const CALLS = process.env.LONG ? 50_000 : 8_000;
+const CALLS = process.env.LONG ? 50_000 : 4_000;
 const HOUR_MS = 3_600_000;
+const RETRY_MS = 100;
 
 onEachStore('rotation under load on %s', (kind) => {
   const database = freshDatabase(kind, inject('mongoUri'));
@@ -42,8 +44,8 @@ onEachStore('rotation under load on %s', (kind) => {
         // A stream that the ending server refused or reset: asking again is safe, and what gRPC clients do.
         const reset = code === Code.Canceled || rawMessage.includes('NGHTTP2');
         const away = code === Code.Unavailable || code === Code.Aborted || reset;
-        if (attempt > 100 || !away) throw error;
-        await delay(100);
+        if (attempt * RETRY_MS > HANGS_MS || !away) throw error;
+        await delay(RETRY_MS);
       }
     }
   };
@@ -123,17 +125,20 @@ onEachStore('rotation under load on %s', (kind) => {
   });
 
   it('ends the grace at its time, for a record that is in use', async () => {
-    const { id, secret } = await makeKey(clients);
-    const { key } = await clients.admin.rotateKey({ id, grace: durationFromMs(1_500) });
-    const end = Number(key?.rotation?.expireTime && timestampMs(key.rotation.expireTime));
-    const answers: { begun: number; ended: number; decision: string }[] = [];
-    while (Date.now() < end + 300) {
-      const begun = Date.now();
-      const decision = await asked(secret);
-      answers.push({ begun, ended: Date.now(), decision });
+    // On a busy machine the first answer may come after the end: then the grace was too short to show anything.
+    for (let [graceMs, shown] = [1_500, false]; !shown; graceMs *= 2) {
+      const { id, secret } = await makeKey(clients);
+      const { key } = await clients.admin.rotateKey({ id, grace: durationFromMs(graceMs) });
+      const end = Number(key?.rotation?.expireTime && timestampMs(key.rotation.expireTime));
+      const answers: { begun: number; ended: number; decision: string }[] = [];
+      while (Date.now() < end + 300 || answers.length === 0) {
+        const begun = Date.now();
+        const decision = await asked(secret);
+        answers.push({ begun, ended: Date.now(), decision });
+      }
+      expect(answers.filter(({ begun, decision }) => begun >= end && decision !== 'ROTATED')).toEqual([]);
+      expect(answers.filter(({ ended, decision }) => ended < end && decision !== 'VALID')).toEqual([]);
+      shown = answers.some(({ ended }) => ended < end) && answers.some(({ begun }) => begun >= end);
     }
-    expect(answers.filter(({ begun, decision }) => begun >= end && decision !== 'ROTATED')).toEqual([]);
-    expect(answers.filter(({ ended, decision }) => ended < end && decision !== 'VALID')).toEqual([]);
-    expect(new Set(answers.map(({ decision }) => decision))).toEqual(new Set(['VALID', 'ROTATED']));
   });
 });
