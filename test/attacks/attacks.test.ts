@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { HTTP2_SERVER_NAMES } from '../support/http2.ts';
 import type { Order } from './attack.ts';
-import { ATTACKS, PENDING } from './catalogue.ts';
+import { ATTACKS } from './catalogue.ts';
 import { Target } from './target.ts';
 
 const LONG = process.env.LONG !== undefined;

@@ -12,14 +12,3 @@ export const ATTACKS: readonly Attack[] = [
   ...slowAttacks,
   ...http1Attacks,
 ];
-
-/**
- * Attacks that harm others still: what has not arrived has no budget yet, and gzip is unpacked before the credential is
- * looked at. The long run shows them; each leaves this list with its mending.
- */
-export const PENDING: ReadonlySet<string> = new Set([
-  ...memoryAttacks.slice(1).map(({ name }) => name),
-  ...http2Floods.map(({ name }) => name).filter((name) => name.endsWith('(MadeYouReset)')),
-  'begins a message of gRPC and waits, on 5 000 streams',
-  'sends gzip of JSON over HTTP/1.1',
-]);
