@@ -1,5 +1,6 @@
 /** THE table of settings: everything that can be set from outside, with its bounds. docs/reference/settings.md is made from it. */
 
+import { parseTraceHeaders, TRACING_SETTINGS } from './config-tracing.ts';
 import {
   ConfigError,
   checkWebAddress,
@@ -9,6 +10,7 @@ import {
   readValue,
 } from './config-values.ts';
 
+export { parseTraceHeaders } from './config-tracing.ts';
 export { ConfigError, parseAddress, parseKeyHeaders, parseQuietHours } from './config-values.ts';
 
 export const SETTINGS = [
@@ -296,6 +298,7 @@ export const SETTINGS = [
     about:
       'The folder on the machine of the server that `apikeyd backup` writes to; unset: no backups by it.',
   },
+  ...TRACING_SETTINGS,
   {
     name: 'LOG_LEVEL',
     kind: 'text',
@@ -361,7 +364,9 @@ function checkTogether(config: Config): void {
     throw new ConfigError('REDIS_URL: must be redis://… or rediss://…');
   }
   parseKeyHeaders(config.GATEWAY_KEY_HEADERS);
-  for (const name of ['GITEA_URL', 'N8N_URL'] as const) checkWebAddress(name, config[name]);
+  for (const name of ['GITEA_URL', 'N8N_URL', 'OTEL_EXPORTER_OTLP_ENDPOINT'] as const)
+    checkWebAddress(name, config[name]);
+  parseTraceHeaders(config.OTEL_EXPORTER_OTLP_HEADERS);
 }
 
 export interface SettingInUse {

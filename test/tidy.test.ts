@@ -44,7 +44,7 @@ const MAY_IMPORT: Record<string, { rooms: string[]; packages: RegExp }> = {
       ...['server', 'config', 'keys', 'audit', 'watch', 'rpc', 'gateways', 'transport', 'transport/http2'],
       ...['store', 'integrations', 'cli', 'gen'],
     ],
-    packages: /^(node:|pino$|prom-client$)/,
+    packages: /^(node:|pino$|prom-client$|@opentelemetry\/)/,
   },
 };
 /** The adapters are loaded by name in one place only. */
@@ -82,7 +82,7 @@ function roomOf(path: string): string {
   return MAY_IMPORT[below] === undefined ? room.replace(/\.ts$/, '') : below;
 }
 
-const OUTSIDE = ['main', 'config', 'config-values'];
+const OUTSIDE = ['main', 'config', 'config-tracing', 'config-values'];
 /** `transport/http2` lies inside `transport`, which may use it. The adapters are no part of `store` to others. */
 const isInside = (inner: string, outer: string) => inner === 'transport/http2' && outer === 'transport';
 

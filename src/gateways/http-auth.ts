@@ -46,7 +46,10 @@ export class HttpAuth implements Door {
     const call = newCall(this.#callPipeline.clock, METHOD, peerIp, header('x-apikeyd-authorization'));
     const deny = new URLSearchParams(request.query).get('deny');
     try {
-      return toWeb(await this.#callPipeline.begin(call).respond(this.#work, () => request), deny);
+      return toWeb(
+        await this.#callPipeline.begin(call, { get: header }).respond(this.#work, () => request),
+        deny,
+      );
     } catch (error) {
       const apiError = wordedError(error);
       this.#gateway.note(METHOD, apiError);

@@ -53,7 +53,7 @@ export class Introspection implements Door {
     const { callPipeline, access } = this.#parts;
     const { peerIp, header } = request;
     const call = newCall(callPipeline.clock, METHOD, peerIp, bearerOf(header('authorization')));
-    const session = callPipeline.begin(call);
+    const session = callPipeline.begin(call, { get: header });
     try {
       await session.authenticate(access);
       const form = await this.#form(request).catch(async (error) => {

@@ -40,7 +40,21 @@ export interface CallPipelineParts {
   readonly observer: CallObserver;
   /** Told of each call that is refused because too many are under way. */
   readonly shed: () => void;
+  /** With traces: the call, if it is traced. Undefined where there are none. */
+  readonly traced?: Traced | undefined;
 }
+
+/** The headers of a request, by their names in lower case. */
+export interface HeaderSource {
+  get(name: string): string | undefined;
+}
+
+export type Traced = (
+  parts: CallPipelineParts,
+  call: IncomingCall,
+  places: Places,
+  headers: HeaderSource,
+) => ActiveCall | undefined;
 
 /** The path that every call of both mounts takes: authenticate, authorise, read, handle, record, respond. */
 export class CallPipeline {
@@ -78,8 +92,9 @@ export class CallPipeline {
   }
 
   /** It takes a place when its message is whole. */
-  begin(call: IncomingCall): ActiveCall {
-    return new ActiveCall(this.#parts, call, this.#places);
+  begin(call: IncomingCall, headers: HeaderSource): ActiveCall {
+    const parts = this.#parts;
+    return parts.traced?.(parts, call, this.#places, headers) ?? new ActiveCall(parts, call, this.#places);
   }
 
   /** Resolves when no call is under way and its responses have had time to leave. */

@@ -57,6 +57,7 @@ import { composeProof } from './proof.ts';
 import { readTls } from './setting-files.ts';
 import { storeSpace } from './store-space.ts';
 import { type Logger, watchLogger } from './telemetry.ts';
+import type { Tracing } from './tracing.ts';
 
 interface Surroundings {
   readonly config: Config;
@@ -66,12 +67,13 @@ interface Surroundings {
   /** Served on HTTP_ADDR. */
   readonly console: ConsolePages | undefined;
   readonly telemetry: Metrics;
+  readonly tracing: Tracing | undefined;
   readonly revocations: Revocations | undefined;
 }
 
 /** Every part, made and given what it needs; nothing is started. */
 export function compose(around: Surroundings, store: Store) {
-  const { config, logger, clock, telemetry, revocations } = around;
+  const { config, logger, clock, telemetry, tracing, revocations } = around;
   const warn = (text: string, err: unknown) => logger.warn({ err }, text);
   const { keys, apply, counts } = cached(store, config, clock);
   const judging = new SeenClock(clock, store.seenTime);
@@ -99,7 +101,8 @@ export function compose(around: Surroundings, store: Store) {
     mayBeSecret,
     revocations,
   });
-  const deciding = { keys, quota, lockout, lastUses, clock: judging, observer: watch, mayBeSecret };
+  const observer = tracing?.ofDecisions(watch) ?? watch;
+  const deciding = { keys, quota, lockout, lastUses, clock: judging, observer, mayBeSecret };
   const validateKey = new ValidateKey({ ...deciding, audit });
   const authenticator = new Authenticator(deciding);
   const throttle = new StreamThrottle();
@@ -107,8 +110,9 @@ export function compose(around: Surroundings, store: Store) {
     authenticator,
     audit,
     clock,
-    observer: telemetry,
+    observer: tracing?.ofCalls(telemetry) ?? telemetry,
     shed: () => throttle.refused(),
+    traced: tracing?.traced,
   });
   const gateways = composeGateways(config, logger, validateKey, callPipeline);
   const { anchor, verifier } = composeProof(config, store, clock, logger, telemetry);

@@ -46,18 +46,18 @@ export interface Host {
 /** Puts the whole server together and starts it. @throws ConfigError, StartError */
 export async function serve(
   config: Config,
-  logger: Logger,
+  given: Logger,
   clock: Clock = systemClock,
   { droppedLines = () => 0, broken = () => {} }: Host = {},
 ): Promise<Running> {
   const tls = await readTls(config);
   if (tls !== undefined) checkTls(tls);
   let breaks = (error: unknown) => broken(error);
-  const telemetry = new Metrics(logger, droppedLines);
-  const store = await openConfiguredStore(config, clock, logger, (error) => breaks(error), telemetry);
+  const watched = await openWatched(config, given, clock, { droppedLines, broken: (error) => breaks(error) });
+  const { store, telemetry, tracing, logger } = watched;
   const revocations = await openRevocations(config, store, clock, logger, telemetry);
   const console = await readConsole(config, logger);
-  const parts = compose({ config, logger, clock, tls, console, telemetry, revocations }, store);
+  const parts = compose({ config, clock, tls, console, revocations, ...watched }, store);
   const { keys, apply, manageKeys, callPipeline, lastUses, health, watch, anchor, redis } = parts;
   const { grpc, http, metrics, certificates, backups } = parts;
   breaks = (error) => {
@@ -76,7 +76,8 @@ export async function serve(
     const last = written.then(() => anchor?.stop());
     await Promise.race([last, delay(RELEASE_MS, undefined, { ref: false })]);
     redis?.close();
-    await Promise.race([revocations?.stop(), delay(RELEASE_MS, undefined, { ref: false })]);
+    const rest = Promise.all([revocations?.stop(), tracing?.stop()]);
+    await Promise.race([rest, delay(RELEASE_MS, undefined, { ref: false })]);
     await store.close();
   };
   const ports = { grpc: 0, http: 0, metrics: 0 };
@@ -112,6 +113,23 @@ export async function serve(
   };
   const readCertificates = async () => certificates?.lookAgain();
   return { ports, addresses, readCertificates, stop };
+}
+
+/** The store, and those who look on: metrics, and traces where they are wanted. */
+async function openWatched(
+  config: Config,
+  given: Logger,
+  clock: Clock,
+  { droppedLines, broken }: Required<Host>,
+) {
+  const traces = config.OTEL_EXPORTER_OTLP_ENDPOINT === '' ? undefined : await import('./tracing.ts');
+  const tracing = traces?.openTracing(config, packageJson.version, clock, given);
+  const logger = tracing?.logger(given) ?? given;
+  const telemetry = new Metrics(logger, droppedLines);
+  const observer = tracing?.ofStore(telemetry) ?? telemetry;
+  const opened = await openConfiguredStore(config, clock, logger, broken, observer);
+  const store = tracing === undefined ? opened : { ...opened, audit: tracing.ofAudit(opened.audit) };
+  return { store, telemetry, tracing, logger };
 }
 
 /** The addresses as the settings have them, with the ports that were bound. */

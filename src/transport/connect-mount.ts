@@ -108,7 +108,7 @@ export class ConnectMount {
     if (mounted === undefined) return this.#handleOpen(exchange);
     const method = mounted.handler.requestPath.slice(1);
     const call = newCall(this.#callPipeline.clock, method, exchange.peerIp, exchange.header('authorization'));
-    const session = this.#callPipeline.begin(call);
+    const session = this.#callPipeline.begin(call, { get: (name) => exchange.header(name) });
     const state: State = {
       ...{ session, recorded: false, refusal: undefined, problem: undefined },
       read: () => {},

@@ -71,7 +71,7 @@ function routeOf(
     limits: (headers) => limitsOf(implementation.access, headers.get('authorization')),
     begin: (headers, peerIp) => {
       const call = newCall(callPipeline.clock, name, peerIp, headers.get('authorization'));
-      return new BoundCall(callPipeline, callPipeline.begin(call), name, method, implementation);
+      return new BoundCall(callPipeline, callPipeline.begin(call, headers), name, method, implementation);
     },
   };
 }

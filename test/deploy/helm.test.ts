@@ -63,6 +63,8 @@ const VALUE_SETS: Record<string, Record<string, unknown>> = {
     tls,
     auditChainKey: { existingSecret: 'chain', key: 'hmac' },
     redis: { existingSecret: 'redis' },
+    traceHeaders: { existingSecret: 'collector' },
+    settings: { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318', OTEL_TRACES_SAMPLER_ARG: 0.01 },
   },
   'mongodb, placed': {
     ...mongodb,

@@ -81,7 +81,7 @@ describe('the call server', () => {
       observer,
       shed: () => {},
     });
-    const begin = () => callPipeline.begin(newCall(clock, 'm', '192.0.2.1', undefined));
+    const begin = () => callPipeline.begin(newCall(clock, 'm', '192.0.2.1', undefined), new Map());
     const sessions = Array.from({ length: LIMITS.callsUnderWay }, begin);
     for (const session of sessions) session.takePlace();
     for (let i = 0; i < 3; i++) {
@@ -107,7 +107,7 @@ describe('the call server', () => {
       observer,
       shed: () => {},
     });
-    const begin = () => callPipeline.begin(newCall(clock, 'm', '192.0.2.1', undefined));
+    const begin = () => callPipeline.begin(newCall(clock, 'm', '192.0.2.1', undefined), new Map());
     const refused = Array.from({ length: LIMITS.callsUnderWay }, () =>
       begin().refuse(new ApiError('REQUEST_NOT_RECEIVED', 'the message came too slowly')),
     );

@@ -97,6 +97,6 @@ export class Registry {
 export async function waitForOthers(registry: Registry): Promise<void> {
   const longestMs = await guarded((limits) => registry.longestLeaseOfOthers(limits));
   const waitMs = longestMs > 0 ? longestMs * 1.2 + 20 : 0;
-  registry.waits(waitMs);
   if (waitMs > 0) await delay(waitMs);
+  registry.waits(waitMs);
 }

@@ -42,6 +42,9 @@ startupProbe:
 {{- with .Values.redis }}{{ if .existingSecret }}
 {{ include "apikeyd.secretEnv" (dict "name" "REDIS_URL" "from" .) }}
 {{- end }}{{ end }}
+{{- with .Values.traceHeaders }}{{ if .existingSecret }}
+{{ include "apikeyd.secretEnv" (dict "name" "OTEL_EXPORTER_OTLP_HEADERS" "from" .) }}
+{{- end }}{{ end }}
 {{- if .Values.auditChainKey.existingSecret }}
 - { name: AUDIT_CHAIN_KEY_FILE, value: {{ printf "/secrets/chain/%s" .Values.auditChainKey.key | quote }} }
 {{- end }}

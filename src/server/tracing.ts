@@ -1,0 +1,179 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { type Context, ROOT_CONTEXT, type Tracer } from '@opentelemetry/api';
+import { W3CTraceContextPropagator } from '@opentelemetry/core';
+import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto';
+import { resourceFromAttributes } from '@opentelemetry/resources';
+import {
+  AlwaysOffSampler,
+  AlwaysOnSampler,
+  BatchSpanProcessor,
+  ParentBasedSampler,
+  type ReadableSpan,
+  type Sampler,
+  type SpanExporter,
+  TraceIdRatioBasedSampler,
+  TracerProvider,
+} from '@opentelemetry/sdk-trace';
+import { type Config, parseTraceHeaders } from '../config.ts';
+import type { AuditLog } from '../keys/ports/audit.ts';
+import type { Clock } from '../keys/ports/clock.ts';
+import type { Observer } from '../keys/ports/observer.ts';
+import type { CallObserver, HeaderSource, Traced } from '../rpc/call-pipeline.ts';
+import type { StoreObserver } from '../store/store.ts';
+import type { Logger } from './telemetry.ts';
+import { CallTrace } from './trace.ts';
+import { TracedCall } from './traced-call.ts';
+
+/** A receiver that takes nothing is told of once in this time. */
+const WARN_MS = 60_000;
+/** A receiver that has not taken them by then does not get them; the end of the process waits for it. */
+const SEND_MS = 3_000;
+
+/** What the tracing of calls needs of its library. */
+export interface Spans {
+  readonly tracer: Tracer;
+  /** What `traceparent` and `tracestate` say; an empty one when they say nothing. */
+  parentOf(headers: HeaderSource): Context;
+  /** Sends what is left. */
+  stop(): Promise<void>;
+}
+
+/** Puts calls, and what they wait for, into traces. It stands around the parts that it looks at, and changes none. */
+export class Tracing {
+  readonly #spans: Spans;
+  readonly #clock: Clock;
+  readonly #current = new AsyncLocalStorage<CallTrace>();
+
+  constructor(spans: Spans, clock: Clock) {
+    this.#spans = spans;
+    this.#clock = clock;
+  }
+
+  readonly traced: Traced = (parts, call, places, headers) => {
+    const { tracer } = this.#spans;
+    const callTrace = CallTrace.begin(tracer, this.#clock, call, this.#spans.parentOf(headers));
+    if (callTrace === undefined) return undefined;
+    return new TracedCall(parts, call, places, (work) => this.#current.run(callTrace, work));
+  };
+
+  ofCalls(inner: CallObserver): CallObserver {
+    return {
+      finished: (method, code, seconds) => {
+        this.#current.getStore()?.ended(code);
+        inner.finished(method, code, seconds);
+      },
+      refused: (reason) => {
+        this.#current.getStore()?.refused(reason);
+        inner.refused(reason);
+      },
+      failed: (method, error) => inner.failed(method, error),
+    };
+  }
+
+  ofDecisions(inner: Observer): Observer {
+    return {
+      decided: (decided) => {
+        this.#current.getStore()?.decided(decided);
+        inner.decided(decided);
+      },
+      rotated: (key, rotation) => inner.rotated(key, rotation),
+      lockedOut: (clientIp, forMs) => inner.lockedOut(clientIp, forMs),
+      oldCredential: (decided) => inner.oldCredential(decided),
+    };
+  }
+
+  ofStore(inner: StoreObserver): StoreObserver {
+    return {
+      took: (operation, ms) => {
+        this.#current.getStore()?.waited(`store ${operation}`, ms);
+        inner.took(operation, ms);
+      },
+      // Of many calls at once: each has its own wait for it.
+      wroteEvents: (events, ms) => inner.wroteEvents(events, ms),
+    };
+  }
+
+  ofAudit(inner: AuditLog): AuditLog {
+    return {
+      record: (entry) => {
+        const callTrace = this.#current.getStore();
+        if (callTrace === undefined) return inner.record(entry);
+        const begun = this.#clock.monotonic();
+        return inner.record(entry).finally(() => callTrace.waited('audit', this.#clock.monotonic() - begun));
+      },
+      countRefused: (calls) => inner.countRefused(calls),
+      list: (filter, page) => inner.list(filter, page),
+      count: () => inner.count(),
+      countByOutcome: (since) => inner.countByOutcome(since),
+    };
+  }
+
+  /** With the trace's id in what is logged of a call that is traced. */
+  logger(inner: Logger): Logger {
+    const log = (line: object) => {
+      const callTrace = this.#current.getStore();
+      return callTrace === undefined ? { ...line } : { ...line, trace_id: callTrace.traceId };
+    };
+    return inner.child({}, { formatters: { log } });
+  }
+
+  stop(): Promise<void> {
+    return this.#spans.stop();
+  }
+}
+
+/** Makes traces as the settings say; only then is this file loaded, and OpenTelemetry with it. @throws ConfigError */
+export function openTracing(config: Config, version: string, clock: Clock, logger: Logger): Tracing {
+  const headers = parseTraceHeaders(config.OTEL_EXPORTER_OTLP_HEADERS);
+  const url = `${config.OTEL_EXPORTER_OTLP_ENDPOINT.replace(/\/+$/, '')}/v1/traces`;
+  const exporter = telling(new OTLPTraceExporter({ url, headers, timeoutMillis: SEND_MS }), clock, logger);
+  const provider = new TracerProvider({
+    resource: resourceFromAttributes({
+      'service.name': config.OTEL_SERVICE_NAME,
+      'service.version': version,
+    }),
+    sampler: samplerOf(config),
+    spanProcessors: [new BatchSpanProcessor({ exporter })],
+  });
+  const propagator = new W3CTraceContextPropagator();
+  const getter = {
+    get: (headers: HeaderSource, name: string) => headers.get(name),
+    keys: () => [],
+  };
+  return new Tracing(
+    {
+      tracer: provider.getTracer('apikeyd', version),
+      parentOf: (headers) => propagator.extract(ROOT_CONTEXT, headers, getter),
+      // What is not taken has been told.
+      stop: () => provider.shutdown().catch(() => {}),
+    },
+    clock,
+  );
+}
+
+function samplerOf({ OTEL_TRACES_SAMPLER: name, OTEL_TRACES_SAMPLER_ARG: share }: Config): Sampler {
+  const roots: Record<string, () => Sampler> = {
+    always_on: () => new AlwaysOnSampler(),
+    always_off: () => new AlwaysOffSampler(),
+    traceidratio: () => new TraceIdRatioBasedSampler(share),
+  };
+  const root = (roots[name.replace('parentbased_', '')] ?? roots.always_on)?.() ?? new AlwaysOnSampler();
+  return name.startsWith('parentbased_') ? new ParentBasedSampler({ root }) : root;
+}
+
+/** The same exporter, which says in the log that nothing is taken. */
+function telling(inner: SpanExporter, clock: Clock, logger: Logger): SpanExporter {
+  let told = Number.NEGATIVE_INFINITY;
+  return {
+    export: (spans: ReadableSpan[], done) =>
+      inner.export(spans, (result) => {
+        if (result.code !== 0 && clock.monotonic() - told > WARN_MS) {
+          told = clock.monotonic();
+          logger.warn({ err: result.error, spans: spans.length }, 'traces cannot be sent and are dropped');
+        }
+        done(result);
+      }),
+    shutdown: () => inner.shutdown(),
+    forceFlush: () => inner.forceFlush?.() ?? Promise.resolve(),
+  };
+}
