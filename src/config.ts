@@ -307,6 +307,12 @@ export const SETTINGS = [
     about: 'The least level that is logged.',
   },
   {
+    name: 'ACCESS_LOG',
+    kind: 'boolean',
+    default: 'false',
+    about: 'Logs a line for each call: method, code and milliseconds. The audit has every call without it.',
+  },
+  {
     name: 'LOG_FORMAT',
     kind: 'text',
     default: '',

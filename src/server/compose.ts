@@ -21,7 +21,7 @@ import { ValidateKey } from '../keys/validate-key.ts';
 import { adminService } from '../rpc/admin-service.ts';
 import { authService } from '../rpc/auth-service.ts';
 import { Authenticator } from '../rpc/authenticate.ts';
-import { CallPipeline } from '../rpc/call-pipeline.ts';
+import { type CallObserver, CallPipeline } from '../rpc/call-pipeline.ts';
 import { integrationsService } from '../rpc/integrations-service.ts';
 import { type BoundService, bindService } from '../rpc/method.ts';
 import { CachedKeyStore } from '../store/cached-key-store.ts';
@@ -56,7 +56,7 @@ import { metricsServer } from './metrics-server.ts';
 import { composeProof } from './proof.ts';
 import { readTls } from './setting-files.ts';
 import { storeSpace } from './store-space.ts';
-import { type Logger, watchLogger } from './telemetry.ts';
+import { type Logger, loggingCalls, watchLogger } from './telemetry.ts';
 import type { Tracing } from './tracing.ts';
 
 interface Surroundings {
@@ -110,7 +110,7 @@ export function compose(around: Surroundings, store: Store) {
     authenticator,
     audit,
     clock,
-    observer: tracing?.ofCalls(telemetry) ?? telemetry,
+    observer: callObserver(around),
     shed: () => throttle.refused(),
     traced: tracing?.traced,
   });
@@ -169,6 +169,12 @@ function tellOf(
     certificateSeconds: certificates && (() => certificates.secondsLeft),
     space: () => storeSpace(config.STORE_URL),
   });
+}
+
+/** Who is told of each call: the metrics, traces where there are some, and the log where that is wanted. */
+function callObserver({ config, logger, telemetry, tracing }: Surroundings): CallObserver {
+  const observer = config.ACCESS_LOG ? loggingCalls(telemetry, logger) : telemetry;
+  return tracing?.ofCalls(observer) ?? observer;
 }
 
 function composeHealth(

@@ -1,5 +1,6 @@
 import { type DestinationStream, type Logger, pino } from 'pino';
 import type { AlertType } from '../keys/notices.ts';
+import type { CallObserver } from '../rpc/call-pipeline.ts';
 import type { WatchLogger } from '../watch/watch.ts';
 
 /** The settings that name where to listen. */
@@ -68,5 +69,17 @@ export function watchLogger(logger: Logger, alerted: (type: AlertType) => void):
     oldUse: (key_id, client_ip) => logger.debug({ key_id, client_ip }, 'old secret used in its grace'),
     oldRejected: (key_id, client_ip) => logger.warn({ key_id, client_ip }, 'old secret rejected'),
     warn: (text, err) => logger.warn({ err }, text),
+  };
+}
+
+/** Says a line of each call that has ended: nothing in it comes from the caller but the method. */
+export function loggingCalls(inner: CallObserver, logger: Logger): CallObserver {
+  return {
+    finished: (method, code, seconds) => {
+      inner.finished(method, code, seconds);
+      logger.info({ method, code, ms: Math.round(seconds * 1e6) / 1e3 }, 'call');
+    },
+    refused: (reason) => inner.refused(reason),
+    failed: (method, error) => inner.failed(method, error),
   };
 }

@@ -59,8 +59,8 @@ export class Tracing {
   ofCalls(inner: CallObserver): CallObserver {
     return {
       finished: (method, code, seconds) => {
-        this.#current.getStore()?.ended(code);
         inner.finished(method, code, seconds);
+        this.#current.getStore()?.ended(code);
       },
       refused: (reason) => {
         this.#current.getStore()?.refused(reason);
