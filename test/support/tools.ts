@@ -65,6 +65,11 @@ const NEEDS = {
   helm: inCache('bin/helm'),
   'kubernetes-validate': { ...inCache('kubernetes-validate/bin/python'), ...NEEDS_PYTHON },
   promtool: { ...inCache('bin/promtool'), mayLack: 'needs the prometheus of Debian' },
+  hadolint: { ...inCache('hadolint/bin/hadolint'), ...NEEDS_PYTHON },
+  // To build and run the image without an engine, in the long tests.
+  buildah: { bring: 'apt-get install buildah mmdebstrap', mayLack: 'needs root' },
+  umoci: { bring: 'apt-get install umoci', mayLack: 'needs root' },
+  unshare: { bring: 'apt-get install util-linux', mayLack: 'needs root' },
   'systemd-analyze': { bring: 'apt-get install systemd', mayLack: 'needs systemd' },
   awk: { bring: 'apt-get install mawk' },
   bash: { bring: 'apt-get install bash' },
