@@ -121,8 +121,7 @@ export function compose(around: Surroundings, store: Store) {
   const services = [...bindServices({ config, store, clock }, useCases), gateways.service];
   const health = composeHealth(services, store, telemetry, logger);
   const incoming = { unfinished: new UnfinishedMessages(), unpacking: new Unpacking() };
-  const failed = (error: unknown) => telemetry.failed('transport', error);
-  const ports = { health, throttle, incoming, failed };
+  const ports = { health, throttle, incoming };
   const [grpc, http] = createListeners(callPipeline, services, gateways.doors, ports, around);
   const certificates = composeCertificates(around, [grpc, http]);
   tellOf(around, store, { callPipeline, incoming, grpc, http, counts, certificates });
@@ -255,8 +254,6 @@ interface Listening {
   readonly health: Health;
   readonly throttle: StreamThrottle;
   readonly incoming: Incoming;
-  /** Told of what no handler foresaw. */
-  readonly failed: (error: unknown) => void;
 }
 
 /** Both ports speak every protocol; two of them can be opened to different networks. */
@@ -264,9 +261,10 @@ function createListeners(
   callPipeline: CallPipeline,
   services: readonly BoundService[],
   doors: readonly Door[],
-  { health, throttle, incoming, failed }: Listening,
-  { config, tls, console }: Surroundings,
+  { health, throttle, incoming }: Listening,
+  { config, tls, console, telemetry }: Surroundings,
 ): readonly [grpc: HttpServer, http: HttpServer] {
+  const failed = (error: unknown) => telemetry.failed('transport', error);
   const unary = new GrpcMount(callPipeline, services, incoming);
   const connect = new ConnectMount(callPipeline, services, incoming, (router) => {
     health.addTo(router);
