@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import type { Config } from '../config.ts';
 import { ConfigError } from '../config.ts';
 import type { ChainLog } from '../keys/ports/audit.ts';
@@ -8,6 +9,7 @@ import { isMongodb, openRevocationLog } from '../store/open-store.ts';
 import type { RevocationLog } from '../store/revocation-log.ts';
 import type { Store } from '../store/store.ts';
 import type { Metrics } from './metrics.ts';
+import { shownStore } from './neighbour.ts';
 import type { Logger } from './telemetry.ts';
 
 const LOOK_EVERY_MS = 5_000;
@@ -17,10 +19,14 @@ const COVER_EVERY = 250;
 /** Where the log of revocations is; undefined for none. @throws ConfigError */
 export function revocationLogOf({ REVOCATION_LOG: given, STORE_URL: url }: Config): string | undefined {
   if (given === 'off') return undefined;
-  if (url.startsWith('sqlite:')) return given || `${url.replace(/^sqlite:(\/\/)?/, '')}.revocations`;
-  if (given !== '' && !isMongodb(given))
+  const embedded = url.startsWith('sqlite:');
+  const path = url.replace(/^sqlite:(\/\/)?/, '');
+  if (!embedded && given !== '' && !isMongodb(given))
     throw new ConfigError('REVOCATION_LOG: with a store on MongoDB it must be mongodb://… or off');
-  return given === '' ? undefined : given;
+  const same = embedded ? resolve(given) === resolve(path) : shownStore(given) === shownStore(url);
+  if (given !== '' && same)
+    throw new ConfigError('REVOCATION_LOG: is the store itself, whose restore would set it back, too');
+  return given || (embedded ? `${path}.revocations` : undefined);
 }
 
 /** @throws ConfigError, StartError */

@@ -78,6 +78,7 @@ export class RevocationFile implements RevocationLog {
       const { size } = await handle.stat();
       // Cut by a crash: what it said is in the store, and was not answered.
       if (size > scanned.size) {
+        if (scanned.lines === 0) await expectBegun(handle, file, size);
         warn(`${NAME}: the last line of ${file} is not whole and is left out`, undefined);
         await handle.truncate(scanned.size);
         await handle.sync();
@@ -222,6 +223,21 @@ export class RevocationFile implements RevocationLog {
       this.#live = this.#size;
     }
   }
+}
+
+/** More than the first line takes. */
+const FIRST_LINE_BYTES = 256;
+const FIRST_LINE = '{"kind":"begin"';
+
+/** Without a whole line only the beginning of one may be cut off, or nothing but zeros: any other file is somebody's. */
+async function expectBegun(handle: FileHandle, file: string, size: number): Promise<void> {
+  const { buffer, bytesRead } = await handle.read(Buffer.alloc(FIRST_LINE_BYTES), 0, FIRST_LINE_BYTES, 0);
+  const text = buffer.subarray(0, bytesRead).toString('latin1').replace(/\0+$/, '');
+  const [seal = '', line = ''] = text.split(/ (.*)/s);
+  const sealed = /^[0-9a-f]{0,64}$/.test(seal) && (seal.length === 64 || line === '');
+  const begun = sealed && (FIRST_LINE.startsWith(line) || line.startsWith(FIRST_LINE));
+  if (size < FIRST_LINE_BYTES && begun) return;
+  throw new StartError(69, `${NAME}: ${file} is another file, and no log of revocations`);
 }
 
 /** A file's name is on the disk only when its folder is. */

@@ -158,6 +158,15 @@ describe('REVOCATION_LOG', () => {
       /^REVOCATION_LOG: with a store on MongoDB it must be mongodb:\/\/… or off$/,
     ));
 
+  it.each<[string, string]>([
+    ['sqlite:/x/a.db', '/x/../x/a.db'],
+    ['mongodb://x/y', 'mongodb://u:p@x/y?w=1'],
+  ])('that is the store itself is refused: %s', (STORE_URL, REVOCATION_LOG) =>
+    expect(() => revocationLogOf(readConfig({ STORE_URL, REVOCATION_LOG }))).toThrow(
+      'REVOCATION_LOG: is the store itself',
+    ),
+  );
+
   it('that cannot be written stops changes that can wait, and none that end a key', async () => {
     const place = new Place('sqlite');
     const server = await place.start();

@@ -234,6 +234,32 @@ describe('the log in a file', () => {
     expect(ids(await use((log) => log.since(0)))).toEqual([id(2)]);
   });
 
+  it('whose first line was cut by a crash is begun anew', async () => {
+    await use((log) => log.begin(5));
+    const whole = readFileSync(file);
+    for (let size = 0; size < whole.length; size++) {
+      writeFileSync(file, whole.subarray(0, size));
+      expect(await use((log) => log.reach()), `${size}`).toBeUndefined();
+    }
+  });
+
+  it('is no other file, which stays as it is', async () => {
+    const others = [
+      'precious',
+      'x'.repeat(10_000),
+      'SQLite format 3\0',
+      'a\nb',
+      'f'.repeat(65),
+      '\0'.repeat(4_096),
+      '{"kind":"begin"}',
+    ];
+    for (const other of others) {
+      writeFileSync(file, other);
+      await expect(opened(), other.slice(0, 20)).rejects.toMatchObject({ exitCode: 69 });
+      expect(readFileSync(file, 'utf8')).toBe(other);
+    }
+  });
+
   it('that cannot be had says so', async () => {
     await expect(opened(KEY, join(folder, 'none', 'log'))).rejects.toMatchObject({
       exitCode: 69,
