@@ -40,8 +40,10 @@ base() {
   rm -rf "$rootfs"
 }
 
+# By where the program lies: with the Node.js of node_modules in front `npm root -g` names another folder.
+npm=$(dirname "$(dirname "$(readlink -f "$(command -v npm)")")")
 base apikeyd-runtime libc6,libstdc++6,libgcc-s1,ca-certificates
-base apikeyd-builder libc6,libstdc++6,libgcc-s1,ca-certificates,dash,coreutils "$(npm root -g)/npm:/usr/local/lib/node_modules/npm"
+base apikeyd-builder libc6,libstdc++6,libgcc-s1,ca-certificates,dash,coreutils "$npm:/usr/local/lib/node_modules/npm"
 container=$("${buildah[@]}" from localhost/apikeyd-builder)
 mounted=$("${buildah[@]}" mount "$container")
 ln -sf ../lib/node_modules/npm/bin/npm-cli.js "$mounted/usr/local/bin/npm"
