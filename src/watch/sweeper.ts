@@ -11,6 +11,8 @@ const DAY_MS = 86_400_000;
 /** Retention deletes in small steps, so that it never holds up a call for long. */
 const STEP_ROWS = 500;
 const MAX_STEPS = 200;
+/** The pause after a sweep that left something old: the rest of the work, and other processes, have their turn in it. */
+const BEHIND_MS = 250;
 
 export interface SweeperParts {
   readonly store: { sweep(dropOld: boolean): Promise<void> };
@@ -50,8 +52,10 @@ export class Sweeper {
   }
 
   start(): void {
-    this.#sweeping = this.sweep().then(() => {
-      if (!this.#stopped) this.#timer = setTimeout(() => this.start(), this.#parts.intervalMs).unref();
+    const { intervalMs } = this.#parts;
+    this.#sweeping = this.sweep().then((done) => {
+      const pause = done ? intervalMs : Math.min(BEHIND_MS, intervalMs);
+      if (!this.#stopped) this.#timer = setTimeout(() => this.start(), pause).unref();
     });
   }
 
@@ -63,8 +67,11 @@ export class Sweeper {
     await this.#reportFailure(() => this.#parts.lease.release());
   }
 
-  /** One sweep, if it is this process's turn. What fails is told and left for the next one; the rest goes on. */
-  async sweep(): Promise<void> {
+  /**
+   * One sweep, if it is this process's turn. What fails is told and left for the next one; the rest goes on.
+   * @returns false when there is more that is old than one sweep deletes
+   */
+  async sweep(): Promise<boolean> {
     const { lease, store, dueKeys, anomalyWatch, alerts, usage, checkpoints } = this.#parts;
     const { time, intervalMs } = this.#parts;
     const { now, steady, settled } = time.look();
@@ -78,17 +85,18 @@ export class Sweeper {
     await this.#reportFailure(() => checkpoints.tick());
     // Its holder has missed a sweep and a half when another takes it over.
     const ours = await this.#reportFailure(() => lease.take(2.5 * intervalMs));
-    if (ours !== true) return;
+    if (ours !== true) return true;
     await this.#reportFailure(() => store.sweep(steady));
     if (steady) await this.#reportFailure(() => dueKeys.sweep());
     await this.#reportFailure(() => anomalyWatch.finishAbandoned(now));
     await this.#reportFailure(() => alerts.redeliver(now));
     // Before events go: retention keeps those that are not counted.
     await this.#reportFailure(() => usage.flush());
-    if (settled) await this.#reportFailure(() => this.#deleteOld(now));
+    return !settled || ((await this.#reportFailure(() => this.#deleteOld(now))) ?? true);
   }
 
-  async #deleteOld(now: number): Promise<void> {
+  /** @returns whether nothing old is left */
+  async #deleteOld(now: number): Promise<boolean> {
     const { retention, alertLog, anomalies, usage, retentionDays, usageRetentionDays } = this.#parts;
     // At most a day's worth more than the last time.
     const at = Math.min(now, (this.#deletedAt ?? now) + DAY_MS);
@@ -104,9 +112,13 @@ export class Sweeper {
           ]),
       ...(usageRetentionDays === 0 ? [] : [() => usage.deleteBefore(before(usageRetentionDays), STEP_ROWS)]),
     ];
+    let done = true;
     for (const step of steps) {
-      for (let n = 0; n < MAX_STEPS && !this.#stopped; n++) if ((await step()) < STEP_ROWS) break;
+      let n = 0;
+      while (n < MAX_STEPS && !this.#stopped && (await step()) >= STEP_ROWS) n++;
+      done &&= n < MAX_STEPS;
     }
+    return done;
   }
 
   async #reportFailure<T>(step: () => Promise<T>): Promise<T | undefined> {

@@ -9,7 +9,7 @@ import { BufferedLastUses } from '../../src/store/last-uses.ts';
 import { openSqliteStore } from '../../src/store/sqlite/open.ts';
 import type { Store } from '../../src/store/store.ts';
 import { SettledTime } from '../../src/watch/settled-time.ts';
-import { Sweeper } from '../../src/watch/sweeper.ts';
+import { Sweeper, type SweeperParts } from '../../src/watch/sweeper.ts';
 import { LEASE, LOCKOUT } from '../store/contract/harness.ts';
 import { TestClock } from '../support/clock.ts';
 import { entryWith, keyWith } from '../support/keys.ts';
@@ -36,11 +36,12 @@ describe('sweeper', () => {
     await store.close();
     rmSync(folder, { recursive: true });
   });
-  const sweeper = (retentionDays: number, over: Partial<Store> & { time?: Pick<SettledTime, 'look'> } = {}) =>
+  type Over = Partial<Store> & Partial<Pick<SweeperParts, 'time' | 'retention'>>;
+  const sweeper = (retentionDays: number, over: Over = {}) =>
     new Sweeper({
       store: { ...store, ...over },
       lease: over.sweepLease ?? store.sweepLease,
-      retention: new Retention(store.audit, store.chainLog, clock),
+      retention: over.retention ?? new Retention(store.audit, store.chainLog, clock),
       checkpoints: new Checkpoints(store.audit, store.chainLog, store.chain, clock),
       alertLog: store.alerts,
       anomalies: store.anomalies,
@@ -66,6 +67,25 @@ describe('sweeper', () => {
     await sweeper(90).sweep();
     // What is left, and a checkpoint for each of the three steps.
     expect(await store.audit.count()).toBe(4);
+  });
+
+  it('goes on at once while there are more old events than one sweep deletes', async () => {
+    const left = [100_499];
+    const retention = {
+      deleteBefore: async (_time: number, limit: number) => {
+        const deleted = Math.min(limit, left[0] ?? 0);
+        left[0] = (left[0] ?? 0) - deleted;
+        if (left[0] === 0) left.shift();
+        return deleted;
+      },
+    };
+    const busy = sweeper(90, { retention });
+    expect(await busy.sweep()).toBe(false);
+    expect(left).toEqual([499]);
+    expect(await busy.sweep()).toBe(true);
+    // A sweep that is not this process's turn has nothing left to do.
+    const lease = { take: async () => false, release: async () => {} };
+    expect(await sweeper(90, { retention, sweepLease: lease }).sweep()).toBe(true);
   });
 
   it('leaves the work to the process whose turn it is', async () => {
