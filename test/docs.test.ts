@@ -65,7 +65,8 @@ set -u
 
 serve() {
   if [ -n "\${SERVER:-}" ]; then kill "$SERVER"; wait "$SERVER"; fi
-  node --disable-warning=ExperimentalWarning ${ROOT}src/main.ts serve >> server.log 2>&1 &
+  # Not the function below: the process to be ended is Node itself.
+  (exec node --disable-warning=ExperimentalWarning ${ROOT}src/main.ts serve) >> server.log 2>&1 &
   SERVER=$!
   node -e '
     const [url, server] = process.argv.slice(1);
@@ -81,7 +82,7 @@ npx() {
 node() {
   case $1 in
     *.js)
-      command node --disable-warning=ExperimentalWarning "$@" > backend.log 2>&1 &
+      (exec node --disable-warning=ExperimentalWarning "$@") > backend.log 2>&1 &
       BACKEND=$!
       until grep -q listening backend.log; do kill -0 "$BACKEND" || { cat backend.log; exit 98; }; sleep 0.05; done ;;
     *) command node "$@" ;;
@@ -128,6 +129,12 @@ export * from '${GUARD}';
 export class Guard extends Real { constructor(options) { super({ deadlineMs: 20_000, ...options }); } }
 `;
   writeFileSync(join(at, 'index.js'), patient);
+}
+
+/** The last lines of the server of a page: they say why a start failed. */
+function logOf(folder: string): string {
+  const file = join(folder, 'server.log');
+  return existsSync(file) ? readFileSync(file, 'utf8').split('\n').slice(-6).join('\n') : '';
 }
 
 const redisHere = isInstalled('redis-server');
@@ -210,7 +217,7 @@ describe('the pages', () => {
     const parts = ended.stdout.split(/^@@@ \d+\n/m).slice(1);
     for (const [i, { command, output }] of steps.entries()) {
       const [shown = '', end] = (parts[i] ?? '').split(/^@@@ end/m);
-      expect(end, `${command}\n${shown}\n${ended.stderr}`).toBeDefined();
+      expect(end, `${command}\n${shown}\n${ended.stderr}\n${logOf(folder)}`).toBeDefined();
       if (output !== undefined) expect(steady(shown), command).toBe(steady(output));
     }
     expect(ended.stdout + ended.stderr).not.toContain(PASSWORD);
