@@ -103,6 +103,31 @@ requires('mongodb').describe('quotas on several processes', () => {
 });
 
 /**
+ * The first end that a window was given. An update that waited for another on the same bucket carries the time at which
+ * it began, so that a window may end some milliseconds earlier from then on; the next one ends a whole window later.
+ */
+function endsOf(history: readonly Taken[]) {
+  const ends = new Map<string, Set<number>>();
+  const counterOf = (name: string, windowMs: number) => `${name} ${windowMs}`;
+  for (const { name, windowMs, resetTime } of history.flatMap(({ states }) => states)) {
+    const of = ends.get(counterOf(name, windowMs)) ?? new Set();
+    ends.set(counterOf(name, windowMs), of);
+    if (resetTime !== undefined) of.add(resetTime);
+  }
+  const firsts = new Map<string, number>();
+  for (const [counter, of] of ends) {
+    const windowMs = Number(counter.split(' ')[1]);
+    let first = Number.NEGATIVE_INFINITY;
+    for (const end of [...of].sort((a, b) => a - b)) {
+      if (end - first > windowMs / 2) first = end;
+      firsts.set(`${counter} ${end}`, first);
+    }
+  }
+  return (name: string, windowMs: number, end: number | undefined) =>
+    firsts.get(`${counterOf(name, windowMs)} ${end}`);
+}
+
+/**
  * What no sequential limiter could have answered about a bucket. Within a window of a counter the admitted takes, put
  * in the order of what was used after them, must each begin where the one before ended; a denial must name a state that
  * was there, and a limit that the cost would have exceeded in it.
@@ -111,11 +136,12 @@ function impossible(history: readonly Taken[]): string[] {
   const wrong: string[] = [];
   const windows = new Map<string, { after: number; cost: number }[]>();
   const denied: { window: string; used: number }[] = [];
+  const endOf = endsOf(history);
   for (const { request, admitted, states } of history) {
     let reason = false;
     for (const [i, { name, windowMs, remaining, resetTime }] of states.entries()) {
       const limit = request.limits[i]?.limit ?? 0;
-      const window = `${request.bucket} ${name} ${windowMs} ${resetTime}`;
+      const window = `${request.bucket} ${name} ${windowMs} ${endOf(name, windowMs, resetTime)}`;
       if (admitted) {
         const takes = windows.get(window) ?? [];
         windows.set(window, takes);
