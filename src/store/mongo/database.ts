@@ -36,9 +36,13 @@ export class MongoDatabase {
     this.#db = client.db();
   }
 
-  /** @param setting where the URL is from. @throws StartError when the URL is wrong or nobody answers. */
-  static async connect(url: string, setting = 'STORE_URL'): Promise<MongoDatabase> {
-    const client = clientOf(url, setting);
+  /**
+   * @param setting where the URL is from
+   * @param socketMs how long any single command may take
+   * @throws StartError when the URL is wrong or nobody answers
+   */
+  static async connect(url: string, setting = 'STORE_URL', socketMs = SOCKET_MS): Promise<MongoDatabase> {
+    const client = clientOf(url, setting, socketMs);
     try {
       await reach(client);
     } catch (error) {
@@ -136,7 +140,7 @@ export function deleteSome<T extends { _id: string }>(
   });
 }
 
-function clientOf(url: string, setting = 'STORE_URL'): MongoClient {
+function clientOf(url: string, setting = 'STORE_URL', socketMs = SOCKET_MS): MongoClient {
   try {
     return new MongoClient(withDatabase(url), {
       appName: 'apikeyd',
@@ -145,7 +149,7 @@ function clientOf(url: string, setting = 'STORE_URL'): MongoClient {
       readPreference: 'primary',
       serverSelectionTimeoutMS: SERVER_SELECTION_MS,
       connectTimeoutMS: SERVER_SELECTION_MS,
-      socketTimeoutMS: SOCKET_MS,
+      socketTimeoutMS: socketMs,
       waitQueueTimeoutMS: POOL_WAIT_MS,
       maxPoolSize: MAX_POOL,
       ignoreUndefined: true,

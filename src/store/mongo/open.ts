@@ -23,6 +23,8 @@ import { MongoSweepLease } from './sweep-lease.ts';
 import { MongoUsageLog } from './usage.ts';
 
 const CLOSE_WAIT_MS = 3_000;
+/** For one command of the schema: an index over many events is not built in the time that a call may take. */
+const SCHEMA_MS = 3_600_000;
 
 /** Opens `mongodb://…`: connects, brings the schema up to date and waits for its indexes. */
 export async function openMongoStore({
@@ -36,6 +38,7 @@ export async function openMongoStore({
 }: StoreOptions): Promise<Store> {
   const database = await MongoDatabase.connect(url);
   try {
+    await prepare(url, new Chain(chainKey));
     return await storeOn(database, { clock, lockout, lease, chainKey, warn, observer });
   } catch (error) {
     await database.close();
@@ -44,12 +47,21 @@ export async function openMongoStore({
   }
 }
 
+/** Brings the schema up to date on a connection of its own. */
+async function prepare(url: string, chain: Chain): Promise<void> {
+  const database = await MongoDatabase.connect(url, 'STORE_URL', SCHEMA_MS);
+  try {
+    await migrate(database, chain);
+  } finally {
+    await database.close();
+  }
+}
+
 async function storeOn(
   database: MongoDatabase,
   { clock, lockout, lease, chainKey, warn, observer }: Omit<StoreOptions, 'url'>,
 ): Promise<Store> {
   const chain = new Chain(chainKey);
-  await migrate(database, chain);
   const processId = randomBytes(8).toString('hex');
   const waited = (ms: number) => observer?.took('wait_for_leases', ms);
   const registry = new Registry(database, processId, lease.leaseMs, lease.caches, waited);
