@@ -4,6 +4,7 @@ import type { AuditLog, ChainHead, ChainLog, ChainPlace } from '../keys/ports/au
 import type { Clock } from '../keys/ports/clock.ts';
 import type { Chain } from './chain.ts';
 import { RESTORED, statementOf } from './checkpoint.ts';
+import { synced } from './synced.ts';
 
 const EVERY_MS = 1_000;
 /** How often the ends of all chains are looked up: those of other processes. */
@@ -111,12 +112,7 @@ export class Anchor {
       await handle.close();
     }
     await rename(next, file);
-    const folder = await open(dirname(file));
-    try {
-      await folder.sync();
-    } finally {
-      await folder.close();
-    }
+    await synced(dirname(file));
   }
 
   #macOf(heads: readonly ChainPlace[]): string {

@@ -1,6 +1,7 @@
 import { lstatSync } from 'node:fs';
-import { link, open, rm } from 'node:fs/promises';
+import { link, open, rm, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { synced } from '../audit/synced.ts';
 import { ApiError } from '../keys/errors.ts';
 import type { Backups, BackupUnderWay, MadeBackup } from '../keys/ports/backups.ts';
 import type { Clock } from '../keys/ports/clock.ts';
@@ -62,7 +63,8 @@ export class BackupFolder implements Backups {
       await discard(partial);
       await (await open(partial, 'wx', 0o600)).close();
       const { revision } = await copyTo(partial, (doneBytes, totalBytes) => job.at(doneBytes, totalBytes));
-      const sizeBytes = await synced(partial);
+      await synced(partial);
+      const { size: sizeBytes } = await stat(partial);
       await writeChecksum(partial, target);
       job.mayGoOn();
       // Unlike a rename it does not take the place of a file that came meanwhile.
@@ -114,17 +116,6 @@ async function writeChecksum(partial: string, target: string): Promise<void> {
 /** With what SQLite keeps beside it. */
 async function discard(partial: string): Promise<void> {
   for (const end of ['', '-journal', '-wal', '-shm']) await rm(`${partial}${end}`, { force: true });
-}
-
-/** Answers its size in bytes. */
-async function synced(path: string): Promise<number> {
-  const handle = await open(path);
-  try {
-    await handle.sync();
-    return (await handle.stat()).size;
-  } finally {
-    await handle.close();
-  }
 }
 
 function exists(name: string): ApiError {

@@ -2,6 +2,7 @@ import { type FileHandle, open, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { type Chain, GENESIS } from '../audit/chain.ts';
 import { GroupCommit } from '../audit/group-commit.ts';
+import { synced } from '../audit/synced.ts';
 import type { RetiredHash } from '../keys/narrowing.ts';
 import type { Clock } from '../keys/ports/clock.ts';
 import type { RevocationRecord } from '../keys/ports/revocations.ts';
@@ -86,7 +87,7 @@ export class RevocationFile implements RevocationLog {
       // Appending always writes at the end, whatever place is asked for.
       await handle.close();
       handle = await open(file, 'r+');
-      await syncFolder(file);
+      await synced(dirname(file));
       return new RevocationFile(parts, handle, scanned);
     } catch (error) {
       await handle?.close().catch(() => {});
@@ -217,7 +218,7 @@ export class RevocationFile implements RevocationLog {
       const before = this.#handle;
       [this.#handle, this.#size, this.#seal, this.#live] = [handle, size, seal, size];
       await before.close();
-      await syncFolder(file);
+      await synced(dirname(file));
     } catch (error) {
       warn(`${NAME}: ${file} cannot be made shorter, later again`, error);
       this.#live = this.#size;
@@ -238,16 +239,6 @@ async function expectBegun(handle: FileHandle, file: string, size: number): Prom
   const begun = sealed && (FIRST_LINE.startsWith(line) || line.startsWith(FIRST_LINE));
   if (size < FIRST_LINE_BYTES && begun) return;
   throw new StartError(69, `${NAME}: ${file} is another file, and no log of revocations`);
-}
-
-/** A file's name is on the disk only when its folder is. */
-async function syncFolder(file: string): Promise<void> {
-  const folder = await open(dirname(file));
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
 }
 
 async function scan(file: string, chain: Chain): Promise<Scanned> {

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { copyFile, link, mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { synced } from '../../audit/synced.ts';
 import type { CopyTold, PresentStore, StoreReplacement } from '../store.ts';
 import { lockFile } from './database.ts';
 
@@ -126,14 +127,5 @@ function intoOneFile(path: string): void {
     db.close();
   } catch {
     // Damaged: kept as it is.
-  }
-}
-
-async function synced(folder: string): Promise<void> {
-  const handle = await open(folder);
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }
