@@ -45,6 +45,8 @@ export class Sweeper {
   #stopped = false;
   /** The time up to which what is old was deleted last. */
   #deletedAt: number | undefined;
+  /** Something of before that time is left. */
+  #left = false;
   #told = false;
 
   constructor(parts: SweeperParts) {
@@ -98,8 +100,8 @@ export class Sweeper {
   /** @returns whether nothing old is left */
   async #deleteOld(now: number): Promise<boolean> {
     const { retention, alertLog, anomalies, usage, retentionDays, usageRetentionDays } = this.#parts;
-    // At most a day's worth more than the last time.
-    const at = Math.min(now, (this.#deletedAt ?? now) + DAY_MS);
+    // At most a day's worth more than the last time, and no more while that is not all gone.
+    const at = this.#left ? (this.#deletedAt ?? now) : Math.min(now, (this.#deletedAt ?? now) + DAY_MS);
     this.#deletedAt = at;
     const before = (days: number) => at - days * DAY_MS;
     const steps = [
@@ -118,6 +120,7 @@ export class Sweeper {
       while (n < MAX_STEPS && !this.#stopped && (await step()) >= STEP_ROWS) n++;
       done &&= n < MAX_STEPS;
     }
+    this.#left = !done;
     return done;
   }
 

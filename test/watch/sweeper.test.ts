@@ -71,8 +71,10 @@ describe('sweeper', () => {
 
   it('goes on at once while there are more old events than one sweep deletes', async () => {
     const left = [100_499];
+    const asked = new Set<number>();
     const retention = {
-      deleteBefore: async (_time: number, limit: number) => {
+      deleteBefore: async (time: number, limit: number) => {
+        asked.add(time);
         const deleted = Math.min(limit, left[0] ?? 0);
         left[0] = (left[0] ?? 0) - deleted;
         if (left[0] === 0) left.shift();
@@ -82,7 +84,10 @@ describe('sweeper', () => {
     const busy = sweeper(90, { retention });
     expect(await busy.sweep()).toBe(false);
     expect(left).toEqual([499]);
+    clock.advance(DAY_MS);
     expect(await busy.sweep()).toBe(true);
+    // No clock takes more away before that is gone.
+    expect(asked.size).toBe(1);
     // A sweep that is not this process's turn has nothing left to do.
     const lease = { take: async () => false, release: async () => {} };
     expect(await sweeper(90, { retention, sweepLease: lease }).sweep()).toBe(true);
