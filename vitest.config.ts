@@ -10,7 +10,7 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/support/mongo-server.ts'],
     setupFiles: ['test/support/started-programs.ts'],
-    reporters: ['default', './test/support/skips.ts'],
+    reporters: ['default', './test/support/run-summary.ts'],
     sequence: { sequencer: LongestFirst },
     // The real processes, browsers and databases of the end-to-end suites share two cores.
     maxWorkers: 2,

@@ -5,7 +5,7 @@
  *     requires('redis-server').describe('alerts on Redis', () => { … spawn(tool('redis-server'), …) … });
  *     requires('grpcurl', 'mongodb').it('answers grpcurl', { timeout: 120_000 }, async () => { … });
  *
- * (`requires` is in requires.ts.) The run ends with a table of what was skipped, why, and how to have it (skips.ts). With
+ * (`requires` is in requires.ts.) The run ends with a table of what was skipped, why, and how to have it (run-summary.ts). With
  * CI=true, as in `npm run all`, a missing program is a failed test. Starting a program that is not in the list, or in a
  * file that does not require it, fails on every machine (started-programs.ts).
  *

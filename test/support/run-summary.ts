@@ -1,8 +1,12 @@
-/** Ends a run with what was skipped, for want of what, and how to have it; its last line counts the tests. */
+/**
+ * Ends a run with the tests that were skipped, for want of which tool, and how to have it; then those that failed, and those
+ * that passed only when they were tried again, each with its first error. The last line counts the tests.
+ */
+import { stripVTControlCharacters } from 'node:util';
 import type { Reporter, TestCase, TestModule, TestSuite, Vitest } from 'vitest/node';
 import { type NeedName, needs } from './tools.ts';
 
-export default class Skips implements Reporter {
+export default class RunSummary implements Reporter {
   /** Whether somebody chose tests by name: then those left out need no reason. */
   #chosen = false;
 
@@ -15,14 +19,17 @@ export default class Skips implements Reporter {
     const of = (state: string) => tests.filter((test) => test.result().state === state);
     // A file that cannot be loaded, or whose set-up fails, has no failed test that says so.
     const broken = modules.filter((module) => module.state() === 'failed' && !hasFailedTest(module));
-    const [passed, failed, skipped] = [
-      of('passed').length,
-      of('failed').length + broken.length,
-      of('skipped'),
+    const [passed, failed, skipped] = [of('passed'), of('failed'), of('skipped')];
+    const unsteady = passed.filter((test) => test.diagnostic()?.flaky);
+    const lines = [
+      ...broken.map((module) => `failed to load: ${module.relativeModuleId}${firstError(module.errors())}`),
+      ...failed.map((test) => `failed: ${nameOf(test)}${firstError(test.result().errors)}`),
+      ...unsteady.map(
+        (test) => `passed when tried again: ${nameOf(test)}${firstError(test.result().errors)}`,
+      ),
+      `${passed.length} passed, ${failed.length + broken.length} failed, ${skipped.length} skipped`,
     ];
-    process.stdout.write(
-      `${tableOf(skipped.filter((test) => this.#isToldOf(test)))}${passed} passed, ${failed} failed, ${skipped.length} skipped\n`,
-    );
+    process.stdout.write(`${tableOf(skipped.filter((test) => this.#isToldOf(test)))}${lines.join('\n')}\n`);
   }
 
   /** What was not run because its set-up failed has a failure that says so. */
@@ -30,6 +37,11 @@ export default class Skips implements Reporter {
     return lacksOf(test).length > 0 || (!this.#chosen && test.options.mode === 'skip');
   }
 }
+
+const nameOf = (test: TestCase) => `${test.module.relativeModuleId} > ${test.fullName}`;
+
+const firstError = (errors: readonly { message: string }[] = []) =>
+  errors[0] ? `: ${stripVTControlCharacters(errors[0].message).replace(/\s+/g, ' ').slice(0, 300)}` : '';
 
 const hasFailedTest = (module: TestModule) => [...module.children.allTests('failed')].length > 0;
 
