@@ -258,7 +258,8 @@ export const SETTINGS = [
     default: '90',
     min: 0,
     max: 36_500,
-    about: 'Audit events, alerts and resolved anomalies older than this are deleted; 0 keeps them.',
+    about:
+      'Audit events, alerts and resolved anomalies older than this are deleted, from an hour after each start on; 0 keeps them.',
   },
   {
     name: 'USAGE_RETENTION_DAYS',
@@ -267,7 +268,8 @@ export const SETTINGS = [
     default: '400',
     min: 0,
     max: 36_500,
-    about: 'Counts of decisions by key and hour older than this are deleted; 0 keeps them.',
+    about:
+      'Counts of decisions by key and hour older than this are deleted, from an hour after each start on; 0 keeps them.',
   },
   {
     name: 'AUDIT_CHAIN_KEY_FILE',

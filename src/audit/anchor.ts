@@ -37,6 +37,8 @@ export class Anchor {
   #changed = false;
   #allRead = Number.NEGATIVE_INFINITY;
   #failing = false;
+  /** The store did not say where the chains end. */
+  #blind = false;
   #timer: NodeJS.Timeout | undefined;
   #writing: Promise<void> = Promise.resolve();
 
@@ -61,27 +63,41 @@ export class Anchor {
   }
 
   async #write(): Promise<void> {
-    const { chains, clock, warn, written } = this.#parts;
+    await this.#lookUp();
+    if (!this.#changed) return;
+    const { warn, written } = this.#parts;
+    let failure = 'cannot be read';
     try {
-      this.#take(await chains.ownHead());
-      if (clock.monotonic() - this.#allRead >= ALL_MS) {
-        this.#allRead = clock.monotonic();
-        for (const head of await chains.heads()) if (this.#isNote(head)) this.#take(head);
-      }
-      if (!this.#changed) return;
       // Another process may write to the same file.
-      const stands = await this.read();
+      const stands = await this.#places();
       if (stands === undefined)
         warn('AUDIT_ANCHOR_FILE was not what was written there: written anew', undefined);
       for (const place of stands ?? []) this.#take(place);
+      failure = 'cannot be written';
       await this.#replace();
       this.#changed = false;
       this.#failing = false;
       written(true);
     } catch (error) {
-      if (!this.#failing) warn('AUDIT_ANCHOR_FILE cannot be written, trying again', error);
+      if (!this.#failing) warn(`AUDIT_ANCHOR_FILE ${failure}, trying again`, error);
       this.#failing = true;
       written(false);
+    }
+  }
+
+  /** Where the chains end now. A store that is away is no failure of the file, and what is known goes to the file. */
+  async #lookUp(): Promise<void> {
+    const { chains, clock, warn } = this.#parts;
+    try {
+      this.#take(await chains.ownHead());
+      if (clock.monotonic() - this.#allRead < ALL_MS) return;
+      this.#allRead = clock.monotonic();
+      for (const head of await chains.heads()) if (this.#isNote(head)) this.#take(head);
+      this.#blind = false;
+    } catch (error) {
+      if (!this.#blind)
+        warn("the store does not say where the audit's chains end: AUDIT_ANCHOR_FILE lacks that", error);
+      this.#blind = true;
     }
   }
 
@@ -128,12 +144,18 @@ export class Anchor {
   }
 
   /** Nothing where there is no file yet. */
-  async read(): Promise<Anchored> {
+  read(): Promise<Anchored> {
+    return this.#places().catch(() => undefined);
+  }
+
+  /** @throws what hinders reading */
+  async #places(): Promise<Anchored> {
     let text: string;
     try {
       text = await readFile(this.#parts.file, 'utf8');
     } catch (error) {
-      return (error as NodeJS.ErrnoException).code === 'ENOENT' ? [] : undefined;
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+      throw error;
     }
     try {
       const { heads, mac } = JSON.parse(text) as { heads: ChainPlace[]; mac: string };

@@ -59,7 +59,7 @@ export function anchorOf(
 export function unreadableAnchor(config: Config): StartError {
   return new StartError(
     69,
-    `AUDIT_ANCHOR_FILE: ${anchorFileOf(config)} is not what was written there, or with another chain key; to begin a new one, move it away`,
+    `AUDIT_ANCHOR_FILE: ${anchorFileOf(config)} is not what was written there, was written with another chain key, or cannot be read; to begin a new one, move it away`,
   );
 }
 

@@ -44,8 +44,10 @@ class Process {
   rows: ChainPlace[] = [];
   events: Pick<AuditRecord, 'outcome' | 'reason'>[] = [];
   looks = 0;
+  storeAway = false;
   readonly clock = new TestClock();
   readonly warned: string[] = [];
+  readonly causes: unknown[] = [];
   readonly written: boolean[] = [];
   readonly chain: Chain;
   readonly anchor: Anchor;
@@ -58,7 +60,10 @@ class Process {
         this.looks++;
         return this.own;
       },
-      heads: async () => this.notes,
+      heads: async () => {
+        if (this.storeAway) throw new Error('the store is away');
+        return this.notes;
+      },
       hashesAt: async (processId: string, sequences: readonly number[]) =>
         new Map(
           this.rows
@@ -72,7 +77,10 @@ class Process {
       chains: chains as never,
       chain: this.chain,
       clock: this.clock,
-      warn: (text) => this.warned.push(text),
+      warn: (text, error) => {
+        this.warned.push(text);
+        this.causes.push(error);
+      },
       written: (ok) => {
         this.written.push(ok);
         this.#told();
@@ -196,6 +204,43 @@ describe('the anchor file', () => {
     one.own = place('p', 2);
     await one.anchor.stop();
     expect(one.warned).toHaveLength(2);
+  });
+});
+
+describe('a file whose trouble is not that of writing', () => {
+  it('is written while the store is away, which is told once as such and counts as no failure', async () => {
+    one.own = place('p', 1);
+    one.storeAway = true;
+    await one.anchor.write();
+    one.clock.advance(60_000);
+    await one.anchor.write();
+    expect(one.warned).toEqual([
+      "the store does not say where the audit's chains end: AUDIT_ANCHOR_FILE lacks that",
+    ]);
+    expect(one.causes).toEqual([new Error('the store is away')]);
+    expect(one.written).toEqual([true]);
+    expect(await one.anchor.read()).toEqual([place('p', 1)]);
+    one.storeAway = false;
+    one.notes = [one.note(place('q', 5))];
+    one.clock.advance(60_000);
+    await one.anchor.write();
+    expect(await one.anchor.read()).toEqual([place('p', 1), place('q', 5)]);
+    one.storeAway = true;
+    one.clock.advance(60_000);
+    await one.anchor.write();
+    expect(one.warned).toHaveLength(2);
+  });
+
+  it('that cannot be read is not written over, and told as such', async () => {
+    mkdirSync(file);
+    one.own = place('p', 1);
+    await one.anchor.write();
+    expect(one.warned).toEqual(['AUDIT_ANCHOR_FILE cannot be read, trying again']);
+    expect(one.causes).toEqual([expect.objectContaining({ code: 'EISDIR' })]);
+    expect(one.written).toEqual([false]);
+    rmSync(file, { recursive: true });
+    await one.anchor.write();
+    expect(await one.anchor.read()).toEqual([place('p', 1)]);
   });
 });
 
