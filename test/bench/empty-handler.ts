@@ -1,4 +1,8 @@
-/** The yardstick: an empty grpc-js handler with the messages of ValidateKey, decoded and encoded by protobuf-es. */
+/**
+ * The yardstick: an empty grpc-js handler with the messages of ValidateKey, decoded and encoded by protobuf-es; with TLS
+ * where TLS_CERT_FILE names a certificate.
+ */
+import { readFileSync } from 'node:fs';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import * as grpc from '@grpc/grpc-js';
 import {
@@ -22,8 +26,15 @@ const method: grpc.MethodDefinition<ValidateKeyRequest, ValidateKeyResponse> = {
 const handler: grpc.handleUnaryCall<ValidateKeyRequest, ValidateKeyResponse> = (_call, callback) =>
   callback(null, create(ValidateKeyResponseSchema, { decision: Decision.VALID, valid: true }));
 server.addService({ validateKey: method }, { validateKey: handler });
+const { TLS_CERT_FILE: certFile = '', TLS_KEY_FILE: keyFile = '' } = process.env;
+const credentials =
+  certFile === ''
+    ? grpc.ServerCredentials.createInsecure()
+    : grpc.ServerCredentials.createSsl(null, [
+        { cert_chain: readFileSync(certFile), private_key: readFileSync(keyFile) },
+      ]);
 const [, , port = '0'] = process.argv;
-server.bindAsync(`127.0.0.1:${port}`, grpc.ServerCredentials.createInsecure(), (error, bound) => {
+server.bindAsync(`127.0.0.1:${port}`, credentials, (error, bound) => {
   if (error) throw error;
   process.stdout.write(`${bound}\n`);
 });

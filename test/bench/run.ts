@@ -23,6 +23,8 @@ import { overload } from './overload.ts';
 import { parts } from './parts.ts';
 import { peers } from './peers.ts';
 import { ALL_ON, apikeyd, cpuMs, load, ROOT } from './servers.ts';
+import { tracing } from './tracing.ts';
+import { transports } from './transports.ts';
 import { verify } from './verify.ts';
 
 const QUESTIONS: Record<string, (bench: Bench) => Promise<Answered>> = {
@@ -34,6 +36,8 @@ const QUESTIONS: Record<string, (bench: Bench) => Promise<Answered>> = {
   audit,
   verify,
   memory,
+  transports,
+  tracing,
   overload,
   gateways,
   mongo,

@@ -24,6 +24,7 @@ export interface Server {
   readonly clients: Clients;
   /** A file with the call's frame, for h2load. */
   readonly request: string;
+  readonly tls: boolean;
   stop(): Promise<void>;
 }
 
@@ -74,18 +75,24 @@ export function cpuMs({ child }: Server): number {
 export const ADMIN = 'audit_v1_benchbenchbenchbenchbe';
 const SOME_SECRET = 'audit_v1_0123456789012345678901';
 
-/** @param kind `empty` is on grpc-js, `bare` on node:http2: the messages of ValidateKey and no work. */
-export async function handler(kind: 'empty' | 'bare', folder: string): Promise<Server> {
-  const { child, output } = await pinned({ script: `test/bench/${kind}-handler.ts`, ready: /^\d+\n/ });
+/** @param kind `empty` is on grpc-js, `bare` on node:http2: the messages of ValidateKey and no work; `empty` may speak TLS. */
+export async function handler(
+  kind: 'empty' | 'bare',
+  folder: string,
+  { certFile = '', keyFile = '' } = {},
+): Promise<Server> {
+  const tls = certFile !== '';
+  const env = { TLS_CERT_FILE: certFile, TLS_KEY_FILE: keyFile };
+  const { child, output } = await pinned({ script: `test/bench/${kind}-handler.ts`, env, ready: /^\d+\n/ });
   const port = Number(output.trim());
   const file = requestFile(folder, `${kind}.request`, {
     key: SOME_SECRET,
     requiredScope: 'traces:read',
     clientIp: '10.1.2.3',
   });
-  const name = kind === 'empty' ? 'empty grpc-js handler' : 'bare node:http2 handler';
+  const name = `${kind === 'empty' ? 'empty grpc-js handler' : 'bare node:http2 handler'}${tls ? ', TLS' : ''}`;
   const clients = clientsOf({ grpc: port, http: 0 }, 'grpc', '');
-  return { name, child, port, metricsPort: 0, admin: '', clients, request: file, stop: stopper(child) };
+  return { name, child, port, metricsPort: 0, admin: '', clients, request: file, tls, stop: stopper(child) };
 }
 
 export interface Setup {
@@ -125,7 +132,9 @@ export async function apikeyd(setup: Setup): Promise<Server> {
   const { child, output } = await pinned(root === undefined ? program : { ...program, root });
   const port = Number(/:(\d+)","msg":"GRPC_ADDR/.exec(output)?.[1]);
   const admin = env.ADMIN_BOOTSTRAP_KEY ?? readFileSync(keyFile, 'utf8').trim();
-  const clients = clientsOf({ grpc: port, http: 0 }, 'grpc', admin);
+  const { TLS_CERT_FILE: certFile } = env;
+  const ca = certFile === undefined ? undefined : readFileSync(certFile);
+  const clients = clientsOf({ grpc: port, http: 0 }, 'grpc', admin, ca);
   const { secret } = await clients.admin.createKey({
     name: 'bench',
     ownerId: 'bench',
@@ -141,6 +150,7 @@ export async function apikeyd(setup: Setup): Promise<Server> {
     admin: anonymous ? '' : admin,
     clients,
     request: requestFile(folder, `${file}.request`, { ...(setup.request as object), key: secret }),
+    tls: ca !== undefined,
     stop: stopper(child),
   };
 }
@@ -157,10 +167,15 @@ function requestFile(
 }
 
 /** What h2load is told of the call. It takes headers as arguments only; this key lives as long as this run. */
-export function callArgs({ admin, request, port }: Server, path = VALIDATE): string[] {
+export function callArgs({ admin, request, port, tls }: Server, path = VALIDATE): string[] {
   const headers = ['content-type: application/grpc', 'te: trailers'];
   if (admin !== '') headers.push(`authorization: Bearer ${admin}`);
-  return [...headers.flatMap((header) => ['-H', header]), '-d', request, `http://127.0.0.1:${port}${path}`];
+  return [
+    ...headers.flatMap((header) => ['-H', header]),
+    '-d',
+    request,
+    `http${tls ? 's' : ''}://127.0.0.1:${port}${path}`,
+  ];
 }
 
 /** Calls a second of 10 connections of 32 streams; throws when not every call succeeded. */

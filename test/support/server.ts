@@ -111,9 +111,14 @@ export async function startServer(
   };
 }
 
-/** Clients of a server; `key` '' sends no credential. */
-export function clientsOf(ports: { grpc: number; http: number }, name: TransportName, key: string): Clients {
-  const transport = transportOf(ports, name, key);
+/** Clients of a server; `key` '' sends no credential, `ca` is the certificate of one that speaks TLS. */
+export function clientsOf(
+  ports: { grpc: number; http: number },
+  name: TransportName,
+  key: string,
+  ca?: Uint8Array,
+): Clients {
+  const transport = transportOf(ports, name, key, ca);
   return {
     auth: createClient(ApiKeyAuth, transport),
     admin: createClient(ApiKeyAdmin, transport),
@@ -125,6 +130,7 @@ function transportOf(
   { grpc, http }: { grpc: number; http: number },
   name: TransportName,
   key: string,
+  ca?: Uint8Array,
 ): Transport {
   const credential: Interceptor = (next) => (request) => {
     if (key !== '') request.header.set('authorization', `Bearer ${key}`);
@@ -132,7 +138,8 @@ function transportOf(
   };
   const options = {
     interceptors: [credential],
-    baseUrl: `http://127.0.0.1:${name === 'grpc' ? grpc : http}`,
+    baseUrl: `${ca === undefined ? 'http' : 'https'}://127.0.0.1:${name === 'grpc' ? grpc : http}`,
+    ...(ca === undefined ? {} : { nodeOptions: { ca: Buffer.from(ca) } }),
   };
   switch (name) {
     case 'grpc':
