@@ -25,6 +25,7 @@ import { peers } from './peers.ts';
 import { ALL_ON, apikeyd, cpuMs, load, ROOT } from './servers.ts';
 import { tracing } from './tracing.ts';
 import { transports } from './transports.ts';
+import { usage } from './usage.ts';
 import { verify } from './verify.ts';
 
 const QUESTIONS: Record<string, (bench: Bench) => Promise<Answered>> = {
@@ -35,6 +36,7 @@ const QUESTIONS: Record<string, (bench: Bench) => Promise<Answered>> = {
   batch,
   audit,
   verify,
+  usage,
   memory,
   transports,
   tracing,
