@@ -62,6 +62,7 @@ const VALUE_SETS: Record<string, Record<string, unknown>> = {
     ...mongodb,
     tls,
     auditChainKey: { existingSecret: 'chain', key: 'hmac' },
+    revocationLog: { existingSecret: 'other-cluster' },
     redis: { existingSecret: 'redis' },
     traceHeaders: { existingSecret: 'collector' },
     settings: { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318', OTEL_TRACES_SAMPLER_ARG: 0.01 },
@@ -94,6 +95,12 @@ const REFUSED: [string, Record<string, unknown>, string][] = [
   ['mTLS without TLS', { tls: { clientCA: { existingSecret: 'ca' } } }, 'tls.existingSecret'],
   ['a grace below the drain', { terminationGracePeriodSeconds: 19 }, 'terminationGracePeriodSeconds'],
   ['a secret among the settings', { settings: { STORE_URL: 'mongodb://u:p@h/' } }, 'STORE_URL'],
+  ['a revocation log among the settings', { settings: { REVOCATION_LOG: 'off' } }, 'REVOCATION_LOG'],
+  [
+    "another cluster's revocation log for an embedded store",
+    { revocationLog: { existingSecret: 'other-cluster' } },
+    'revocationLog.existingSecret',
+  ],
   ['a value that there is not', { replicaCount: 3 }, 'replicaCount'],
   ['no process at all', { replicas: 0 }, 'replicas'],
 ];

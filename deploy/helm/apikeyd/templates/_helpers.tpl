@@ -43,6 +43,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .Values.autoscaling.enabled -}}
 {{- fail "autoscaling.enabled: the embedded store belongs to one process; for more set store.kind to mongodb" -}}
 {{- end -}}
+{{- if .Values.revocationLog.existingSecret -}}
+{{- fail "revocationLog.existingSecret: the embedded store keeps its log on the anchor's volume" -}}
+{{- end -}}
 {{- else if not .Values.store.mongodb.existingSecret -}}
 {{- fail "store.mongodb.existingSecret: name the Secret that holds the URL of the database" -}}
 {{- else if not .Values.bootstrapKey.existingSecret -}}

@@ -39,6 +39,9 @@ startupProbe:
 {{- with .Values.bootstrapKey }}{{ if .existingSecret }}
 {{ include "apikeyd.secretEnv" (dict "name" "ADMIN_BOOTSTRAP_KEY" "from" .) }}
 {{- end }}{{ end }}
+{{- with .Values.revocationLog }}{{ if .existingSecret }}
+{{ include "apikeyd.secretEnv" (dict "name" "REVOCATION_LOG" "from" .) }}
+{{- end }}{{ end }}
 {{- with .Values.redis }}{{ if .existingSecret }}
 {{ include "apikeyd.secretEnv" (dict "name" "REDIS_URL" "from" .) }}
 {{- end }}{{ end }}
