@@ -136,19 +136,7 @@ function EditDialog({ session, given, done, close }: DialogProps) {
           ))}
         </div>
       )}
-      <Form
-        label="Save"
-        kind="main"
-        act={save}
-        besides={
-          <>
-            {' '}
-            <button type="button" onClick={close}>
-              Cancel
-            </button>
-          </>
-        }
-      >
+      <Form label="Save" kind="main" act={save} cancel={close}>
         <KeyFields
           form={form.value}
           change={(fields) => (form.value = { ...form.value, ...fields })}
@@ -233,15 +221,8 @@ function RotateDialog({ session, given, done, close, changed }: DialogProps & { 
           label="Make a new secret"
           kind="main"
           act={rotate}
-          besides={
-            <>
-              {' '}
-              {inRotation && <Action label="End the old secret now" act={complete} />}
-              <button type="button" onClick={close}>
-                Cancel
-              </button>
-            </>
-          }
+          besides={inRotation && <Action label="End the old secret now" act={complete} />}
+          cancel={close}
         >
           <Field
             label="How"
@@ -272,19 +253,7 @@ function ExpireDialog({ session, given, done, close }: DialogProps) {
   };
   return (
     <Dialog title={`Expire ${given.name}`} close={close}>
-      <Form
-        label={at.value === '' ? 'Expire now' : 'Expire then'}
-        kind="danger"
-        act={expire}
-        besides={
-          <>
-            {' '}
-            <button type="button" onClick={close}>
-              Cancel
-            </button>
-          </>
-        }
-      >
+      <Form label={at.value === '' ? 'Expire now' : 'Expire then'} kind="danger" act={expire} cancel={close}>
         <Field
           label="When"
           name="expire_at"
@@ -343,14 +312,7 @@ function RevokeDialog({ session, given, done, close }: DialogProps) {
         kind="danger"
         act={revoke}
         disabled={typed.value !== given.name}
-        besides={
-          <>
-            {' '}
-            <button type="button" onClick={close}>
-              Cancel
-            </button>
-          </>
-        }
+        cancel={close}
       >
         <Field
           label="Reason"

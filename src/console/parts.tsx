@@ -250,13 +250,17 @@ export function Form({
   kind = 'main',
   disabled = false,
   besides,
+  cancel,
   children,
 }: {
   label: string;
   act: () => Promise<unknown>;
   kind?: 'main' | 'danger';
   disabled?: boolean;
+  /** Further buttons. */
   besides?: ComponentChildren;
+  /** Leaves the form without doing anything. */
+  cancel?: () => void;
   children: ComponentChildren;
 }) {
   const busy = useSignal(false);
@@ -278,6 +282,11 @@ export function Form({
           {busy.value ? `${label} …` : label}
         </button>
         {besides}
+        {cancel && (
+          <button type="button" onClick={cancel}>
+            Cancel
+          </button>
+        )}
       </div>
     </form>
   );

@@ -57,19 +57,7 @@ export function CreatePage({ session }: { session: Session }) {
   }
   return (
     <section class="narrow">
-      <Form
-        label="Create key"
-        kind="main"
-        act={create}
-        besides={
-          <>
-            {' '}
-            <button type="button" onClick={() => go('keys')}>
-              Cancel
-            </button>
-          </>
-        }
-      >
+      <Form label="Create key" kind="main" act={create} cancel={() => go('keys')}>
         <KeyFields
           form={form.value}
           change={(fields) => (form.value = { ...form.value, ...fields })}

@@ -23,7 +23,7 @@ import type { MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, toApiError } from './errors.ts';
 import type { FreshReads } from './fresh-reads.ts';
 import { KeyChanges } from './key-changes.ts';
-import { type Registry, waitForOthers } from './registry.ts';
+import type { Registry } from './registry.ts';
 import { Revisions } from './revisions.ts';
 import { afterTime, type KeyDoc, keyFields, toKey, toWaitingDoc, type WaitingDoc } from './rows.ts';
 
@@ -221,7 +221,7 @@ export class MongoKeyStore implements KeyStore {
     }
     const stored = await this.#changes.finish(key, waiting);
     // What others have read before it was published they may use for as long as their leases last.
-    if (effects?.narrows ?? true) await waitForOthers(this.#registry);
+    if (effects?.narrows ?? true) await this.#registry.waitForOthers();
     return stored;
   }
 

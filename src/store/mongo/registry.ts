@@ -74,8 +74,12 @@ export class Registry {
     this.#seen = seen;
   }
 
-  waits(ms: number): void {
-    this.#waited(ms);
+  /** For a change that must hold everywhere: waits until no other process can still use a record that it read before. */
+  async waitForOthers(): Promise<void> {
+    const longestMs = await guarded((limits) => this.longestLeaseOfOthers(limits));
+    const waitMs = longestMs > 0 ? longestMs * 1.2 + 20 : 0;
+    if (waitMs > 0) await delay(waitMs);
+    this.#waited(waitMs);
   }
 
   async leave(): Promise<void> {
@@ -91,12 +95,4 @@ export class Registry {
     const range = { $gte: PREFIX, $lt: 'process;', $ne: PREFIX + this.#processId };
     return this.#database.meta.find({ _id: range }, limits).toArray();
   }
-}
-
-/** For a change that must hold everywhere: waits until no other process can still use what it read before. */
-export async function waitForOthers(registry: Registry): Promise<void> {
-  const longestMs = await guarded((limits) => registry.longestLeaseOfOthers(limits));
-  const waitMs = longestMs > 0 ? longestMs * 1.2 + 20 : 0;
-  if (waitMs > 0) await delay(waitMs);
-  registry.waits(waitMs);
 }
