@@ -37,16 +37,18 @@ export class AlertRaiser {
     this.#parts = parts;
   }
 
-  raise(alert: Alert): void {
-    if (this.#known.has(alert.id)) return;
+  /** @returns whether it is one that this process did not know, and that goes to the store */
+  raise(alert: Alert): boolean {
+    if (this.#known.has(alert.id)) return false;
     if (this.#waiting.size >= MAX_WAITING) {
       if (!this.#overflowing) this.#parts.warn('alerts are dropped: too many wait for the store', alert.type);
       this.#overflowing = true;
-      return;
+      return false;
     }
     this.#known.set(alert.id, true);
     this.#waiting.set(alert.id, alert);
     this.#working ??= this.#work();
+    return true;
   }
 
   /** Delivers what processes that ended have left. */

@@ -8,14 +8,22 @@ import type { AlertRaiser } from './alert-raiser.ts';
 
 const DAY_MS = 86_400_000;
 const PAGE = 500;
-/** Keys looked at in one sweep for one kind of time; the rest come with the next. */
+/** What one sweep does for one kind of time: keys that it looks at, and new alerts. The rest comes with the next. */
 const MAX_KEYS = 100_000;
+const MAX_ALERTS = 2_500;
+/** How far another process's clock may be behind this one's: settled-time.ts lets nothing be swept beyond a minute. */
+const APART_MS = 120_000;
 
-interface Look {
-  /** Where it begins. */
-  readonly after: readonly (string | number)[] | undefined;
-  /** Keys that need not be looked at again. */
-  readonly over: (key: Key) => boolean;
+type Cursor = readonly (string | number)[] | undefined;
+
+/** One look at all keys of a kind, over as many sweeps as it takes. */
+interface Round {
+  /** Where a round begins: keys before it need not be looked at again. */
+  begin: Cursor;
+  /** Where it goes on. */
+  at: Cursor;
+  /** When it began. */
+  time: number;
 }
 
 export interface DueKeysParts {
@@ -34,10 +42,9 @@ export interface DueKeysParts {
 /** What the passing of time does to keys: rotations that are over or due, and notices before keys expire. */
 export class DueKeys {
   readonly #parts: DueKeysParts;
-  /** Rotations whose end this process has noted. */
-  #ended = new Set<string>();
-  /** Where the look for keys that expire goes on: those before it are over, and stay over. */
-  #expired: readonly (string | number)[] | undefined;
+  readonly #rounds: Partial<Record<DueTime, Round>> = {};
+  /** This process has noted the end of each grace that was over by then. */
+  #notedUntil = Number.NEGATIVE_INFINITY;
 
   constructor(parts: DueKeysParts) {
     this.#parts = parts;
@@ -45,71 +52,85 @@ export class DueKeys {
 
   async sweep(): Promise<void> {
     const now = this.#parts.clock.now();
-    const ended = this.#ended;
-    this.#ended = new Set();
-    await this.#each('ROTATION_GRACE', now, (key) => this.#graceOver(key, now, ended));
-    await this.#each('ROTATION', now, async (key) => this.#rotationDue(key, now));
-    // A key whose time was changed to one before the cursor is over too, or is found again at the next start.
-    this.#expired = await this.#each('EXPIRY', now + 7 * DAY_MS, async (key) => this.#expiring(key, now), {
-      after: this.#expired,
-      over: (key) => key.expireTime !== undefined && key.expireTime <= now,
-    });
+    // A clock that was set back is believed.
+    this.#notedUntil = Math.min(this.#notedUntil, now - APART_MS);
+    const round = await this.#each('ROTATION_GRACE', now, now, (key) => this.#graceOver(key, now));
+    if (round !== undefined) this.#notedUntil = round - APART_MS;
+    await this.#each('ROTATION', now, now, async (key) => this.#rotationDue(key, now));
+    // A key whose time was changed to one before the beginning is over too, or is found again at the next start.
+    const over = ({ expireTime }: Key) => expireTime !== undefined && expireTime <= now;
+    await this.#each('EXPIRY', now, now + 7 * DAY_MS, async (key) => this.#expiring(key, now), over);
   }
 
-  /** @returns the end of the pages that held only keys that are over, for the next look to begin there */
+  /**
+   * Goes on with the round where the sweep before stopped.
+   * @param handle answers whether it raised a new alert
+   * @param over of keys that need not be looked at again
+   * @returns when the round began, if it has come to its end
+   */
   async #each(
     kind: DueTime,
+    now: number,
     until: number,
-    handle: (key: Key) => Promise<void>,
-    { after: start, over }: Look = { after: undefined, over: () => false },
-  ): Promise<Look['after']> {
-    let after = start;
-    let done = start;
-    for (let seen = 0; seen < MAX_KEYS; ) {
-      const page = await this.#parts.keys.due(kind, until, { size: PAGE, after });
-      for (const key of page.items) await handle(key);
-      if (done === after && page.next !== undefined && page.items.every(over)) done = page.next;
-      if (page.next === undefined) break;
-      after = page.next;
-      seen += page.items.length;
+    handle: (key: Key) => Promise<boolean>,
+    over: (key: Key) => boolean = () => false,
+  ): Promise<number | undefined> {
+    this.#rounds[kind] ??= { begin: undefined, at: undefined, time: now };
+    const round = this.#rounds[kind];
+    if (round.at === round.begin) round.time = now;
+    let raised = 0;
+    for (let seen = 0; seen < MAX_KEYS && raised < MAX_ALERTS; ) {
+      const { items, next } = await this.#parts.keys.due(kind, until, { size: PAGE, after: round.at });
+      for (const key of items) if (await handle(key)) raised++;
+      if (next === undefined) {
+        round.at = round.begin;
+        return round.time;
+      }
+      if (round.at === round.begin && items.every(over)) round.begin = next;
+      round.at = next;
+      seen += items.length;
     }
-    return done;
+    return undefined;
   }
 
-  async #graceOver(key: Key, now: number, ended: ReadonlySet<string>): Promise<void> {
+  async #graceOver(key: Key, now: number): Promise<boolean> {
     const { rotation } = key;
-    if (rotation === undefined) return;
+    if (rotation === undefined) return false;
     const { rotations, graceEnded, complete, autoCleanup, alerts } = this.#parts;
-    if (!ended.has(rotation.id) && (await rotations.noteGraceEnded(rotation.id))) graceEnded(key);
-    this.#ended.add(rotation.id);
+    if (rotation.expireTime > this.#notedUntil && (await rotations.noteGraceEnded(rotation.id)))
+      graceEnded(key);
     const cleanup = now >= rotation.expireTime + CLEANUP_MS;
-    if (rotation.mode === 'FORCED' || (cleanup && autoCleanup)) return complete(key);
-    if (!cleanup) return;
+    if (rotation.mode === 'FORCED' || (cleanup && autoCleanup)) {
+      await complete(key);
+      return false;
+    }
+    if (!cleanup) return false;
     const what = `the rotation of ${key.id} was not completed 7 days after its grace`;
     const detail = { rotation_id: rotation.id, expire_time: iso(rotation.expireTime) };
-    alerts.raise(about(key, 'ROTATION_NOT_CLEANED_UP', rotation.id, now, what, detail));
+    return alerts.raise(about(key, 'ROTATION_NOT_CLEANED_UP', rotation.id, now, what, detail));
   }
 
-  #rotationDue(key: Key, now: number): void {
+  #rotationDue(key: Key, now: number): boolean {
     const due = rotationDueTime(key);
     // An ended key needs no new secret.
-    if (due === undefined || key.expired || (key.expireTime !== undefined && key.expireTime <= now)) return;
+    if (due === undefined || key.expired || (key.expireTime !== undefined && key.expireTime <= now))
+      return false;
     const what = `the secret of ${key.id} is due for rotation`;
     const detail = { rotation_due_time: iso(due) };
-    this.#parts.alerts.raise(about(key, 'ROTATION_DUE', `${key.id}:${due}`, now, what, detail));
+    return this.#parts.alerts.raise(about(key, 'ROTATION_DUE', `${key.id}:${due}`, now, what, detail));
   }
 
-  #expiring(key: Key, now: number): void {
+  #expiring(key: Key, now: number): boolean {
     const { expireTime } = key;
-    if (expireTime === undefined || key.expired || expireTime <= now) return;
+    if (expireTime === undefined || key.expired || expireTime <= now) return false;
     const days = expireTime - now <= DAY_MS ? 1 : 7;
     // A key made for less than that was never meant to be noticed.
-    if (expireTime - key.createTime <= days * DAY_MS) return;
+    if (expireTime - key.createTime <= days * DAY_MS) return false;
     const within = days === 1 ? 'a day' : '7 days';
     const detail = { days: String(days), expire_time: iso(expireTime) };
     const subject = `${key.id}:${expireTime}:${days}`;
     const what = `key ${key.id} expires within ${within}`;
-    this.#parts.alerts.raise(about(key, 'KEY_EXPIRING', subject, now, what, detail));
+    return this.#parts.alerts.raise(about(key, 'KEY_EXPIRING', subject, now, what, detail));
   }
 }
 

@@ -1,57 +1,166 @@
-// If this fails, nobody is told that a key is about to expire.
+// If this fails, nobody is told that a key is about to expire, that its secret is due, or that a grace has ended.
 import { describe, expect, it } from 'vitest';
 import type { Key } from '../../src/keys/key.ts';
+import type { DueTime, KeyStore } from '../../src/keys/ports/key-store.ts';
+import { rotationDueTime } from '../../src/keys/rotation.ts';
 import { pagedBy } from '../../src/store/paging.ts';
 import { DueKeys } from '../../src/watch/due-keys.ts';
 import { TestClock } from '../support/clock.ts';
 import { keyWith } from '../support/keys.ts';
 
 const DAY_MS = 86_400_000;
+const { key: sample } = keyWith({ createTime: 0 });
+
+const TIMES: Readonly<Record<DueTime, (key: Key) => number | undefined>> = {
+  ROTATION_GRACE: ({ rotation }) => rotation?.expireTime,
+  ROTATION: rotationDueTime,
+  EXPIRY: ({ expireTime }) => expireTime,
+};
+
+/** Many keys, and what the sweeps do about them. */
+class Scene {
+  readonly clock = new TestClock();
+  readonly raised: string[] = [];
+  readonly ended: string[] = [];
+  asked = 0;
+  read = 0;
+  readonly dueKeys: DueKeys;
+  readonly #keys: Readonly<Record<DueTime, readonly Key[]>>;
+
+  /** @param make the keys, given the time */
+  constructor(make: (now: number) => Key[]) {
+    const keys = make(this.clock.now());
+    const sorted = (kind: DueTime) => {
+      const time = (key: Key) => Number(TIMES[kind](key));
+      const some = keys.filter((key) => TIMES[kind](key) !== undefined);
+      return some.sort((a, b) => time(a) - time(b) || (a.id < b.id ? -1 : 1));
+    };
+    this.#keys = {
+      ROTATION_GRACE: sorted('ROTATION_GRACE'),
+      ROTATION: sorted('ROTATION'),
+      EXPIRY: sorted('EXPIRY'),
+    };
+    const [known, noted] = [new Set<string>(), new Set<string>()];
+    this.dueKeys = new DueKeys({
+      keys: { due: (...args) => this.#due(...args) },
+      rotations: {
+        noteGraceEnded: async (id) => {
+          this.asked++;
+          if (noted.has(id)) return false;
+          noted.add(id);
+          return true;
+        },
+      },
+      alerts: {
+        raise: ({ id, type, keyId }) => {
+          if (known.has(id)) return false;
+          known.add(id);
+          this.raised.push(`${type} ${keyId}`);
+          return true;
+        },
+      },
+      complete: async () => {},
+      graceEnded: ({ rotation }) => void this.ended.push(rotation?.id ?? ''),
+      clock: this.clock,
+      autoCleanup: false,
+    });
+  }
+
+  /** As stores do it: by time and id, from after the last. */
+  readonly #due: KeyStore['due'] = async (kind, until, { size, after }) => {
+    const keys = this.#keys[kind];
+    const timeOf = (key: Key) => Number(TIMES[kind](key));
+    const [time = Number.NEGATIVE_INFINITY, id = ''] = after ?? [];
+    let [low, high] = [0, keys.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const key = keys[middle] as Key;
+      const isAfter = timeOf(key) > Number(time) || (timeOf(key) === time && key.id > String(id));
+      if (isAfter) high = middle;
+      else low = middle + 1;
+    }
+    const rows = keys.slice(low, low + size + 1).filter((key) => timeOf(key) <= until);
+    this.read += rows.length;
+    return pagedBy(rows, size, (last) => [timeOf(last), last.id]);
+  };
+
+  async sweeps(times: number): Promise<void> {
+    for (let i = 0; i < times; i++) await this.dueKeys.sweep();
+  }
+}
+
+const many = (count: number, keyOf: (i: number) => Partial<Key>): Key[] =>
+  Array.from({ length: count }, (_, i) => ({
+    ...sample,
+    id: `key-${String(i).padStart(6, '0')}`,
+    ...keyOf(i),
+  }));
 
 describe('notices before keys expire', () => {
   it('150 000 keys that expired long ago do not hide the next one, and are not read at every sweep', async () => {
-    const clock = new TestClock();
-    const { key: sample } = keyWith({ createTime: 0 });
-    const keys: Key[] = Array.from({ length: 150_000 }, (_, i) => ({
-      ...sample,
-      id: `dead${String(i).padStart(6, '0')}`,
-      expireTime: clock.now() - DAY_MS - 150_000 + i,
-    }));
-    keys.push({ ...sample, id: 'next', expireTime: clock.now() + DAY_MS / 2 });
-    keys.push({ ...sample, id: 'later', expireTime: clock.now() + 30 * DAY_MS });
-    let read = 0;
-    const raised: string[] = [];
-    const dueKeys = new DueKeys({
-      keys: {
-        async due(kind, until, { size, after }) {
-          if (kind !== 'EXPIRY') return { items: [], next: undefined };
-          // As stores do it: by time and id, from after the last.
-          const [time = Number.NEGATIVE_INFINITY, id = ''] = after ?? [];
-          const from = keys.findIndex(
-            (key) => Number(key.expireTime) > Number(time) || (key.expireTime === time && key.id > id),
-          );
-          const rows = (from < 0 ? [] : keys.slice(from, from + size + 1)).filter(
-            ({ expireTime = 0 }) => expireTime <= until,
-          );
-          read += rows.length;
-          return pagedBy(rows, size, (last) => [Number(last.expireTime), last.id]);
-        },
-      },
-      rotations: { noteGraceEnded: async () => false },
-      alerts: { raise: ({ type, keyId }) => void raised.push(`${type} ${keyId}`) },
-      complete: async () => {},
-      graceEnded: () => {},
-      clock,
-      autoCleanup: false,
-    });
-    await dueKeys.sweep();
-    await dueKeys.sweep();
-    expect(raised).toEqual(['KEY_EXPIRING next']);
-    read = 0;
-    await dueKeys.sweep();
-    expect(read).toBeLessThan(2_000);
-    clock.advance(24 * DAY_MS);
-    await dueKeys.sweep();
-    expect(raised.at(-1)).toBe('KEY_EXPIRING later');
+    const scene = new Scene((now) => [
+      ...many(150_000, (i) => ({ expireTime: now - DAY_MS - 150_000 + i })),
+      { ...sample, id: 'next', expireTime: now + DAY_MS / 2 },
+      { ...sample, id: 'later', expireTime: now + 30 * DAY_MS },
+    ]);
+    await scene.sweeps(2);
+    expect(scene.raised).toEqual(['KEY_EXPIRING next']);
+    scene.read = 0;
+    await scene.sweeps(1);
+    expect(scene.read).toBeLessThan(2_000);
+    scene.clock.advance(24 * DAY_MS);
+    await scene.sweeps(1);
+    expect(scene.raised.at(-1)).toBe('KEY_EXPIRING later');
+  });
+
+  it('150 000 keys that expire at one moment are all told, each once, and no sweep raises them all', async () => {
+    const scene = new Scene((now) => many(150_000, () => ({ expireTime: now + DAY_MS / 2 })));
+    await scene.sweeps(1);
+    expect(scene.raised.length).toBeGreaterThan(2_000);
+    expect(scene.raised.length).toBeLessThan(3_500);
+    await scene.sweeps(60);
+    expect(scene.raised).toHaveLength(150_000);
+    expect(scene.raised.at(-1)).toBe('KEY_EXPIRING key-149999');
+  });
+});
+
+describe('rotations', () => {
+  it('150 000 secrets that nobody rotates do not hide the next ones: each is told once', async () => {
+    const secrets = sample.secrets.map((secret) => ({ ...secret, createTime: 0 }));
+    const scene = new Scene(() => many(150_000, (i) => ({ secrets, rotateEveryMs: 1 + (i % 3) })));
+    await scene.sweeps(61);
+    expect(scene.raised).toHaveLength(150_000);
+    expect(new Set(scene.raised).size).toBe(150_000);
+  });
+
+  it('150 000 that nobody completes do not hide the end of the next one, and are noted once', async () => {
+    const scene = new Scene((now) =>
+      many(150_000, (i) => ({
+        rotation: { id: `r${i}`, mode: 'MANUAL', startTime: 0, expireTime: now - 300_000 + (i % 7) },
+      })),
+    );
+    await scene.sweeps(1);
+    expect(scene.ended.length).toBeLessThan(101_000);
+    await scene.sweeps(1);
+    expect(scene.ended).toHaveLength(150_000);
+    // Two looks a round; nothing is asked of the store again, also after the clock was set back and is right again.
+    await scene.sweeps(3);
+    expect(scene.asked).toBe(150_000);
+    scene.clock.step(-3_600_000);
+    await scene.sweeps(2);
+    scene.clock.step(3_600_000);
+    await scene.sweeps(2);
+    expect(scene.asked).toBe(300_000);
+  });
+
+  it('an end is asked for again while another process may still note one that lies before it', async () => {
+    const scene = new Scene((now) =>
+      many(1, () => ({ rotation: { id: 'r', mode: 'MANUAL', startTime: 0, expireTime: now } })),
+    );
+    await scene.sweeps(2);
+    scene.clock.advance(120_000);
+    await scene.sweeps(2);
+    expect(scene.asked).toBe(3);
+    expect(scene.ended).toEqual(['r']);
   });
 });

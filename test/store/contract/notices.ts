@@ -141,6 +141,21 @@ export function noticesContract(adapter: Adapter): void {
       expect(await ids('ROTATION', now)).not.toContain(key.id);
     });
 
+    it('finds keys whose time is the same each once, wherever a page ends', async () => {
+      const now = clock.now();
+      const ids: string[] = [];
+      for (let n = 0; n < 7; n++) {
+        const { key } = await made({ expireTime: now + 1_000, rotateEveryMs: 5_000 });
+        await put(key, rotate(key, 'MANUAL', 60_000, minted(n), now), `e${n}`);
+        ids.push(key.id);
+      }
+      for (const kind of ['EXPIRY', 'ROTATION', 'ROTATION_GRACE'] as const)
+        for (const size of [1, 2, 3, 7]) {
+          const due = await allPages((page) => store.keys.due(kind, now + 60_000, page), size);
+          expect(due.map(({ id }) => id)).toEqual(ids.toSorted());
+        }
+    });
+
     if (!adapter.ownClock)
       it('forgets a retired secret after 90 days', async () => {
         const { key, hash } = await made();
