@@ -15,7 +15,7 @@ import { type HeaderBlock, HeaderReader } from './header-reader.ts';
 import { HpackError } from './hpack.ts';
 import { Lateness, SETTINGS_DUE } from './lateness.ts';
 import { Output } from './output.ts';
-import { checkPriority, checkReset, incrementOf, settingsOf, unpadded } from './payloads.ts';
+import { checkGoAway, checkPriority, checkReset, incrementOf, settingsOf, unpadded } from './payloads.ts';
 import { Pings } from './pings.ts';
 import { ReceiveWindow } from './receive-window.ts';
 import type { RequestHeaders } from './request-headers.ts';
@@ -199,8 +199,7 @@ export class Http2Connection implements ServerConnection, StreamConnection {
         checkPriority(id, payload);
         return this.#conduct.countIdle();
       case FRAME.GOAWAY:
-        if (id !== 0) throw protocolError('GOAWAY on a stream');
-        return;
+        return checkGoAway(id, payload);
       case FRAME.PUSH_PROMISE:
         throw protocolError('a client cannot push');
       default:
@@ -272,13 +271,13 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     this.#conduct.countAbandoned();
   }
 
-  /** Not opened yet. While this side leaves, streams that the peer opened too late are not looked at. */
+  /** Not opened yet, or even: this side opens none. While it leaves, streams opened too late are not looked at. */
   #isIdle(id: number) {
-    return id > this.#lastId && !this.#shuttingDown;
+    return id % 2 === 0 || (id > this.#lastId && !this.#shuttingDown);
   }
 
   #onLateData(id: number) {
-    if (id === 0 || this.#isIdle(id)) throw protocolError('data of no stream');
+    if (this.#isIdle(id)) throw protocolError('data of no stream');
     if (id > this.#lastId) return;
     if (!this.#streams.wasReset(id)) throw new ConnectionError(ERROR.STREAM_CLOSED, 'data after the end');
   }
@@ -312,7 +311,7 @@ export class Http2Connection implements ServerConnection, StreamConnection {
 
   #onReset(id: number, payload: Buffer) {
     checkReset(payload);
-    if (id === 0 || this.#isIdle(id)) throw protocolError('RST_STREAM of no stream');
+    if (this.#isIdle(id)) throw protocolError('RST_STREAM of no stream');
     const stream = this.#streams.get(id);
     if (stream === undefined) return this.#conduct.countIdle();
     this.#conduct.countAbandoned();

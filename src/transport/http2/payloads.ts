@@ -14,6 +14,8 @@ import {
 const PRIORITY_BYTES = 5;
 const PING_BYTES = 8;
 const RESET_BYTES = 4;
+/** At least. */
+const GOAWAY_BYTES = 8;
 const SETTING_BYTES = 6;
 /** Of one frame: HTTP/2 knows a dozen, and a client may send each once. */
 const MAX_SETTINGS = 32;
@@ -23,7 +25,8 @@ const MAX_FRAME_SETTING = 2 ** 24 - 1;
 export function unpadded(flags: number, payload: Buffer): Buffer {
   if ((flags & FLAG.PADDED) === 0) return payload;
   const padding = payload[0];
-  if (padding === undefined || padding >= payload.length) throw protocolError('more padding than frame');
+  if (padding === undefined) throw wrongSize('padding');
+  if (padding >= payload.length) throw protocolError('more padding than frame');
   return payload.subarray(1, payload.length - padding);
 }
 
@@ -46,6 +49,12 @@ export function checkPriority(id: number, payload: Buffer): void {
 export function checkPing(id: number, payload: Buffer): void {
   if (id !== 0) throw protocolError('PING of a stream');
   if (payload.length !== PING_BYTES) throw wrongSize('PING');
+}
+
+/** @throws ConnectionError */
+export function checkGoAway(id: number, payload: Buffer): void {
+  if (id !== 0) throw protocolError('GOAWAY on a stream');
+  if (payload.length < GOAWAY_BYTES) throw wrongSize('GOAWAY');
 }
 
 /** @throws ConnectionError */
