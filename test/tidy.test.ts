@@ -9,16 +9,17 @@ const MAX_LINES = 400;
 /** Who may import whom (docs/design/house.md). main.ts, config.ts and config-values.ts lie outside the rooms. */
 const MAY_IMPORT: Record<string, { rooms: string[]; packages: RegExp }> = {
   keys: { rooms: ['keys'], packages: /^node:(crypto|net)$/ },
+  messages: { rooms: ['messages', 'keys'], packages: /^@bufbuild\/protobuf$/ },
   audit: { rooms: ['audit', 'keys'], packages: /^node:/ },
   watch: { rooms: ['watch', 'keys', 'audit'], packages: /^(node:|lru-cache$|@redis\/client$)/ },
   integrations: { rooms: ['integrations', 'keys'], packages: /^node:/ },
   rpc: {
-    rooms: ['rpc', 'keys', 'audit', 'watch', 'gen'],
+    rooms: ['rpc', 'messages', 'keys', 'audit', 'watch', 'gen'],
     packages: /^(node:|@bufbuild\/protobuf|@connectrpc\/|lru-cache$)/,
   },
   gateways: { rooms: ['gateways', 'keys', 'rpc', 'gen'], packages: /^(node:|@bufbuild\/protobuf)/ },
   transport: {
-    rooms: ['transport', 'rpc', 'keys', 'gateways', 'gen'],
+    rooms: ['transport', 'rpc', 'messages', 'keys', 'gateways', 'gen'],
     packages: /^(node:|@bufbuild\/protobuf|@connectrpc\/)/,
   },
   'transport/http2': { rooms: ['transport/http2'], packages: /^node:/ },
@@ -32,7 +33,7 @@ const MAY_IMPORT: Record<string, { rooms: string[]; packages: RegExp }> = {
     packages: /^(node:|mongodb$|rate-limiter-flexible$)/,
   },
   cli: {
-    rooms: ['cli', 'gen'],
+    rooms: ['cli', 'messages', 'gen'],
     packages: /^(node:|@bufbuild\/protobuf|@connectrpc\/|commander$|csv-parse\/sync$)/,
   },
   console: {
@@ -41,7 +42,18 @@ const MAY_IMPORT: Record<string, { rooms: string[]; packages: RegExp }> = {
   },
   server: {
     rooms: [
-      ...['server', 'config', 'keys', 'audit', 'watch', 'rpc', 'gateways', 'transport', 'transport/http2'],
+      ...[
+        'server',
+        'config',
+        'keys',
+        'messages',
+        'audit',
+        'watch',
+        'rpc',
+        'gateways',
+        'transport',
+        'transport/http2',
+      ],
       ...['store', 'integrations', 'cli', 'gen'],
     ],
     packages: /^(node:|pino$|prom-client$|@opentelemetry\/)/,

@@ -1,8 +1,8 @@
 import { type DescMessage, fromBinary, type Message } from '@bufbuild/protobuf';
 import { reflect } from '@bufbuild/protobuf/reflect';
 import { ApiError } from '../keys/errors.ts';
+import { refuseTooMany } from '../messages/message-size.ts';
 import { LIMITS } from './limits.ts';
-import { refuseTooMany } from './message-size.ts';
 
 /** Reads a binary message. What this server does not know is refused: it may be a condition on the response. */
 export function readMessage(schema: DescMessage, bytes: Uint8Array, skipsUnknownFields = false): Message {

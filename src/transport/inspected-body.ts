@@ -2,9 +2,9 @@ import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
 import type { DescMessage } from '@bufbuild/protobuf';
 import type { UniversalServerRequest } from '@connectrpc/connect/protocol';
+import { refuseTooMany } from '../messages/message-size.ts';
+import { refuseLooseJson } from '../messages/strict-json.ts';
 import { LIMITS } from '../rpc/limits.ts';
-import { refuseTooMany } from '../rpc/message-size.ts';
-import { refuseLooseJson } from '../rpc/strict-json.ts';
 
 const FRAME_HEAD = 5;
 const COMPRESSED = 1;

@@ -11,7 +11,7 @@ import { BatchValidateKeysRequestSchema } from '../../gen/apikey/v1/auth_pb.ts';
 import { KeyType } from '../../gen/apikey/v1/key_pb.ts';
 import { isoTime } from '../../src/cli/values.ts';
 import { hashSecret, mintSecret } from '../../src/keys/secret.ts';
-import { MAX_FIELDS, MAX_MESSAGES, refuseTooMany } from '../../src/rpc/message-size.ts';
+import { MAX_FIELDS, MAX_MESSAGES, refuseTooMany } from '../../src/messages/message-size.ts';
 import { frame, RawGrpc } from '../support/raw.ts';
 import { type Clients, freshDatabase, startServer, type TestServer, TRANSPORTS } from '../support/server.ts';
 import { at, decide, failureOf, makeKey } from './cases.ts';
@@ -117,6 +117,16 @@ describe('odd values', () => {
     ['ApiKeyAdmin/CreateKey', '{"expireTime":"2027-02-20T24:00:00Z"}', 'expire_time'],
     ['ApiKeyAdmin/CreateKey', '{"rateLimits":[{"window":"1s1s"}]}', 'rate_limits[0].window'],
     ['ApiKeyAdmin/CreateKey', '{"rateLimits":[{"limit":"0x10"}]}', 'rate_limits[0].limit'],
+    ['ApiKeyAdmin/CreateKey', '{"rateLimits":[{"limit":"99999999999999999999"}]}', 'rate_limits[0].limit'],
+    ['ApiKeyAdmin/CreateKey', `{"rateLimits":[{"limit":"${'9'.repeat(999)}"}]}`, 'rate_limits[0].limit'],
+    ['ApiKeyAdmin/CreateKey', '{"rateLimits":[{"limit":-1}]}', 'rate_limits[0].limit'],
+    ['ApiKeyAdmin/CreateKey', '{"rotateEvery":"315576000001s"}', 'rotate_every'],
+    ['ApiKeyAdmin/CreateKey', '{"expireTime":"0000-01-01T00:00:00Z"}', 'expire_time'],
+    ['ApiKeyAdmin/CreateKey', '{"expireTime":"9999-12-31T23:59:59-10:00"}', 'expire_time'],
+    ['ApiKeyAdmin/CreateKey', '{"keyType":99}', 'key_type'],
+    ['ApiKeyAdmin/UpdateKey', '{"updateMask":"owner_id"}', 'update_mask'],
+    ['ApiKeyAdmin/ListKeys', '{"pageSize":99999999999}', 'page_size'],
+    ['ApiKeyAdmin/ListKeys', '{"pageSize":"-99999999999"}', 'page_size'],
     ['ApiKeyAdmin/CreateKey', '{"metadata":{"team":5}}', 'metadata[team]'],
     ['ApiKeyAdmin/CreateKey', '{"name":"\\ud800"}', 'name'],
     ['ApiKeyAdmin/CreateKey', '{"metadata":{"a":"\\udc00x"}}', 'metadata[a]'],
