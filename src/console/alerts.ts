@@ -1,6 +1,7 @@
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { signal } from '@preact/signals';
 import type { Alert } from '../../gen/apikey/v1/watch_pb.ts';
+import { serverNow } from './server-clock.ts';
 import { type Clients, endIfRefused } from './session.ts';
 
 const KEPT = 200;
@@ -23,8 +24,8 @@ export function watchAlerts(clients: Clients): () => void {
   const stop = new AbortController();
   const seen = new Set<string>();
   let waiting: Alert[] = [];
-  let since = Date.now() - DAY_MS;
-  const begun = Date.now();
+  const begun = serverNow();
+  let since = begun - DAY_MS;
   const show = setInterval(() => {
     if (waiting.length === 0) return;
     const live = waiting.filter(

@@ -10,6 +10,7 @@ import {
 import { formOf, KeyFields, type KeyForm, readForm, SHOWN_FIELDS } from './key-form.tsx';
 import { useSecretGuard } from './pages/create.tsx';
 import { Action, Dialog, Field, Form, Problem, problemOf, SecretBox, tell, useLoaded } from './parts.tsx';
+import { serverNow } from './server-clock.ts';
 import type { Session } from './session.ts';
 import { choicesOf } from './words.ts';
 
@@ -280,8 +281,8 @@ function RevokeDialog({ session, given, done, close }: DialogProps) {
     () =>
       session.clients.admin.getUsage({
         keyId: given.id,
-        startTime: timestampFromMs(Date.now() - HOUR_MS),
-        endTime: timestampFromMs(Date.now()),
+        startTime: timestampFromMs(serverNow() - HOUR_MS),
+        endTime: timestampFromMs(serverNow()),
       }),
     'last hour',
   );

@@ -4,6 +4,7 @@ import { signal } from '@preact/signals';
 import { ApiKeyAdmin } from '../../gen/apikey/v1/admin_pb.ts';
 import { ApiKeyAuth, type WhoAmIResponse } from '../../gen/apikey/v1/auth_pb.ts';
 import { ApiKeyIntegrations } from '../../gen/apikey/v1/integrations_pb.ts';
+import { askReadiness } from './server-clock.ts';
 
 const STORED = 'apikeyd.key';
 const IDLE_MS = 15 * 60_000;
@@ -72,6 +73,7 @@ export async function signIn(key: string, keepForTab: boolean): Promise<void> {
       'This key works, but the console needs the scope apikeys:admin, or apikeys:audit to look.',
     );
   if (keepForTab) sessionStorage.setItem(STORED, key);
+  await askReadiness();
   farewell.value = '';
   lastActive = Date.now();
   session.value = { me, clients, admin };

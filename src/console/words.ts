@@ -1,6 +1,7 @@
 import type { DescEnum } from '@bufbuild/protobuf';
 import type { Duration, Timestamp } from '@bufbuild/protobuf/wkt';
 import { timestampDate } from '@bufbuild/protobuf/wkt';
+import { serverNow } from './server-clock.ts';
 
 /** An enum's value as people read it: `KEY_TYPE_SERVICE` → `service`. */
 export function wordOf(schema: DescEnum, value: number): string {
@@ -55,7 +56,7 @@ export function linesOf(text: string): string[] {
 
 export function ago(value: Timestamp | undefined): string {
   if (value === undefined) return 'never';
-  const seconds = Math.max(0, Math.round((Date.now() - timestampDate(value).getTime()) / 1000));
+  const seconds = Math.max(0, Math.round((serverNow() - timestampDate(value).getTime()) / 1000));
   const [unit, size] = UNITS.find(([, size]) => seconds >= size) ?? ['s', 1];
   return `${Math.floor(seconds / size)} ${unit} ago`;
 }

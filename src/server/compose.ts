@@ -262,7 +262,7 @@ function createListeners(
   services: readonly BoundService[],
   doors: readonly Door[],
   { health, throttle, incoming }: Listening,
-  { config, tls, console, telemetry }: Surroundings,
+  { config, clock, tls, console, telemetry }: Surroundings,
 ): readonly [grpc: HttpServer, http: HttpServer] {
   const failed = (error: unknown) => telemetry.failed('transport', error);
   const unary = new GrpcMount(callPipeline, services, incoming);
@@ -271,7 +271,7 @@ function createListeners(
     addReflection(router, [...services.map(({ service }) => service), HealthService]);
   });
   const gateways = new GatewayMount(doors);
-  const pages = new PlainPages(health);
+  const pages = new PlainPages(health, clock);
   const handlersOf = (console: ConsolePages | undefined) => {
     const respondWeb = async (exchange: Exchange) => {
       try {

@@ -1,4 +1,5 @@
 import openapi from '../../gen/openapi.json' with { type: 'json' };
+import type { Clock } from '../keys/ports/clock.ts';
 import type { Exchange } from './exchange.ts';
 import type { Health } from './health.ts';
 
@@ -14,15 +15,17 @@ interface Page {
 /** What is no RPC: pages for load balancers and for people. */
 export class PlainPages {
   readonly #health: Health;
+  readonly #clock: Pick<Clock, 'now'>;
 
-  constructor(health: Health) {
+  constructor(health: Health, clock: Pick<Clock, 'now'>) {
     this.#health = health;
+    this.#clock = clock;
   }
 
   async handle(exchange: Exchange): Promise<void> {
     const { status, type, body } = this.#page(exchange.path);
     try {
-      const header = new Headers({ 'content-type': type });
+      const header = new Headers({ 'content-type': type, date: new Date(this.#clock.now()).toUTCString() });
       await exchange.respond({ status, header, body: bytesOf(body) });
     } catch {
       // The client has gone.

@@ -49,10 +49,12 @@ export function ImportPage({ session }: { session: Session }) {
   const checked = useSignal(false);
   const error = useSignal<unknown>(undefined);
   const progress = useSignal('');
+  const imported = useSignal(0);
   if (!session.admin) return <p class="empty">Your key may look only.</p>;
   const choose = async (event: { currentTarget: HTMLInputElement }) => {
     const [file] = event.currentTarget.files ?? [];
     checked.value = false;
+    imported.value = 0;
     error.value = undefined;
     if (file === undefined) return;
     if (file.size > MAX_FILE_BYTES) {
@@ -75,6 +77,7 @@ export function ImportPage({ session }: { session: Session }) {
         for (const [i, result] of results.entries())
           for (const problem of result.problems) problems.push(`line ${part[i]?.line}: ${problem}`);
         progress.value = `${at + part.length} of ${rows.value.length}`;
+        if (!validateOnly) imported.value = at + part.length;
       }
     } catch (failure) {
       error.value = failure;
@@ -101,6 +104,12 @@ export function ImportPage({ session }: { session: Session }) {
         <input id="import-file" type="file" accept=".jsonl,.ndjson,.json,.txt" onChange={choose} />
       </div>
       <Problem error={error.value} />
+      {error.value !== undefined && imported.value > 0 && (
+        <p class="problem" role="alert">
+          {imported.value} of {rows.value.length} keys are here, the rest is not. Importing the file again
+          changes nothing of those that are here.
+        </p>
+      )}
       {wrong.value.length > 0 && (
         <div class="problem" role="alert">
           <strong>{wrong.value.length} lines need a change. Nothing was imported.</strong>

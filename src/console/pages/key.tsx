@@ -12,6 +12,7 @@ import {
 import { UsageChart } from '../chart.tsx';
 import { KeyActions } from '../key-actions.tsx';
 import { Facts, Link, Problem, State, Table, useLoaded } from '../parts.tsx';
+import { serverNow } from '../server-clock.ts';
 import type { Session } from '../session.ts';
 import { ago, lengthOf, timeOf, wordOf } from '../words.ts';
 import { EVENT_HEAD, EventRows } from './audit.tsx';
@@ -89,7 +90,7 @@ export function KeyPage({ session, id }: { session: Session; id: string }) {
 function Usage({ session, id }: { session: Session; id: string }) {
   const chosen = useSignal(0);
   const range = RANGES[chosen.value] ?? RANGES[0];
-  const to = Date.now();
+  const to = serverNow();
   const { data, error } = useLoaded(
     (signal) =>
       session.clients.admin.getUsage(

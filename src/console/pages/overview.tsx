@@ -3,6 +3,7 @@ import { KeyStatus } from '../../../gen/apikey/v1/key_pb.ts';
 import { AnomalyState } from '../../../gen/apikey/v1/watch_pb.ts';
 import { UsageChart } from '../chart.tsx';
 import { Facts, Link, Problem, useLoaded } from '../parts.tsx';
+import { askReadiness, serverNow } from '../server-clock.ts';
 import type { Session } from '../session.ts';
 import { timeOf } from '../words.ts';
 
@@ -12,7 +13,7 @@ const DAY_MS = 24 * HOUR_MS;
 /** Keys that expire within a week or whose rotation is due, out of the first thousand active ones. */
 async function dueKeys({ clients }: Session) {
   const { keys } = await clients.admin.listKeys({ status: KeyStatus.ACTIVE, pageSize: 1_000 });
-  const soon = BigInt(Math.floor((Date.now() + 7 * DAY_MS) / 1000));
+  const soon = BigInt(Math.floor((serverNow() + 7 * DAY_MS) / 1000));
   return keys
     .filter(
       ({ expireTime, rotationDueTime }) =>
@@ -23,7 +24,7 @@ async function dueKeys({ clients }: Session) {
 }
 
 export function OverviewPage({ session }: { session: Session }) {
-  const now = Date.now();
+  const now = serverNow();
   const { admin } = session.clients;
   const { data, error } = useLoaded(async () => {
     const [stats, usage, anomalies, lockouts, due, ready] = await Promise.all([
@@ -32,9 +33,9 @@ export function OverviewPage({ session }: { session: Session }) {
       admin.listAnomalies({ state: AnomalyState.OPEN, pageSize: 100 }),
       admin.listLockouts({ pageSize: 100 }),
       dueKeys(session),
-      fetch('/readyz'),
+      askReadiness(),
     ]);
-    return { stats, usage, anomalies, lockouts, due, ready: ready.ok };
+    return { stats, usage, anomalies, lockouts, due, ready };
   }, 'overview');
   if (data === undefined)
     return error === undefined ? <p class="empty">Loading …</p> : <Problem error={error} />;
