@@ -10,6 +10,7 @@ import { ValidateKeyRequestSchema, ValidateKeyResponseSchema } from '../../gen/a
 import { KeyType, KeyTypeSchema } from '../../gen/apikey/v1/key_pb.ts';
 import { mintSecret } from '../../src/keys/secret.ts';
 import { decide, decisionOf, failureOf, makeKey, onEachStore } from '../rpc/cases.ts';
+import { HANGS_MS } from '../support/hangs.ts';
 import { run, type ServerProcess, spawnServer } from '../support/process.ts';
 import { requires } from '../support/requires.ts';
 import { type Clients, clientsOf, freshDatabase } from '../support/server.ts';
@@ -268,12 +269,15 @@ onEachStore('main job on %s', (kind) => {
 
   it('drains within 10 s on SIGTERM under load, with the event of every answered call', async () => {
     const begun = Date.now();
-    let code: number | null = null;
+    let [code, tookMs]: [number | null, number] = [null, Number.POSITIVE_INFINITY];
     const { answered } = await underLoad('term', async () => {
+      const asked = performance.now();
       code = await server.end('SIGTERM');
+      tookMs = performance.now() - asked;
     });
     expect(code).toBe(0);
-    expect(Date.now() - begun).toBeLessThan(30_000);
+    // The drain ends after 10 s whatever is under way; the rest is for a busy machine.
+    expect(tookMs).toBeLessThan(HANGS_MS);
     await start();
     const seen = await recorded('term', begun);
     expect(answered.filter((id) => !seen.has(id))).toEqual([]);
