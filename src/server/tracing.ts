@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { type Context, ROOT_CONTEXT, type Tracer } from '@opentelemetry/api';
+import { type Context, ROOT_CONTEXT, type Tracer, trace } from '@opentelemetry/api';
 import { W3CTraceContextPropagator } from '@opentelemetry/core';
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto';
 import { resourceFromAttributes } from '@opentelemetry/resources';
@@ -32,8 +32,8 @@ const SEND_MS = 3_000;
 /** What the tracing of calls needs of its library. */
 export interface Spans {
   readonly tracer: Tracer;
-  /** What `traceparent` and `tracestate` say; an empty one when they say nothing. */
-  parentOf(headers: HeaderSource): Context;
+  /** The context in which a call's span begins, from its `traceparent` and `tracestate`; undefined: the call is not traced. */
+  parentOf(headers: HeaderSource): Context | undefined;
   /** Sends what is left. */
   stop(): Promise<void>;
 }
@@ -51,7 +51,9 @@ export class Tracing {
 
   readonly traced: Traced = (parts, call, places, headers) => {
     const { tracer } = this.#spans;
-    const callTrace = CallTrace.begin(tracer, this.#clock, call, this.#spans.parentOf(headers));
+    const parent = this.#spans.parentOf(headers);
+    if (parent === undefined) return undefined;
+    const callTrace = CallTrace.begin(tracer, this.#clock, call, parent);
     if (callTrace === undefined) return undefined;
     return new TracedCall(parts, call, places, (work) => this.#current.run(callTrace, work));
   };
@@ -127,6 +129,7 @@ export function openTracing(config: Config, version: string, clock: Clock, logge
   const headers = parseTraceHeaders(config.OTEL_EXPORTER_OTLP_HEADERS);
   const url = `${config.OTEL_EXPORTER_OTLP_ENDPOINT.replace(/\/+$/, '')}/v1/traces`;
   const exporter = telling(new OTLPTraceExporter({ url, headers, timeoutMillis: SEND_MS }), clock, logger);
+  const share = shareOfRoots(config);
   const provider = new TracerProvider({
     resource: resourceFromAttributes({
       'service.name': config.OTEL_SERVICE_NAME,
@@ -143,7 +146,12 @@ export function openTracing(config: Config, version: string, clock: Clock, logge
   return new Tracing(
     {
       tracer: provider.getTracer('apikeyd', version),
-      parentOf: (headers) => propagator.extract(ROOT_CONTEXT, headers, getter),
+      parentOf: (headers) => {
+        const parent = propagator.extract(ROOT_CONTEXT, headers, getter);
+        // Drawn here, since a span that is not recorded costs as much as a twentieth of a call.
+        const drawn = share === 1 || trace.getSpanContext(parent) !== undefined || Math.random() < share;
+        return drawn ? parent : undefined;
+      },
       // What is not taken has been told.
       stop: () => provider.shutdown().catch(() => {}),
     },
@@ -151,14 +159,18 @@ export function openTracing(config: Config, version: string, clock: Clock, logge
   );
 }
 
+/** The share of the calls without a parent that are traced, where `parentOf` draws them; 1 where the sampler decides. */
+function shareOfRoots({ OTEL_TRACES_SAMPLER: name, OTEL_TRACES_SAMPLER_ARG: share }: Config): number {
+  if (name === 'parentbased_always_off') return 0;
+  return name === 'parentbased_traceidratio' ? share : 1;
+}
+
 function samplerOf({ OTEL_TRACES_SAMPLER: name, OTEL_TRACES_SAMPLER_ARG: share }: Config): Sampler {
-  const roots: Record<string, () => Sampler> = {
-    always_on: () => new AlwaysOnSampler(),
-    always_off: () => new AlwaysOffSampler(),
-    traceidratio: () => new TraceIdRatioBasedSampler(share),
-  };
-  const root = (roots[name.replace('parentbased_', '')] ?? roots.always_on)?.() ?? new AlwaysOnSampler();
-  return name.startsWith('parentbased_') ? new ParentBasedSampler({ root }) : root;
+  if (name === 'always_off') return new AlwaysOffSampler();
+  if (name === 'traceidratio') return new TraceIdRatioBasedSampler(share);
+  return name === 'always_on'
+    ? new AlwaysOnSampler()
+    : new ParentBasedSampler({ root: new AlwaysOnSampler() });
 }
 
 /** The same exporter, which says in the log that nothing is taken. */

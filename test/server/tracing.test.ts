@@ -34,7 +34,7 @@ async function traced(settings: Record<string, string> = {}, path = '') {
 /** A client that takes part in a trace of its own. */
 function within(server: TestServer, traceparent: string) {
   const header: Interceptor = (next) => (request) => {
-    request.header.set('traceparent', traceparent);
+    if (traceparent !== '') request.header.set('traceparent', traceparent);
     request.header.set('authorization', `Bearer ${server.adminKey}`);
     return next(request);
   };
@@ -173,12 +173,35 @@ describe('traces', () => {
     expect(server.log.filter((text) => text.includes('listening') && text.includes('trace_id'))).toEqual([]);
   });
 
-  it('of a sampler with a share of none are none', async () => {
-    const settings = { OTEL_TRACES_SAMPLER: 'traceidratio', OTEL_TRACES_SAMPLER_ARG: '0' };
+  // Four calls, each of another method and with another parent.
+  type Caller = ReturnType<typeof within>;
+  const CALLS: [method: string, traceparent: string, call: (on: Caller) => Promise<unknown>][] = [
+    ['WhoAmI', '', (on) => on.whoAmI({})],
+    ['ValidateKey', 'zz', (on) => on.validateKey({ key: 'k' })],
+    [
+      'BatchValidateKeys',
+      `00-${TRACE}-${PARENT}-01`,
+      (on) => on.batchValidateKeys({ requests: [{ key: 'k' }] }),
+    ],
+    ['RevokeOwnKey', `00-${TRACE}-${PARENT}-00`, (on) => on.revokeOwnKey({ key: 'k' }).catch(() => {})],
+  ];
+  const roots = ['ValidateKey', 'WhoAmI'];
+  it.each([
+    ['always_on', '0', ['BatchValidateKeys', 'RevokeOwnKey', ...roots]],
+    ['always_off', '1', []],
+    ['traceidratio', '0', []],
+    ['traceidratio', '1', ['BatchValidateKeys', 'RevokeOwnKey', ...roots]],
+    ['parentbased_always_on', '0', ['BatchValidateKeys', ...roots]],
+    ['parentbased_always_off', '1', ['BatchValidateKeys']],
+    ['parentbased_traceidratio', '0', ['BatchValidateKeys']],
+    ['parentbased_traceidratio', '1', ['BatchValidateKeys', ...roots]],
+  ])('by OTEL_TRACES_SAMPLER=%s with the argument %s are of %j', async (name, share, methods) => {
+    const settings = { OTEL_TRACES_SAMPLER: name, OTEL_TRACES_SAMPLER_ARG: share };
     const { receiver, server, end } = await traced(settings);
-    await within(server, `00-${TRACE}-${PARENT}-01`).whoAmI({});
+    for (const [, traceparent, call] of CALLS) await call(within(server, traceparent));
     await end();
-    expect(receiver.spans).toEqual([]);
+    const names = receiver.spans.filter(({ kind }) => kind === 2).map(({ name }) => name.split('/')[1]);
+    expect(names.sort()).toEqual(methods);
   });
 
   it('cost nothing without a receiver: their library is not loaded', async () => {
