@@ -123,6 +123,12 @@ function waitOf(failure: ConnectError): string {
   return `try again in ${Math.max(1, Math.ceil(durationMs(delay) / 1000))} s`;
 }
 
+/** Node puts U+FFFD in the place of what is not UTF-8 in an argument: another text than was typed. */
+function refuseReplaced(given: object): void {
+  const wrong = Object.entries(given).find(([, value]) => String(value).includes('\ufffd'));
+  if (wrong !== undefined) throw new CliError(EXIT.usage, `${wrong[0]}: is not UTF-8, or holds U+FFFD`);
+}
+
 /** Makes an action of a command. */
 export type Runner = ReturnType<typeof runner>;
 
@@ -134,6 +140,7 @@ export function runner(exit: (code: number) => void) {
     async (...args: unknown[]) => {
       const options = (args.at(-1) as Command).opts<O>();
       try {
+        refuseReplaced({ ...options, argument: args.slice(0, -2) });
         exit(await action(connect(options), options, args[0] as A));
       } catch (error) {
         throw explain(error, options);

@@ -13,7 +13,7 @@ export function collect<T>(read: (text: string) => T) {
 
 /** `90s`, `15m`, `24h`, `7d` as seconds. */
 export function seconds(text: string): number {
-  const [, count, unit] = /^(\d+)([smhd])$/.exec(text) ?? [];
+  const [, count, unit] = /^(\d{1,9})([smhd])$/.exec(text) ?? [];
   if (count === undefined || unit === undefined)
     throw new InvalidArgumentError('a length like 90s, 15m, 24h or 7d');
   return Number(count) * (UNIT_SECONDS[unit] ?? 1);
@@ -21,7 +21,7 @@ export function seconds(text: string): number {
 
 /** `100/60s`, or `name=100/60s`. */
 export function rateLimit(text: string): { name: string; limit: bigint; windowSeconds: number } {
-  const [, name, limit, window] = /^(?:([A-Za-z0-9_.-]+)=)?(\d+)\/(\w+)$/.exec(text) ?? [];
+  const [, name, limit, window] = /^(?:([A-Za-z0-9_.-]+)=)?(\d{1,18})\/(\w+)$/.exec(text) ?? [];
   if (limit === undefined || window === undefined)
     throw new InvalidArgumentError('a limit like 100/60s or burst=10/1s');
   return { name: name ?? `per-${window}`, limit: BigInt(limit), windowSeconds: seconds(window) };
@@ -65,10 +65,26 @@ export function wholeNumber(text: string): number {
   return Number(text);
 }
 
-export function pair(text: string): readonly [string, string] {
+function pair(text: string): readonly [string, string] {
   const at = text.indexOf('=');
   if (at < 1) throw new InvalidArgumentError('name=value');
   return [text.slice(0, at), text.slice(at + 1)];
+}
+
+/** Pairs with names of their own: none takes the place of another unseen. */
+export function pairs(texts: readonly string[]): readonly (readonly [string, string])[] {
+  const all = texts.map(pair);
+  const names = new Set<string>();
+  for (const [name] of all) {
+    if (names.has(name)) throw new InvalidArgumentError(`${name} is given twice`);
+    names.add(name);
+  }
+  return all;
+}
+
+/** The same for an option that may be given several times. */
+export function collectPairs(text: string, before: readonly (readonly [string, string])[] = []) {
+  return pairs([...before.map((each) => each.join('=')), text]);
 }
 
 /** An enum's words in lower case with dashes: `user`, `key-compromise`. */

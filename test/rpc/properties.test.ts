@@ -4,83 +4,10 @@ import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { plain, printable } from '../../src/cli/output.ts';
 import { hashSecret, mintSecret } from '../../src/keys/secret.ts';
 import { type Clients, freshDatabase, startServer, type TestServer } from '../support/server.ts';
+import { anyText, expectFields, type Fields, fields, type KeyJson, toJson } from './any-fields.ts';
 import { failureOf, onEachStore } from './cases.ts';
 
 const RUNS = { seed: 1515, numRuns: process.env.LONG ? 2_000 : 40 };
-/** Also what no client library sends: halves of surrogate pairs. */
-const anyText = fc.oneof(
-  { weight: 30, arbitrary: fc.string({ unit: 'grapheme', minLength: 1, maxLength: 20 }) },
-  fc.string({ unit: 'binary', maxLength: 20 }),
-  fc.array(fc.nat(0xffff), { maxLength: 6 }).map((units) => String.fromCharCode(...units)),
-  fc.constantFrom(
-    '',
-    '\0',
-    'a\0b',
-    '\n',
-    '__proto__',
-    ' x ',
-    'x'.repeat(1_024),
-    'x'.repeat(1_025),
-    '\u202e',
-    '\ud800',
-  ),
-);
-const INT64 = 2n ** 63n;
-const anyLimit = fc.oneof(
-  { weight: 10, arbitrary: fc.bigInt({ min: 1n, max: 1_000_000_000n }) },
-  fc.bigInt({ min: 0n, max: 2n * INT64 - 1n }),
-);
-/** In milliseconds. */
-const anySpan = fc.oneof(
-  { weight: 10, arbitrary: fc.integer({ min: 1_000, max: 366 * 86_400_000 }) },
-  fc.integer({ min: -(2 ** 40), max: 2 ** 40 }),
-  fc.constantFrom(0, 1, -1, 315_576_000_000_000),
-);
-const anyTime = fc.oneof(
-  { weight: 10, arbitrary: fc.integer({ min: Date.parse('2100-01-01'), max: Date.parse('9999-12-31') }) },
-  fc.integer({ min: Date.parse('0001-01-01T00:00:00Z'), max: Date.parse('9999-12-31T23:59:59Z') }),
-);
-const fields = fc.record(
-  {
-    name: anyText,
-    ownerId: anyText,
-    rateLimitBucket: anyText,
-    metadata: fc.dictionary(anyText, anyText, { maxKeys: 2 }),
-    rateLimits: fc.array(
-      fc.record({ name: fc.constantFrom('a', 'b', 'c.d', 'e f', ''), limit: anyLimit, window: anySpan }),
-      { maxLength: 2 },
-    ),
-    expireTime: anyTime,
-    rotateEvery: anySpan,
-  },
-  { requiredKeys: ['name', 'ownerId'] },
-);
-type Fields = typeof fields extends fc.Arbitrary<infer T> ? T : never;
-
-const span = (ms: number) =>
-  `${ms < 0 ? '-' : ''}${Math.trunc(Math.abs(ms) / 1000)}.${String(Math.abs(ms) % 1000).padStart(3, '0')}s`;
-const spanOf = (text: string) => Math.round(Number(text.slice(0, -1)) * 1000);
-
-/** The message as JSON, whatever is in it. */
-function toJson({ rateLimits, expireTime, rotateEvery, ...texts }: Fields) {
-  return {
-    keyType: 'KEY_TYPE_SERVICE',
-    scopes: ['a:b'],
-    ...texts,
-    ...(rateLimits === undefined
-      ? {}
-      : {
-          rateLimits: rateLimits.map((each) => ({
-            ...each,
-            limit: String(each.limit),
-            window: span(each.window),
-          })),
-        }),
-    ...(expireTime === undefined ? {} : { expireTime: new Date(expireTime).toISOString() }),
-    ...(rotateEvery === undefined ? {} : { rotateEvery: span(rotateEvery) }),
-  };
-}
-
 /** An answer, or what was refused. */
 type Json = Record<string, never> & {
   code?: string;
@@ -118,16 +45,8 @@ onEachStore('%s', (kind) => {
   };
   /** What GetKey and ListKeys say over JSON, and GetKey over gRPC, is what was sent. */
   const expectSame = async (id: string, sent: Fields) => {
-    const { key } = (await call('ApiKeyAdmin/GetKey', { id })) as unknown as { key: Record<string, unknown> };
-    expect([key.name, key.ownerId]).toEqual([sent.name, sent.ownerId]);
-    if (sent.rateLimitBucket !== undefined) expect(key.rateLimitBucket).toBe(sent.rateLimitBucket || id);
-    expect(Object.entries(key.metadata ?? {}).sort()).toEqual(Object.entries(sent.metadata ?? {}).sort());
-    const limits = (key.rateLimits ?? []) as { name: string; limit: string; window: string }[];
-    expect(limits.map(({ name, limit, window }) => [name, BigInt(limit), spanOf(window)])).toEqual(
-      (sent.rateLimits ?? []).map(({ name, limit, window }) => [name, limit, window]),
-    );
-    if (sent.expireTime !== undefined) expect(Date.parse(String(key.expireTime))).toBe(sent.expireTime);
-    expect(key.rotateEvery === undefined ? 0 : spanOf(String(key.rotateEvery))).toBe(sent.rotateEvery ?? 0);
+    const { key } = (await call('ApiKeyAdmin/GetKey', { id })) as unknown as { key: KeyJson };
+    expectFields(key, sent);
     const overGrpc = await clients.admin.getKey({ id });
     expect([overGrpc.key?.name, overGrpc.key?.ownerId]).toEqual([sent.name, sent.ownerId]);
     const listed = await clients.admin.listKeys({ ownerId: sent.ownerId, pageSize: 1000 });

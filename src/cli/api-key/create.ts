@@ -3,7 +3,16 @@ import { CreateKeyResponseSchema } from '../../../gen/apikey/v1/admin_pb.ts';
 import { type KeyType, KeyTypeSchema } from '../../../gen/apikey/v1/key_pb.ts';
 import { CliError, type Clients, type ConnectionOptions, EXIT } from '../client.ts';
 import { json, type Print } from '../output.ts';
-import { collect, isoTime, pair, rateLimit, seconds, toRateLimits, wholeNumber, word } from '../values.ts';
+import {
+  collect,
+  collectPairs,
+  isoTime,
+  rateLimit,
+  seconds,
+  toRateLimits,
+  wholeNumber,
+  word,
+} from '../values.ts';
 import { createFromFile } from './create-from-file.ts';
 import { addVerb, type VerbContext } from './verb.ts';
 
@@ -44,7 +53,7 @@ export function addCreate(context: VerbContext): void {
     .option('--rate-limit <limit>', 'e.g. 100/60s or burst=10/1s; may be repeated', collect(rateLimit))
     .option('--bucket <name>', 'share counters with the keys of this bucket')
     .option('--allow-ip <cidr>', 'address range it may be used from; may be repeated', collect(String))
-    .option('--metadata <name=value>', 'metadata of your own; may be repeated', collect(pair))
+    .option('--metadata <name=value>', 'metadata of your own; may be repeated', collectPairs)
     .option('--rotate-every <length>', 'raise an alert when its secret is older than this, e.g. 90d', seconds)
     .option('--request-id <id>', 'makes a repetition safe')
     .option('--from <file>', 'instead: one key a line of CSV or JSON lines, see below; - is standard input')

@@ -1,10 +1,12 @@
+import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { fromJson, type JsonObject, type JsonValue } from '@bufbuild/protobuf';
 import { type CsvError, parse } from 'csv-parse/sync';
 import { type ImportedKey, ImportedKeySchema } from '../../../gen/apikey/v1/admin_pb.ts';
 import { KeyTypeSchema } from '../../../gen/apikey/v1/key_pb.ts';
+import { looseJson } from '../../messages/strict-json.ts';
 import { CliError, EXIT } from '../client.ts';
-import { isoTime, pair, rateLimit, seconds, word } from '../values.ts';
+import { isoTime, pairs, rateLimit, seconds, word } from '../values.ts';
 
 /** A key of a file, with the line that it begins in. */
 export interface FileKey {
@@ -31,7 +33,7 @@ const COLUMNS: Readonly<Record<string, (text: string) => JsonObject>> = {
   bucket: (text) => ({ rateLimitBucket: text }),
   expires: (text) => (text === '' ? {} : { expireTime: isoTime(text).toISOString() }),
   addresses: (text) => ({ ipAllowlist: text.split(LISTS).filter(Boolean) }),
-  metadata: (text) => ({ metadata: Object.fromEntries(text.split(';').filter(Boolean).map(pair)) }),
+  metadata: (text) => ({ metadata: Object.fromEntries(pairs(text.split(';').filter(Boolean))) }),
   rotate_every: (text) => (text === '' ? {} : { rotateEvery: `${seconds(text)}s` }),
   hash: (text) => ({ keyHash: text.toLowerCase() }),
 };
@@ -40,7 +42,7 @@ const COLUMNS: Readonly<Record<string, (text: string) => JsonObject>> = {
 export function readKeyFile(path: string): KeyFile {
   let text: string;
   try {
-    text = readFileSync(path === '-' ? 0 : path, 'utf8');
+    text = textOf(readFileSync(path === '-' ? 0 : path));
   } catch (error) {
     throw new CliError(EXIT.usage, `cannot read ${path}: ${(error as Error).message}`);
   }
@@ -49,13 +51,31 @@ export function readKeyFile(path: string): KeyFile {
   const problems: string[] = [];
   for (const { line, read } of rows) {
     try {
-      keys.push({ line, key: fromJson(ImportedKeySchema, read()) });
+      const json = read();
+      const { found } = looseJson(ImportedKeySchema, json);
+      for (const { field, description } of found) problems.push(`${line}: ${field}: ${description}`);
+      if (found.length === 0) keys.push({ line, key: fromJson(ImportedKeySchema, json) });
     } catch (error) {
       problems.push(`${line}: ${wordsOf(error)}`);
     }
   }
   if (rows.length === 0) throw new CliError(EXIT.usage, `${path} holds no keys`);
   return { keys, problems };
+}
+
+/** What is not UTF-8 would become another text. */
+function textOf(bytes: Buffer): string {
+  if (isUtf8(bytes)) return bytes.toString('utf8');
+  let [line, at] = [1, 0];
+  for (
+    let end = bytes.indexOf(10);
+    end >= 0 && isUtf8(bytes.subarray(at, end));
+    end = bytes.indexOf(10, at)
+  ) {
+    line++;
+    at = end + 1;
+  }
+  throw new Error(`line ${line} is not UTF-8`);
 }
 
 interface Row {
@@ -68,13 +88,13 @@ function jsonLines(text: string): Row[] {
   return text.split(/\r?\n/).flatMap((content, i) => {
     if (content.trim() === '') return [];
     const read = () => {
-      const object = JSON.parse(content) as JsonObject;
-      const entries = Object.entries(object).map(([name, value]) =>
-        typeof value === 'string' && Object.hasOwn(COLUMNS, name)
-          ? COLUMNS[name]?.(value)
-          : { [name]: value },
+      const object: unknown = JSON.parse(content);
+      if (typeof object !== 'object' || object === null || Array.isArray(object))
+        throw new Error('not an object');
+      const entries = Object.entries(object as JsonObject).map(([name, value]) =>
+        typeof value === 'string' && Object.hasOwn(COLUMNS, name) ? columnOf(name, value) : { [name]: value },
       );
-      return Object.assign({}, ...entries) as JsonObject;
+      return merged(entries);
     };
     return [{ line: i + 1, read }];
   });
@@ -108,9 +128,27 @@ function csv(text: string): Row[] {
     read: () => {
       if (record.length !== header.length)
         throw new Error(`${record.length} columns where the first line has ${header.length}`);
-      return Object.assign({}, ...header.map((name, i) => COLUMNS[name]?.(record[i] ?? ''))) as JsonObject;
+      return merged(header.map((name, i) => columnOf(name, record[i] ?? '')));
     },
   }));
+}
+
+/** One object of all; a field that two columns give is refused. */
+function merged(parts: readonly JsonObject[]): JsonObject {
+  const entries = parts.flatMap((part) => Object.entries(part));
+  const names = entries.map(([name]) => name);
+  const twice = names.find((name, i) => names.indexOf(name) < i);
+  if (twice !== undefined) throw new Error(`${twice}: is given twice`);
+  return Object.fromEntries(entries);
+}
+
+/** @throws an Error that names the column */
+function columnOf(name: string, text: string): JsonObject {
+  try {
+    return COLUMNS[name]?.(text) ?? {};
+  } catch (error) {
+    throw new Error(`${name}: ${(error as Error).message}`);
+  }
 }
 
 function limitOf(text: string): JsonObject {
@@ -122,7 +160,7 @@ function limitOf(text: string): JsonObject {
 function wordsOf(error: unknown): string {
   if (error instanceof SyntaxError) return 'not JSON';
   const text = error instanceof Error ? error.message : String(error);
-  return text
-    .replace(/^cannot decode (message|field) apikey\.v1\.ImportedKey\.?/, '')
-    .replace(/got .*$/s, 'got another value');
+  const unknown = /key "([\w.]{1,64})" is unknown/.exec(text)?.[1];
+  if (unknown !== undefined) return `there is no ${unknown}`;
+  return text.startsWith('cannot decode') ? 'cannot be read' : text;
 }

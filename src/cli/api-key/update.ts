@@ -1,7 +1,7 @@
 import { UpdateKeyResponseSchema } from '../../../gen/apikey/v1/admin_pb.ts';
 import { CliError, type Clients, type ConnectionOptions, EXIT } from '../client.ts';
 import { json, type Print } from '../output.ts';
-import { collect, pair, rateLimit, seconds, toRateLimits } from '../values.ts';
+import { collect, collectPairs, rateLimit, seconds, toRateLimits } from '../values.ts';
 import { addVerb, type VerbContext } from './verb.ts';
 
 interface UpdateOptions extends ConnectionOptions {
@@ -32,7 +32,7 @@ export function addUpdate(context: VerbContext): void {
     .option('--bucket <name>', 'share counters with the keys of this bucket')
     .option('--allow-ip <cidr>', 'replaces its whole allow-list; may be repeated', collect(String))
     .option('--any-ip', 'remove the allow-list')
-    .option('--metadata <name=value>', 'replaces all its metadata; may be repeated', collect(pair))
+    .option('--metadata <name=value>', 'replaces all its metadata; may be repeated', collectPairs)
     .option(
       '--rotate-every <length>',
       'raise an alert when its secret is older than this, e.g. 90d; 0s: never',
