@@ -2,7 +2,7 @@ import type { AuditEntry, CallOrigin } from './ports/audit.ts';
 import type { Clock } from './ports/clock.ts';
 import { withoutSecrets } from './text.ts';
 
-/** What a call adds to the facts of its origin. */
+/** The facts that a call adds to those of its origin. */
 export type EventFacts = Partial<Omit<AuditEntry, 'method' | 'time' | 'callerKeyId' | 'latencyMicros'>> & {
   readonly outcome: string;
 };
@@ -18,7 +18,7 @@ export function auditEntry(origin: CallOrigin, clock: Clock, facts: EventFacts):
     callerKeyId: origin.callerKeyId,
     keyFingerprint: facts.keyFingerprint ?? '',
     requiredScope: withoutSecrets(facts.requiredScope ?? ''),
-    // The peer is always the calling backend; without an address from it, its own is kept and marked so.
+    // peerIp is always the calling backend's. It is recorded, and marked, when that backend sent no client address.
     clientIp: facts.clientIp || origin.peerIp,
     clientIpIsPeer: !facts.clientIp,
     userAgent: facts.userAgent ?? '',

@@ -26,7 +26,7 @@ const WORKING: ReadonlySet<Decision> = new Set([
   'VALID',
 ]);
 
-/** What a known key is checked against. */
+/** The facts that a known key is checked against. */
 export interface CheckContext {
   readonly requiredScope: string | undefined;
   readonly clientIp: string | undefined;
@@ -50,7 +50,7 @@ const RULES: readonly (readonly [Denial, Rule])[] = [
   ],
 ];
 
-/** What the decision says of the secret: it is one of the key's and works, whatever else is denied. */
+/** Whether the decision shows that the secret is one of the key's and works, whatever else is denied. */
 export function isWorkingSecret(decision: Decision): boolean {
   return WORKING.has(decision);
 }

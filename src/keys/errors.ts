@@ -58,19 +58,19 @@ export interface FieldViolation {
 
 export interface ErrorFacts {
   readonly violations?: readonly FieldViolation[];
-  /** When trying again makes sense. */
+  /** Set when a retry makes sense. */
   readonly retryAfterMs?: number;
   /** The key the error is about. */
   readonly keyId?: string;
   /** Facts for programs, sent as ErrorInfo.metadata. */
   readonly metadata?: Readonly<Record<string, string>>;
-  /** The call's event is, or will be, in the log although the call failed. */
+  /** The call failed, but its event is, or will be, in the log. */
   readonly audited?: boolean;
   /** For the server's own log only; never sent. */
   readonly cause?: unknown;
 }
 
-/** A failure with a text that may be sent; its cause stays here. */
+/** A failure whose text may be sent to clients; its cause may not. */
 export class ApiError extends Error {
   readonly code: ErrorCode;
   readonly facts: ErrorFacts;
@@ -83,10 +83,10 @@ export class ApiError extends Error {
   }
 }
 
-/** An error travels in trailers, which clients bound. */
+/** Errors travel in trailers, and clients bound the size of those. */
 const MAX_TOLD = 32;
 
-/** Collects what is wrong with a request, to be told all at once: the first 32, and how many there are. */
+/** Collects what is wrong with a request, to report all at once: the first 32 violations, and their number. */
 export class Violations {
   readonly #found: FieldViolation[] = [];
   #count = 0;

@@ -6,14 +6,14 @@ import type { Clock } from './ports/clock.ts';
 import type { KeyStore, SecretOwner } from './ports/key-store.ts';
 import { hintOfHash } from './secret.ts';
 
-/** A key of another system: its secret is not known, and works on. */
+/** A key of another system. Its secret is not known here, and still works. */
 export interface ImportedKey {
   readonly key: NewKey;
   readonly secretHash: string;
 }
 
 export interface ImportResult {
-  /** Undefined where the key would be made. */
+  /** Undefined in a dry run, where the key would be created. */
   readonly keyId: string | undefined;
   readonly existing: boolean;
 }
@@ -27,7 +27,7 @@ export class ImportKeys {
     this.#clock = clock;
   }
 
-  /** What is in the way of each, beyond what its fields say; nothing is written. */
+  /** The problems of each item beyond its fields, such as retired secrets and missing scopes; writes nothing. */
   async check(items: readonly ImportedKey[], origin: CallOrigin) {
     const holders = await this.#holders(items);
     return items.map((item) => {
@@ -36,7 +36,7 @@ export class ImportKeys {
     });
   }
 
-  /** Makes the keys whose hashes are not known yet, each with an event of its own; all are checked before. */
+  /** Creates the keys whose hashes are new, each with its own event. All items are checked before the first write. */
   async run(items: readonly ImportedKey[], origin: CallOrigin): Promise<readonly ImportResult[]> {
     for (const { key } of items) requireHeld(key.scopes, origin);
     const holders = await this.#holders(items);
@@ -73,7 +73,7 @@ function resultOf(holder: SecretOwner | undefined): ImportResult {
   return { keyId: holder?.keyId, existing: holder !== undefined };
 }
 
-/** A secret that was taken out of use must not come back by the side door. */
+/** A secret that was retired must not become valid again through an import. */
 function retiredProblem(holder: SecretOwner | undefined): readonly FieldViolation[] {
   if (holder?.retired !== true) return [];
   return [{ field: 'key_hash', description: `a retired secret of ${holder.keyId}` }];

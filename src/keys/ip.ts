@@ -24,7 +24,7 @@ export function normalizeCidr(text: string): string | undefined {
 }
 
 /**
- * Whom an address stands for in lockouts and limits: an IPv4 address itself, of IPv6 the /64, which is one subscriber's.
+ * The subscriber that an address stands for in lockouts and limits: an IPv4 address itself, or an IPv6 /64.
  * @param ip in the form that normalizeIp gives
  */
 export function networkOf(ip: string): string {
@@ -42,7 +42,7 @@ export function networkOf(ip: string): string {
 /** A key's allow-list, compiled at its first use. Empty means any address. */
 export class IpAllowlist {
   readonly cidrs: readonly string[];
-  /** A list for each family: Node's holds an IPv4 address for a part of ::/0. */
+  /** One list per family, since Node's BlockList takes an IPv4 address as part of ::/0. */
   #compiled: { readonly ipv4: BlockList; readonly ipv6: BlockList } | undefined;
 
   /** @param cidrs in the form that normalizeCidr gives. */
@@ -50,7 +50,7 @@ export class IpAllowlist {
     this.cidrs = cidrs;
   }
 
-  /** True when the list is empty, or the (normalised) address is known and in it. */
+  /** True when the list is empty, or when the (normalised) address is known and listed. */
   allows(ip: string | undefined): boolean {
     if (this.cidrs.length === 0) return true;
     if (ip === undefined) return false;

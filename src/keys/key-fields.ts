@@ -37,7 +37,7 @@ export function optionalText(found: Violations, field: string, value: string): s
   return value;
 }
 
-/** The same, not empty. */
+/** Like optionalText, but not empty. */
 export function requiredText(found: Violations, field: string, value: string): string {
   if (value === '') found.add(field, 'required');
   return optionalText(found, field, value);
@@ -48,7 +48,7 @@ export function keyId(found: Violations, field: string, value: string): string {
   return value;
 }
 
-/** Grants, at least one, repetitions dropped. */
+/** At least one grant; repetitions are dropped. */
 export function grants(found: Violations, field: string, values: readonly string[]): readonly string[] {
   const distinct = [...new Set(values)];
   if (distinct.length === 0) found.add(field, 'at least one scope is required');
@@ -64,7 +64,7 @@ export function grants(found: Violations, field: string, values: readonly string
   return distinct;
 }
 
-/** A scope that a call needs: present, not empty, no `*`. */
+/** A scope that a call requires: present, not empty, no `*`. */
 export function requiredScope(found: Violations, field: string, value: string | undefined) {
   if (value === undefined) return undefined;
   optionalText(found, field, value);

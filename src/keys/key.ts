@@ -17,13 +17,13 @@ export const REVOKE_REASONS = [
 export type RevokeReason = (typeof REVOKE_REASONS)[number];
 
 export type SecretSlot = 'CURRENT' | 'PREVIOUS';
-/** Also the secrets that are no longer the key's, but known to have been. */
+/** RETIRED: the secret no longer works, but is known to have been the key's. */
 export type FoundSlot = SecretSlot | 'RETIRED';
 
 export const ROTATION_MODES = ['MANUAL', 'FORCED'] as const;
 export type RotationMode = (typeof ROTATION_MODES)[number];
 
-/** The rotation a key is in: its second secret is the previous one. */
+/** The rotation that a key is in; the key's second secret is the previous one. */
 export interface KeyRotation {
   readonly id: string;
   readonly mode: RotationMode;
@@ -39,7 +39,7 @@ export interface RateLimit {
   readonly windowMs: number;
 }
 
-/** A stored secret: its SHA-256 and when it was minted. */
+/** A stored secret: its SHA-256 and its creation time. */
 export interface KeySecret {
   readonly hash: string;
   readonly createTime: number;
@@ -51,19 +51,19 @@ export interface Key {
   readonly name: string;
   readonly ownerId: string;
   readonly type: KeyType;
-  /** The current secret, and in a rotation the previous one behind it. */
+  /** The current secret and, in a rotation, the previous one after it. */
   readonly secrets: readonly KeySecret[];
   readonly hint: string;
   readonly scopes: readonly string[];
   readonly rateLimits: readonly RateLimit[];
-  /** Whose counters the key uses: its own id unless shared. */
+  /** The id under which the key's counters are kept: its own id unless shared. */
   readonly rateLimitBucket: string;
   readonly ipAllowlist: IpAllowlist;
   readonly metadata: Readonly<Record<string, string>>;
   readonly disabled: boolean;
   readonly createTime: number;
   readonly expireTime: number | undefined;
-  /** Expired as a state, so that ExpireKey(now) waits for nobody's clock. */
+  /** Expiry as a state, so that ExpireKey(now) takes effect whatever a clock says. */
   readonly expired: boolean;
   readonly rotation: KeyRotation | undefined;
   /** How often its secret should be replaced. */
@@ -78,19 +78,19 @@ export interface Key {
   readonly revision: number;
 }
 
-/** What an admin sees; the worst state wins. */
+/** The status that admins see; the worst state wins. */
 export function statusOf(key: Key, now: number): KeyStatus {
   if (key.revokeTime !== undefined) return 'REVOKED';
   if (key.disabled) return 'DISABLED';
   return isExpired(key, now) ? 'EXPIRED' : 'ACTIVE';
 }
 
-/** Exactly at expire_time counts as expired. */
+/** At exactly expire_time a key counts as expired. */
 export function isExpired(key: Key, now: number): boolean {
   return key.expired || (key.expireTime !== undefined && now >= key.expireTime);
 }
 
-/** Which of the key's secrets has this hash, compared in constant time; undefined for none. */
+/** Which of the key's secrets has this hash, compared in constant time; undefined when none has. */
 export function slotOf(
   { key, retired }: { readonly key: Key | undefined; readonly retired?: true },
   secretHash: string,

@@ -56,13 +56,13 @@ export interface ManageKeysParts {
   readonly clock: Clock;
   readonly graceBounds: GraceBounds;
   readonly observer: Pick<Observer, 'rotated'>;
-  /** Which texts are looked up at all. */
+  /** Which texts are looked up in the store at all. */
   readonly mayBeSecret: (text: string) => boolean;
-  /** Undefined where no log of revocations is kept. */
+  /** Undefined without a revocation log. */
   readonly revocations?: Revocations | undefined;
 }
 
-/** The life of keys. Every change goes to the store together with its audit event. */
+/** The life cycle of keys. Every change is stored together with its audit event. */
 export class ManageKeys {
   readonly #keys: KeyStore;
   readonly #clock: Clock;
@@ -97,7 +97,7 @@ export class ManageKeys {
     throw new ApiError('TOO_MUCH_CONTENTION', 'the key could not be stored, try again');
   }
 
-  /** A request_id older than a day is free again; a younger one names its key. */
+  /** Releases a request_id older than a day; a younger one still refers to its key, which is an error. */
   async #releaseRequestId(holder: Key, requestId: string): Promise<void> {
     if (this.#clock.now() - holder.createTime < REQUEST_ID_MS) {
       throw new ApiError(
@@ -137,7 +137,9 @@ export class ManageKeys {
     });
   }
 
-  /** Repeating it keeps the first time and reason, and takes hold everywhere again before it answers. */
+  /**
+   * A repeated revoke keeps the first time and reason, and is written to the revocation log again before its answer.
+   */
   revoke(id: string, reason: RevokeReason, note: string, origin: CallOrigin): Promise<Key> {
     return this.#change(id, 'REVOKED', origin, (read) => ({
       key: {
@@ -150,8 +152,8 @@ export class ManageKeys {
   }
 
   /**
-   * A working secret is the proof; repeating it with the same secret is fine. Without a key in the answer the secret
-   * does not work, and `proven` says whether it was at least a secret of some key.
+   * A working secret proves possession; repeating the call with the same secret succeeds. When the answer has no key,
+   * the secret does not work, and `proven` says whether it was ever a secret of some key.
    */
   async revokeOwn(
     secret: string,
@@ -170,7 +172,7 @@ export class ManageKeys {
     return { key: await this.revoke(key.id, reason, 'revoked by its holder', origin), proven: true };
   }
 
-  /** @param time undefined means now, which is a state at once and not a time to wait for. */
+  /** @param time undefined means now: the key expires as a state, at once and by no clock. */
   expire(id: string, time: number | undefined, origin: CallOrigin): Promise<Key> {
     return this.#change(id, 'EXPIRED', origin, (read) => {
       const limit = read.expireTime ?? Number.POSITIVE_INFINITY;
@@ -199,7 +201,7 @@ export class ManageKeys {
     const minted = { hash: hashSecret(secret), hint: hintOf(secret), rotationId: mintRotationId() };
     let effects: RotationEffects | undefined;
     const key = await this.#change(id, 'ROTATED', origin, (read) => {
-      // Whoever gets the secret gets what the key may do.
+      // The caller receives the new secret, and with it everything that the key may do.
       requireHeld(read.scopes, origin);
       const graceMs = graceOf(read.type, mode, askedGraceMs, this.#graceBounds);
       const rotated = rotate(read, mode, graceMs, minted, this.#clock.now());
@@ -210,12 +212,12 @@ export class ManageKeys {
     return { key, secret };
   }
 
-  /** Keeps the new secret only; before the grace is over it ends the old one at once. */
+  /** Keeps only the new secret; before the grace is over this ends the old secret at once. */
   completeRotation(id: string, origin: CallOrigin): Promise<Key> {
     return this.#change(id, 'ROTATED', origin, (read) => completeRotation(read, this.#clock.now()));
   }
 
-  /** Completes this rotation if its grace is over; what somebody else did in between stands. */
+  /** Completes this rotation if its grace is over; changes made by others in between stand. */
   async completeIfOver(key: Key, origin: CallOrigin): Promise<void> {
     const now = this.#clock.now();
     if (rotationStateOf(key, now) !== 'EXPIRED') return;
@@ -226,7 +228,7 @@ export class ManageKeys {
     if (stored !== undefined) await this.#noteStanding(stored, effects);
   }
 
-  /** Switches a key off; false when it is off or ended already. */
+  /** Disables a key; false when it is disabled or revoked already. */
   async disable(id: string, origin: CallOrigin): Promise<boolean> {
     const key = await this.get(id);
     if (key.disabled || key.revokeTime !== undefined) return false;
@@ -240,7 +242,7 @@ export class ManageKeys {
     origin: CallOrigin,
     to: (key: Key) => { key: Key } | Rotated,
   ): Promise<Key> {
-    // What ends a key does not wait for anything.
+    // A change that ends a key does not wait for the revocation log.
     if (change !== 'REVOKED' && change !== 'EXPIRED') await this.#revocations?.ready();
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
       const key = await this.get(id);
@@ -252,14 +254,14 @@ export class ManageKeys {
       const effects = 'effects' in changed ? changed.effects : undefined;
       const stored = await this.#keys.replace(next, key.etag, change, this.#entry(origin, id), effects);
       if (stored === undefined) continue;
-      // One that is repeated may be so because the log could not be written the first time.
+      // A call may be a retry because the revocation log could not be written the first time.
       if (change !== 'UPDATED' || changesStanding(key, stored)) await this.#noteStanding(stored, effects);
       return stored;
     }
     throw new ApiError('TOO_MUCH_CONTENTION', 'the key is being changed by others, try again', { keyId: id });
   }
 
-  /** Before the answer: what was narrowed is known outside the store, too. */
+  /** Before the answer, a narrowed key is recorded outside the store, too. */
   async #noteStanding(stored: Key, effects: RotationEffects | undefined): Promise<void> {
     const time = this.#clock.now();
     const retired = (effects?.retired ?? []).map((hash) => ({ hash, time }));
@@ -272,13 +274,13 @@ export class ManageKeys {
   }
 }
 
-/** A caller cannot hand on control over this service that it does not have. */
+/** A caller cannot grant control scopes that its own key does not hold. */
 export function requireHeld(scopes: readonly string[], origin: CallOrigin): void {
   const refusal = notHeld(scopes, origin);
   if (refusal !== undefined) throw refusal;
 }
 
-/** The refusal, where there is one. */
+/** The refusal, or undefined when every control scope is held. */
 export function notHeld(scopes: readonly string[], origin: CallOrigin): ApiError | undefined {
   const missing = scopes.find(
     (s) => isControlScope(s) && matchingGrant(origin.callerScopes, s) === undefined,
@@ -287,7 +289,7 @@ export function notHeld(scopes: readonly string[], origin: CallOrigin): ApiError
   return new ApiError('SCOPE_NOT_HELD', `the calling key cannot grant ${missing}, which it does not hold`);
 }
 
-/** A key whose secret is made here. */
+/** A key with a newly minted secret. */
 function newKey(input: NewKey, secret: string, now: number): Key {
   return keyOf(input, { hash: hashSecret(secret), hint: hintOf(secret) }, now);
 }

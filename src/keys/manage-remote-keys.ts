@@ -17,7 +17,7 @@ import { hashSecret } from './secret.ts';
 import { hasSameSecret, whichRemoteKey } from './which-remote-key.ts';
 
 export interface ManageRemoteKeysParts {
-  /** Undefined when it is switched off. */
+  /** Undefined when the integration is switched off. */
   readonly system: RemoteSystem | undefined;
   /** The setting that switches it on. */
   readonly setting: string;
@@ -25,16 +25,16 @@ export interface ManageRemoteKeysParts {
   readonly clock: Clock;
 }
 
-/** One line of a list: what the other system has, what was made from here, or both. */
+/** One entry of a list: a key of the other system, a record of a key created from here, or both. */
 export interface ListedRemoteKey {
   readonly user: string;
   readonly seen: SeenRemoteKey | undefined;
   readonly record: RemoteKeyRecord | undefined;
-  /** The secret that was made from here was replaced there. */
+  /** The secret of the key that was created from here has been replaced in the other system. */
   readonly rotatedThere: boolean;
 }
 
-/** Tokens of another system: made, listed, ended and verified there, and remembered here without their secrets. */
+/** Tokens of another system: created, listed, deleted and verified there, and recorded here without their secrets. */
 export class ManageRemoteKeys {
   readonly #parts: ManageRemoteKeysParts;
 
@@ -42,7 +42,7 @@ export class ManageRemoteKeys {
     this.#parts = parts;
   }
 
-  /** The record is written after the other system has made the key; if that fails, the key is taken back. */
+  /** The record is written after the other system has created the key; if the write fails, the key is deleted there. */
   async create(login: RemoteLogin, key: NewRemoteKey, origin: CallOrigin) {
     const { log, clock } = this.#parts;
     const session = await this.#system().open(login);
@@ -69,7 +69,7 @@ export class ManageRemoteKeys {
     return { record, secret };
   }
 
-  /** What the other system has, newest first as it says, then what only this side knows. Puts the records right. */
+  /** The other system's keys in its order, newest first, then keys known only here. Corrects records that differ. */
   async list(login: RemoteLogin, user: string, origin: CallOrigin): Promise<readonly ListedRemoteKey[]> {
     const session = await this.#system().open(login);
     const listed = await session.list(user);
@@ -90,7 +90,7 @@ export class ManageRemoteKeys {
     return [...there, ...here];
   }
 
-  /** @param asked the id of a key, or its name. Only an id that a list has told is sent. */
+  /** @param asked the id of a key, or its name. Only an id from a list of the other system is sent. */
   async delete(login: RemoteLogin, user: string, asked: string, origin: CallOrigin) {
     const { log, clock } = this.#parts;
     const session = await this.#system().open(login);
@@ -100,7 +100,7 @@ export class ManageRemoteKeys {
     const meant = which ?? { id: asked };
     const { id, existed } = await end(session, listed, meant);
     const known = records.get(id) ?? (await log.find([id]))[0];
-    // The key of another, ended by its id: its record follows.
+    // A key of another user was deleted by its id: its record follows.
     const record = known !== undefined && (existed || isOf(listed, known)) ? known : undefined;
     if (record === undefined) {
       if (!existed) throw new ApiError('REMOTE_NOT_FOUND', 'neither side has such a key of this user');
@@ -112,12 +112,12 @@ export class ManageRemoteKeys {
     return { record: { ...record, ...change }, wasMissing: !existed, recorded };
   }
 
-  /** @param login for a system that tells a user more than nobody; undefined without one. */
+  /** @param login for a system that answers more to a user; undefined without one. */
   async verify(secret: string, login: RemoteLogin | undefined, origin: CallOrigin) {
     const { log, clock } = this.#parts;
     const verified = await this.#system().verify(secret, login);
     const record = await log.findByHash(hashSecret(secret));
-    // The other system has said itself that this key is no more.
+    // The other system itself has reported that this key is deleted.
     const ended = verified.result === 'UNKNOWN' && record?.deleteTime !== undefined;
     const result = ended ? 'DEAD' : verified.result;
     const why = ended ? '' : verified.why;
@@ -128,7 +128,7 @@ export class ManageRemoteKeys {
     return { result, why, record: { ...record, ...change }, recorded };
   }
 
-  /** The records of the user's keys by their ids; what the list shows to be wrong in them is put right first. */
+  /** The records of the user's keys by id; records that the list proves wrong are corrected first. */
   async #recordsOf(listed: RemoteList, origin: CallOrigin): Promise<Map<string, RemoteKeyRecord>> {
     const { log } = this.#parts;
     const { user, userId } = listed;
@@ -138,7 +138,7 @@ export class ManageRemoteKeys {
     );
     for (const seen of listed.keys) {
       const record = found.get(seen.id);
-      // An id that was given anew, after its first key was deleted.
+      // The id was reused after its first key was deleted.
       if (record === undefined || (record.deleteTime !== undefined && !hasSameSecret(record, seen))) continue;
       records.set(record.id, await this.#putRight(record, { user, userId }, origin));
     }
@@ -160,7 +160,7 @@ export class ManageRemoteKeys {
     throw new ApiError('INTEGRATION_OFF', `switched off: set ${setting}`, { metadata: { setting } });
   }
 
-  /** A key that nobody has been told, and that no record knows, must not live on. */
+  /** A key whose secret nobody has received, and that no record knows, must not remain valid. */
   async #takeBack(session: RemoteSession, { id, user }: RemoteKeyRecord, cause: unknown): Promise<never> {
     const taken = await session.delete(user, id).catch(() => false);
     if (!taken) {
@@ -181,12 +181,12 @@ function isOf({ user, userId }: RemoteUser, record: RemoteKeyRecord): boolean {
 
 type Meant = { there: SeenRemoteKey } | { record: RemoteKeyRecord } | { id: string };
 
-/** Ends a key that is listed, or one of another user. Only a list that lacks it shows that it is gone. */
+/** Deletes a listed key, or one of another user. Only a list without the key proves that it is gone. */
 async function end(session: RemoteSession, listed: RemoteList, meant: Meant) {
   const { user } = listed;
   if ('record' in meant) return { id: meant.record.id, existed: false };
   if ('id' in meant) {
-    // The list has proved that the user has no such key; whether another has, only the other system knows.
+    // The list has proved that the user has no such key; whether another user has, only the other system knows.
     const existed = listed.othersById && (await session.delete(user, meant.id));
     return { id: meant.id, existed };
   }

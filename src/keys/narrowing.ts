@@ -5,7 +5,7 @@ import type { KeyChange } from './ports/key-store.ts';
 import type { RotationEffects } from './rotation.ts';
 import { matchingGrant } from './scope.ts';
 
-/** What of a key decides whether a call is let through: what a restored backup must not widen again. */
+/** The fields of a key that decide whether a call is allowed: a restored backup must not widen them again. */
 export type Standing = Pick<
   Key,
   | 'secrets'
@@ -28,10 +28,10 @@ export interface RetiredHash {
   readonly time: number;
 }
 
-/** The parts of a standing, in the order in which they are put right. */
+/** The parts of a standing, in the order in which they are corrected. */
 export type Facet = 'REVOKED' | 'ROTATED' | 'DISABLED' | 'SCOPES' | 'ALLOWLIST' | 'LIMITS' | 'EXPIRED';
 
-/** One part of a key put right. */
+/** One corrected part of a key. */
 export interface Correction {
   readonly facet: Facet;
   readonly change: KeyChange;
@@ -46,14 +46,14 @@ export function standingOf(key: Key): Standing {
   return { secrets, hint, rotation, scopes, rateLimits, rateLimitBucket, cidrs: ipAllowlist.cidrs, ...ends };
 }
 
-/** Whether a change is about what decides. Also one that widens: it takes the place of the narrower one before it. */
+/** Whether a change touches the standing. One that widens counts, too: it replaces the narrower record before it. */
 export function changesStanding(before: Key, after: Key): boolean {
   return JSON.stringify(standingOf(before)) !== JSON.stringify(standingOf(after));
 }
 
 /**
- * The first part in which `key`, an earlier version, lets through what the later standing does not, put as it was
- * later; undefined when there is none. What was widened since stays as narrow as it is.
+ * The first part in which `key`, an earlier version, allows more than the later standing, with the later value in
+ * place; undefined when there is none. A part that was widened since stays as narrow as it is in `key`.
  */
 export function correctionOf(
   key: Key,
@@ -93,7 +93,7 @@ function sameSecrets(key: Key, { secrets, rotation }: Standing): boolean {
   return hashes(key.secrets) === hashes(secrets) && key.rotation?.expireTime === rotation?.expireTime;
 }
 
-/** Secrets as they were later; what the key had besides, and what was retired since, is answered ROTATED. */
+/** The later secrets; any other secret of the key, and those retired since, are answered ROTATED. */
 function withSecrets(key: Key, later: Standing, retired: readonly RetiredHash[]): Correction {
   const { secrets, hint, rotation } = later;
   const working = new Set(secrets.map(({ hash }) => hash));
@@ -117,7 +117,7 @@ function withSecrets(key: Key, later: Standing, retired: readonly RetiredHash[])
   };
 }
 
-/** Whether a list lets an address through that the later one does not. An empty list is any address. */
+/** Whether a list admits an address that the later list does not. An empty list admits any address. */
 function admitsMore(cidrs: readonly string[], later: readonly string[]): boolean {
   if (later.length === 0) return false;
   return cidrs.length === 0 || cidrs.some((cidr) => !later.some((outer) => contains(outer, cidr)));
@@ -130,7 +130,7 @@ function contains(outer: string, inner: string): boolean {
   return new IpAllowlist([outer]).allows(address);
 }
 
-/** Whether one of the later limits is missing, or higher. No limits is any number of calls. */
+/** Whether one of the later limits is missing or higher here. No limits means any number of calls. */
 function limitsLess(limits: Key['rateLimits'], later: Key['rateLimits']): boolean {
   return later.some(
     ({ name, limit, windowMs }) =>

@@ -29,7 +29,7 @@ export interface AnomalyFilter {
   readonly state?: AnomalyState;
 }
 
-/** Calls beyond a threshold, to be counted on the open record. */
+/** Calls beyond a threshold, to be added to the open record. */
 export interface ThresholdExceeded {
   readonly keyId: string;
   readonly type: AnomalyType;
@@ -39,13 +39,16 @@ export interface ThresholdExceeded {
 }
 
 export interface AnomalyLog {
-  /** Counts on the open record of the key and type, or opens one. */
+  /** Adds to the open record of the key and type, or opens one. */
   trip(trip: ThresholdExceeded): Promise<Anomaly>;
   /** Newest first. */
   list(filter: AnomalyFilter, page: Page): Promise<Paged<Anomaly>>;
-  /** With its event, both or neither; undefined when there is none. A resolved one stays as it is. */
+  /**
+   * Stores the resolution with its event, both or neither; undefined when there is no such record. A resolved one is
+   * kept.
+   */
   resolve(id: string, time: number, entry: AuditEntry): Promise<Anomaly | undefined>;
-  /** Deletes up to `limit` of those that were resolved before `time`; returns how many. */
+  /** Deletes up to `limit` records resolved before `time`; returns how many. */
   deleteResolvedBefore(time: number, limit: number): Promise<number>;
 }
 
@@ -60,12 +63,12 @@ export const ALERT_TYPES = [
 ] as const;
 export type AlertType = (typeof ALERT_TYPES)[number];
 
-/** What people should know. Its id is made of what it is about, so that it has one record however often it is raised. */
+/** A notice for people. The id is derived from the subject, so that a subject raised often has one record. */
 export interface Alert {
   readonly id: string;
   readonly type: AlertType;
   readonly time: number;
-  /** '' when it is about an address. */
+  /** '' when the alert is about an address. */
   readonly keyId: string;
   readonly clientIp: string;
   readonly text: string;
@@ -73,22 +76,22 @@ export interface Alert {
 }
 
 export interface AlertLog {
-  /** False when it is there already, which changes nothing. A new one waits to be delivered. */
+  /** False, without a change, when the alert exists already. A new one is pending delivery. */
   insert(alert: Alert): Promise<boolean>;
   get(id: string): Promise<Alert | undefined>;
-  /** Those at or after `since`, oldest first. */
+  /** Alerts at or after `since`, oldest first. */
   list(since: number, page: Page): Promise<Paged<Alert>>;
-  /** Those from before `time` that are not delivered, at most `limit`. */
+  /** Alerts before `time` that are not delivered, at most `limit`. */
   undelivered(time: number, limit: number): Promise<readonly Alert[]>;
   markDelivered(id: string): Promise<void>;
-  /** Deletes up to `limit` of the delivered ones before `time`; returns how many. */
+  /** Deletes up to `limit` delivered alerts before `time`; returns how many. */
   deleteBefore(time: number, limit: number): Promise<number>;
 }
 
-/** The right to sweep: one process of a deployment at a time has it. */
+/** The right to sweep, held by one process of a deployment at a time. */
 export interface SweepLease {
-  /** Takes or renews it for so long, by the store's clock; false while another process has it. */
+  /** Takes or renews the lease for `forMs`, by the store's clock; false while another process holds it. */
   take(forMs: number): Promise<boolean>;
-  /** Gives it back, so that the next one need not wait. */
+  /** Releases the lease, so that the next process need not wait for its end. */
   release(): Promise<void>;
 }

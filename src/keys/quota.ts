@@ -26,7 +26,7 @@ export interface Take {
   readonly states: readonly RateLimitState[];
 }
 
-/** What is asked of a bucket: the calling key's limits, and how much of each. */
+/** A request to a bucket: the calling key's limits, and the cost to take from each. */
 export interface QuotaRequest {
   readonly bucket: string;
   readonly limits: readonly RateLimit[];
@@ -45,13 +45,13 @@ export function counterName(limit: RateLimit): string {
   return name;
 }
 
-/** The counter as it stands at `now`: a window that is over, or in which nothing was counted, is none. */
+/** The counter as of `now`; undefined when its window is over or nothing was counted in it. */
 function current(counters: Counters, limit: RateLimit, now: number): Counter | undefined {
   const counter = counters[counterName(limit)];
   return counter !== undefined && counter.end > now && counter.used > 0 ? counter : undefined;
 }
 
-/** The counters, where no window ends later than a whole one from now would: the clock may have gone back. */
+/** The counters, with no window ending later than a full window from now: the clock may have been set back. */
 function anchored(limits: readonly RateLimit[], counters: Counters, now: number): Counters {
   let next = counters as Record<string, Counter>;
   for (const limit of limits) {
@@ -67,7 +67,7 @@ function anchored(limits: readonly RateLimit[], counters: Counters, now: number)
 /** Takes `cost` from every limit, all or nothing: a denial changes no counter's use. Pure. */
 export function take({ bucket, limits, cost }: QuotaRequest, stored: Counters, now: number): Take {
   const counters = anchored(limits, stored, now);
-  // On the path of every limited call: one pass to look, one to take, and nothing made that is not answered.
+  // Every limited call runs this: one pass to check, one to take, and only the result is allocated.
   let admitted = true;
   for (const limit of limits)
     if ((current(counters, limit, now)?.used ?? 0) + cost > limit.limit) admitted = false;
@@ -84,7 +84,7 @@ export function take({ bucket, limits, cost }: QuotaRequest, stored: Counters, n
       limit: limit.limit,
       windowMs: limit.windowMs,
       bucket,
-      // A shared counter may stand above the limit of a key with a smaller one.
+      // A shared counter may exceed the limit of a key with a smaller one.
       remaining: Math.max(0, limit.limit - (is?.used ?? 0)),
       resetTime: is?.end,
       retryAfterMs: waitHelps ? was.end - now : undefined,
@@ -94,7 +94,7 @@ export function take({ bucket, limits, cost }: QuotaRequest, stored: Counters, n
   return { admitted, counters: admitted ? after : counters, states };
 }
 
-/** How long until every exceeded limit can admit again; undefined when waiting does not help. */
+/** Time until every exceeded limit can admit again; undefined when waiting does not help. */
 export function retryAfterMs(states: readonly RateLimitState[]): number | undefined {
   const exceeded = states.filter((state) => state.exceeded);
   if (exceeded.length === 0 || exceeded.some((state) => state.retryAfterMs === undefined)) return undefined;

@@ -2,11 +2,11 @@ import { ApiError } from './errors.ts';
 import type { Key, KeyType, RotationMode } from './key.ts';
 import { isExpired } from './key.ts';
 
-/** Secrets of one key that may work at once: the current and, in a rotation, the previous one. */
+/** How many secrets of one key may work at once: the current and, in a rotation, the previous one. */
 export const MAX_ACTIVE_SECRETS = 2;
-/** How long the hash of a retired secret is kept, so that a late user of it is told ROTATED and not NOT_FOUND. */
+/** How long the hash of a retired secret is kept, so that a late user of it is answered ROTATED and not NOT_FOUND. */
 export const RETIRED_MS = 90 * 86_400_000;
-/** A planned rotation that is not completed so long after its grace is told, or completed (ROTATION_AUTO_CLEANUP). */
+/** How long after its grace a planned rotation is reported, or completed (ROTATION_AUTO_CLEANUP). */
 export const CLEANUP_MS = 604_800_000;
 
 const HOUR_MS = 3_600_000;
@@ -21,19 +21,19 @@ const DEFAULT_FORCED_GRACE_MS = HOUR_MS;
 
 export type RotationState = 'NONE' | 'ACTIVE' | 'EXPIRED';
 
-/** Both are legal. */
+/** Both bounds are inclusive. */
 export interface GraceBounds {
   readonly minMs: number;
   readonly maxMs: number;
 }
 
-/** What a change of a key's secrets leaves beside the key itself. */
+/** The effects of a change of secrets beyond the key itself. */
 export interface RotationEffects {
   /** A rotation that began. */
   readonly begun?: RotationStart;
   /** A rotation that was completed, and when. */
   readonly completed?: { readonly id: string; readonly time: number };
-  /** Hashes that no longer work. */
+  /** Hashes of secrets that no longer work. */
   readonly retired: readonly string[];
   /** Whether a secret that worked until now no longer does. */
   readonly narrows: boolean;
@@ -45,7 +45,7 @@ export interface RotationStart {
   readonly mode: RotationMode;
   readonly startTime: number;
   readonly expireTime: number;
-  /** Set when it is over as it begins: a grace of 0. */
+  /** Set when the rotation is over as it begins: a grace of 0. */
   readonly completeTime: number | undefined;
 }
 
@@ -54,13 +54,13 @@ export interface Rotated {
   readonly effects: RotationEffects;
 }
 
-/** Exactly at expire_time the grace is over. */
+/** At exactly expire_time the grace is over. */
 export function rotationStateOf(key: Key, now: number): RotationState {
   if (key.rotation === undefined) return 'NONE';
   return now < key.rotation.expireTime ? 'ACTIVE' : 'EXPIRED';
 }
 
-/** When the next rotation is due; undefined for never. */
+/** When the next rotation is due; undefined without a schedule. */
 export function rotationDueTime(key: Key): number | undefined {
   const born = key.secrets[0]?.createTime;
   return key.rotateEveryMs === undefined || born === undefined ? undefined : born + key.rotateEveryMs;
@@ -93,7 +93,7 @@ export function graceOf(
   });
 }
 
-/** A secret to be put in place. */
+/** A secret to install. */
 export interface NewSecret {
   readonly hash: string;
   readonly hint: string;
@@ -101,8 +101,8 @@ export interface NewSecret {
 }
 
 /**
- * Puts a new secret in place. The current one becomes the previous one for the grace; any older one is retired. A
- * grace of 0 is a state at once and not a time: no previous secret stays.
+ * Installs a new secret. The current one becomes the previous one for the grace; any older one is retired. With a
+ * grace of 0, no previous secret stays: a state that takes effect at once, by no clock.
  * @throws KEY_REVOKED, KEY_EXPIRED, ROTATION_IN_PROGRESS
  */
 export function rotate(
@@ -146,7 +146,7 @@ export function rotate(
   };
 }
 
-/** Keeps the new secret only. Before the grace is over it ends the old one at once. @throws NO_ROTATION */
+/** Keeps only the new secret. Before the grace is over this ends the old secret at once. @throws NO_ROTATION */
 export function completeRotation(key: Key, now: number): Rotated {
   const { rotation } = key;
   if (rotation === undefined) {

@@ -7,7 +7,7 @@ export function isGrant(text: string): boolean {
   return text.split(':').every((segment) => segment === '*' || SEGMENT.test(segment));
 }
 
-/** A scope that can be required: as a grant, without `*`. */
+/** A scope that can be required: like a grant, but without `*`. */
 export function isRequirableScope(text: string): boolean {
   return text.split(':').every((segment) => SEGMENT.test(segment));
 }
@@ -26,7 +26,7 @@ export function matchingGrant(grants: readonly string[], scope: string): string 
   return grants.find((grant) => (control ? isControlScope(grant) : true) && covers(grant, scope));
 }
 
-/** True when everything that `scope` allows, itself possibly with `*`, `grant` allows too. */
+/** True when `grant` covers everything that `scope` (itself possibly with `*`) allows. */
 function covers(grant: string, scope: string): boolean {
   if (grant === scope || grant === '*') return true;
   if (!grant.includes('*')) return false;

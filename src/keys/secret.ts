@@ -1,13 +1,13 @@
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto';
 
-/** Every secret starts with this. */
+/** Every minted secret starts with this prefix. */
 export const SECRET_PREFIX = 'audit_v1_';
-/** A longer string is MALFORMED without being looked at. */
+/** A longer string is MALFORMED without a look-up. */
 export const MAX_SECRET_CHARACTERS = 1024;
 
-// The last of the 22 characters carries two bits only; any is accepted, no canonical form is asked for.
+// The last of the 22 characters carries only two bits; any character is accepted there, canonical or not.
 const SECRET_PATTERN = /^audit_v1_[A-Za-z0-9_-]{22}$/;
-/** One byte a character. */
+/** One byte per character. */
 const ASCII = /^[\x20-\x7e]*$/;
 const DUMMY_DIGEST = Buffer.alloc(64);
 
@@ -31,18 +31,18 @@ export function mintEtag(): string {
   return randomBytes(8).toString('hex');
 }
 
-/** True for the exact shape of a secret; nothing is trimmed. */
+/** True for the exact shape of a secret; the text is not trimmed. */
 export function isSecret(text: string): boolean {
   return text.length === 31 && SECRET_PATTERN.test(text);
 }
 
-/** Which texts are looked up: those of the exact shape, and where keys of other systems work on, any that is bounded. */
+/** The test for texts to look up: the exact shape or, where imported keys are accepted, any text of bounded length. */
 export function secretTest(acceptImportedShapes: boolean): (text: string) => boolean {
   if (!acceptImportedShapes) return isSecret;
   return (text) => text.length > 0 && text.length <= MAX_SECRET_CHARACTERS;
 }
 
-/** What an admin sees of an imported key: nobody here has ever known its secret. */
+/** The hint of an imported key, whose secret was never known here. */
 export function hintOfHash(secretHash: string): string {
   return `sha256:${fingerprint(secretHash)}…`;
 }
@@ -57,19 +57,19 @@ export function isHash(text: string): boolean {
   return /^[0-9a-f]{64}$/.test(text);
 }
 
-/** The first 8 hex of a hash: enough to see that two unknown keys are the same one. */
+/** The first 8 hex digits of a hash: enough to recognise that two unknown keys are the same. */
 export function fingerprint(secretHash: string): string {
   return secretHash.slice(0, 8);
 }
 
-/** What an admin recognises a key by: the prefix and the last four characters. */
+/** The hint by which admins recognise a key: the prefix and the last four characters. */
 export function hintOf(secret: string): string {
   return `${SECRET_PREFIX}…${secret.slice(-4)}`;
 }
 
 /**
  * Compares a computed hash with a stored one in constant time.
- * A corrupt stored hash, or none, is compared with a dummy and never equal.
+ * A corrupt or missing stored hash is compared with a dummy and never equal.
  */
 export function sameHash(computed: string, stored: string | undefined): boolean {
   const comparable = stored !== undefined && stored.length === computed.length && ASCII.test(stored);

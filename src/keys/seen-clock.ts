@@ -1,18 +1,18 @@
 import type { Clock } from './ports/clock.ts';
 
-/** A step forward of more than this, beyond the time that went by, is no time that was seen: it may be taken back. */
+/** A forward step of more than this beyond the elapsed time does not count as seen, so that it may be corrected. */
 const MAX_STEP_MS = 3_600_000;
 
 /**
- * The time that expiry and graces are judged by. It does not go back: what was over stays over when somebody sets the
- * clock back, until that has caught up.
+ * The time by which expiry and graces are judged. It never goes back: an expired key stays expired when the clock is
+ * set back, until the clock has caught up.
  */
 export class SeenClock implements Clock {
   readonly #inner: Clock;
   #greatest: number;
   #seenAt: number;
 
-  /** @param seen the greatest time that was seen before this process began */
+  /** @param seen the greatest time seen before this process started */
   constructor(inner: Clock, seen = Number.NEGATIVE_INFINITY) {
     this.#inner = inner;
     const now = inner.now();

@@ -1,12 +1,12 @@
 /**
- * The path of ValidateKey, the heart of the program. `run` decides, records, and decides again should the facts have gone
- * stale meanwhile. A decision goes down these steps and stops at the first denial:
+ * The path of ValidateKey, the heart of the program. `run` decides and records; when the facts have gone stale
+ * meanwhile, it decides again. A decision takes these steps and stops at the first denial:
  *
  *   #decide          is the client's address locked out? a map in memory
- *   #decideUnlocked  has the text the shape of a secret? no I/O; then its hash, and the record with that hash
- *   #decideFound     the rules of check.ts, in order; then the limits of the key, only when every rule passed
+ *   #decideUnlocked  has the text the shape of a secret? no I/O; then the record with its hash
+ *   #decideFound     the rules of check.ts, in order; then the key's limits, only when every rule passed
  *
- * Then #record: the response waits until the event is durable. No store, or no log, means an error and no decision.
+ * Then #record: the response waits until the event is durable. Without store or log there is an error, no decision.
  */
 import { auditEntry } from './audit-entry.ts';
 import type { CheckContext, Decision, Denial } from './check.ts';
@@ -24,10 +24,10 @@ import { retryAfterMs } from './quota.ts';
 import { matchingGrant } from './scope.ts';
 import { fingerprint, hashSecret, isSecret } from './secret.ts';
 
-/** Decisions that one call may take until the facts of one are still fresh when it is recorded. */
+/** Attempts of one call until a decision is still based on fresh facts when it is recorded. */
 const MAX_ATTEMPTS = 3;
 
-/** A question in the domain's words: validated, the address normalised. */
+/** A validation request in domain terms: checked, the address normalised. */
 export interface ValidateInput {
   readonly secret: string;
   readonly requiredScope: string | undefined;
@@ -37,14 +37,14 @@ export interface ValidateInput {
   readonly cost: number;
   readonly dryRun: boolean;
   readonly minRevision: number;
-  /** The client sent no key at all: MALFORMED, but no failure of its address. */
+  /** The client sent no key at all: MALFORMED, but not counted as a failure of its address. */
   readonly keyAbsent?: true;
 }
 
-/** The answer in the domain's words. */
+/** The result in domain terms. */
 export interface Verdict {
   readonly decision: Decision;
-  /** The decision when it is a denial; in a dry run every one, in order. */
+  /** The decision when it is a denial; in a dry run all denials, in order. */
   readonly reasons: readonly Denial[];
   readonly retryAfterMs?: number | undefined;
   readonly keyFingerprint?: string;
@@ -63,7 +63,7 @@ export interface ValidateKeyParts {
   readonly lastUses: LastUses;
   readonly clock: Clock;
   readonly observer: Observer;
-  /** Which texts are looked up at all. */
+  /** Which texts are looked up in the store at all. */
   readonly mayBeSecret: (text: string) => boolean;
 }
 
@@ -83,12 +83,12 @@ export class ValidateKey {
       await this.#record(verdict, input, origin);
       this.#note(verdict, input, origin);
       if (this.#isCurrent(verdict)) return verdict;
-      // What it rested on may have been changed elsewhere meanwhile: decided anew, with an event of its own.
+      // The facts may have been changed elsewhere meanwhile: decide again, with another event.
       if (attempt === MAX_ATTEMPTS) throw notCurrent();
     }
   }
 
-  /** Decides in order, as if called singly; the events share one wait. */
+  /** Decides in order, like single calls; the events share one wait. */
   async runAll(inputs: readonly ValidateInput[], origin: CallOrigin, attempt = 1): Promise<Verdict[]> {
     const verdicts: Verdict[] = [];
     const events: Promise<unknown>[] = [];
@@ -98,7 +98,7 @@ export class ValidateKey {
         this.#note(verdict, input, origin);
         return undefined;
       } catch (error) {
-        // Kept, not thrown: it must not become an unhandled rejection while a later item is being decided.
+        // Returned, not thrown: a rejection must not go unhandled while a later item is being decided.
         return error;
       }
     };
@@ -133,7 +133,7 @@ export class ValidateKey {
     );
   }
 
-  /** LOCKED_OUT; in a dry run with what else there is against the secret. */
+  /** LOCKED_OUT; in a dry run together with every other denial. */
   #decideLocked(input: ValidateInput, retryAfterMs: number): MaybePromise<Verdict> {
     if (!input.dryRun) return denied('LOCKED_OUT', { retryAfterMs });
     return mapMaybe(this.#decideUnlocked(input), (verdict) => {
@@ -154,7 +154,7 @@ export class ValidateKey {
     const key = found.key;
     const slot = slotOf(found, secretHash);
     if (key === undefined || slot === undefined) {
-      // Nobody's, and of a shape that only an imported key may have.
+      // An unknown text of a shape that only an imported key may have.
       if (!isSecret(input.secret)) return this.#failed(input, denied('MALFORMED', { found }));
       const miss = { keyFingerprint: fingerprint(secretHash), found };
       return this.#failed(input, denied('NOT_FOUND', miss));
@@ -180,7 +180,7 @@ export class ValidateKey {
     });
   }
 
-  /** A failure that proves no possession: counts for the address, unless that is locked by now. */
+  /** A failure that proves no possession counts against the address, unless that is locked out by now. */
   #failed(input: ValidateInput, verdict: Verdict): MaybePromise<Verdict> {
     const { clientIp, dryRun, keyAbsent } = input;
     if (clientIp === undefined || dryRun || keyAbsent) return verdict;
@@ -213,7 +213,7 @@ export class ValidateKey {
     );
   }
 
-  /** What is counted of a decision that is recorded. */
+  /** Passes a recorded decision to the counters and observers. */
   #note(
     { decision, key, slot }: Verdict,
     { clientIp, dryRun }: ValidateInput,

@@ -7,8 +7,8 @@ interface Named {
 }
 
 /**
- * The key that is meant by an id or a name: one of those that are there, else one that only the records have.
- * An id counts only as the list tells it: other systems read `010` as a number, too.
+ * The key meant by an id or a name: one listed by the other system, else one known only from the records.
+ * An id must match as listed: other systems also read `010` as a number.
  */
 export function whichRemoteKey<S extends Named, R extends Named>(
   asked: string,
@@ -21,7 +21,7 @@ export function whichRemoteKey<S extends Named, R extends Named>(
   return record === undefined ? undefined : { record };
 }
 
-/** @throws ApiError when it means several. */
+/** @throws ApiError when several keys match. */
 function only<T extends Named>(asked: string, keys: readonly T[]): T | undefined {
   const meant = keys.filter(({ id, name }) => id === asked || name === asked);
   if (meant.length <= 1) return meant[0];
@@ -37,7 +37,7 @@ function only<T extends Named>(asked: string, keys: readonly T[]): T | undefined
 
 const MAX_TOLD = 10;
 
-/** Whether the key that is there still has the secret that was made from here, as far as its ending tells. */
+/** Whether the listed key still has the secret created from here, as far as its ending shows. */
 export function hasSameSecret(record: RemoteKeyRecord, { ending }: SeenRemoteKey): boolean {
   return ending === '' || record.lastEight.endsWith(ending) || ending.endsWith(record.lastEight);
 }

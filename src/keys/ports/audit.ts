@@ -1,7 +1,7 @@
 import type { SecretSlot } from '../key.ts';
 import type { Page, Paged } from './page.ts';
 
-/** What every event says about the call it records. */
+/** The facts about a call that every event records. */
 export interface CallOrigin {
   /** `package.Service/Method`. */
   readonly method: string;
@@ -10,12 +10,12 @@ export interface CallOrigin {
   /** The calling backend's address, normalised. */
   readonly peerIp: string;
   readonly callerKeyId: string;
-  /** The caller's grants: what it may hand on. */
+  /** The caller's grants, the most that it may pass on. */
   readonly callerScopes: readonly string[];
   readonly requestId: string;
 }
 
-/** What the audit keeps of one call; '' means not known. Times in milliseconds since 1970. */
+/** The audit's facts about one call; '' means not known. Times in milliseconds since 1970. */
 export interface AuditEntry {
   readonly method: string;
   readonly time: number;
@@ -37,58 +37,58 @@ export interface AuditEntry {
   readonly refusedCalls: number;
 }
 
-/** An entry as the log keeps it. */
+/** An entry as stored in the log. */
 export interface AuditRecord extends AuditEntry {
   readonly id: string;
-  /** The process that wrote it, and its place there. */
+  /** The process that wrote the event, and the event's position in its chain. */
   readonly processId: string;
   readonly sequence: number;
-  /** The process that served the call; '' when it is the writing one. */
+  /** The process that served the call; '' when it is the writing process. */
   readonly servedBy: string;
-  /** Over the event and the hash before it, 64 lower-case hex. */
+  /** Over the event and the preceding hash, 64 lower-case hex. */
   readonly hash: string;
 }
 
-/** A place in the chain of a process, and the hash there. */
+/** A position in the chain of a process, and the hash there. */
 export interface ChainPlace {
   readonly processId: string;
   readonly sequence: number;
   readonly hash: string;
 }
 
-/** Where a process's chain of events ends, as was noted beside the log. */
+/** The end of a process's chain, as noted outside the log. */
 export interface ChainHead extends ChainPlace {
-  /** The process has ended cleanly: nothing comes after it. */
+  /** The process has ended cleanly: no event follows. */
   readonly closed: boolean;
-  /** Written by a release whose chains did not name each other. */
+  /** Written by a release whose chains did not refer to each other. */
   readonly older?: boolean;
-  /** With a chain key the proof that the note is what was written (Chain.noteMac). */
+  /** With a chain key, the proof that the note is genuine (Chain.noteMac). */
   readonly mac?: string;
-  /** Up to where retention has deleted it, when that was said last, and the proof of it. */
+  /** The position up to which retention has deleted the chain, when an event last said so, and the proof of it. */
   readonly cut?: {
     readonly sequence: number;
     readonly hash: string;
     readonly time: number;
     readonly mac: string;
   };
-  /** Up to where other chains name it, and the proof of it. */
+  /** The position up to which other chains refer to this one, and the proof of it. */
   readonly listed?: { readonly sequence: number; readonly mac: string };
 }
 
-/** A row of the log as it stands, whatever was done to it. */
+/** A row of the log as found, tampered with or not. */
 export interface ChainRow extends ChainPlace {
   readonly id: string;
   readonly servedBy: string;
   readonly time: number;
-  /** The event, as it is hashed. */
+  /** The event, as hashed. */
   readonly text: string;
-  /** CHANGED: more, or other things, than an event is made of. UNLISTED: lists do not show it. */
+  /** CHANGED: the row has more or other fields than its event. UNLISTED: lists do not show the row. */
   readonly flaw?: 'CHANGED' | 'UNLISTED';
-  /** To be given as `after` for what comes behind it. */
+  /** Pass as `after` to continue behind this row. */
   readonly cursor: readonly (string | number)[];
 }
 
-/** The beginning of a chain, up to and with this place. */
+/** The beginning of a chain, up to and including this position. */
 export interface ChainPrefix extends ChainPlace {
   readonly events: number;
 }
@@ -107,40 +107,40 @@ export interface AuditFilter {
 }
 
 export interface AuditLog {
-  /** Resolves when the event is durable. AUDIT_OVERLOADED when the queue is full, AUDIT_UNAVAILABLE when the log is away. */
+  /** Resolves when the event is durable. AUDIT_OVERLOADED: the queue is full. AUDIT_UNAVAILABLE: the log is down. */
   record(entry: AuditEntry): Promise<void>;
-  /** Counts a call that was refused without an event; the count becomes one gap event when the log is back. */
+  /** Counts calls refused without an event; the count becomes one gap event when the log is available again. */
   countRefused(calls: number): void;
   /** Newest first. */
   list(filter: AuditFilter, page: Page): Promise<Paged<AuditRecord>>;
   count(): Promise<number>;
-  /** Events by outcome from `since` on. */
+  /** Events by outcome since `since`. */
   countByOutcome(since: number): Promise<ReadonlyMap<string, number>>;
 }
 
-/** What the audit's chains are made of: for those who prove, keep and shorten them. */
+/** The rows of the audit's chains, for code that verifies, keeps and trims them. */
 export interface ChainLog {
-  /** Whose chain this process writes. */
+  /** The id under which this process writes its chain. */
   readonly processId: string;
-  /** WRITTEN: in the order of writing, and each note is exact. CHAINS: chain by chain; notes of living ones may lag. */
+  /** WRITTEN: in the order of writing, with exact notes. CHAINS: chain by chain; notes of live chains may lag. */
   readonly order: 'WRITTEN' | 'CHAINS';
-  /** Every row there is, those of one process in the order of their sequence. */
+  /** All rows, those of one process in the order of their sequence. */
   readChains(page: Page): Promise<Paged<ChainRow>>;
-  /** Whether the tables that lists use lead anywhere they should not; in parts. */
+  /** Whether the tables behind lists refer to rows that they should not; checked in parts. */
   checkLists(after: Page['after']): Promise<{ readonly stray: boolean; readonly next: Page['after'] }>;
-  /** Builds what lists go by anew; returns for how many events. While no server runs. */
+  /** Rebuilds the tables behind lists; returns the number of events. Only while no server runs. */
   rebuildLists(): Promise<number>;
-  /** The hashes at these places of a chain. */
+  /** The hashes at these positions of a chain. */
   hashesAt(processId: string, sequences: readonly number[]): Promise<ReadonlyMap<number, string>>;
   heads(): Promise<readonly ChainHead[]>;
-  /** Where this process's chain ends; undefined while it has not begun. */
+  /** The end of this process's chain; undefined before its first event. */
   ownHead(): Promise<ChainPlace | undefined>;
-  /** Notes that events name these ends. */
+  /** Notes that events refer to these chain ends. */
   noteListed(heads: readonly ChainPlace[]): Promise<void>;
-  /** The beginnings of chains that lie before `time`, with about `limit` events in all. */
+  /** The beginnings of chains from before `time`, with about `limit` events in all. */
   expiredPrefixes(time: number, limit: number): Promise<readonly ChainPrefix[]>;
-  /** Notes that an event has said at `time` where the chain begins. */
+  /** Notes that an event has stated at `time` where the chain begins. */
   noteCut(place: ChainPlace, time: number): Promise<void>;
-  /** The same, then deletes what is before. */
+  /** Like noteCut, then deletes the rows before that place. */
   cut(prefix: ChainPrefix, time: number): Promise<void>;
 }

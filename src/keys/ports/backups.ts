@@ -1,27 +1,27 @@
-/** How far a backup is. */
+/** Progress of a backup. */
 export interface BackupProgress {
   readonly doneBytes: number;
-  /** 0 while it is not known. */
+  /** 0 while unknown. */
   readonly totalBytes: number;
 }
 
-/** A backup that is whole and on the disk. */
+/** A backup that is complete and on disk. */
 export interface MadeBackup {
-  /** Of the file, without a folder. */
+  /** The file's name, without a folder. */
   readonly name: string;
   readonly sizeBytes: number;
-  /** Every change up to this revision is in it. */
+  /** The backup contains every change up to this revision. */
   readonly revision: number;
-  /** Milliseconds since 1970: the moment that it holds. */
+  /** Milliseconds since 1970: the moment that the backup shows. */
   readonly createTime: number;
 }
 
 /** A backup that is being written. */
 export interface BackupUnderWay {
-  /** Rejects with BACKUP_EXISTS or BACKUP_NOT_WRITTEN, and then nothing of it is left. */
+  /** Rejects with BACKUP_EXISTS or BACKUP_NOT_WRITTEN, and then leaves no file. */
   readonly made: Promise<MadeBackup>;
   readonly progress: BackupProgress;
-  /** Gives it up, if it is not made yet. */
+  /** Cancels the backup, unless it is complete. */
   giveUp(): void;
 }
 
@@ -30,7 +30,7 @@ export interface Backups {
   begin(name: string): BackupUnderWay;
 }
 
-/** A bare name: nothing of it leads out of the folder, or hides. */
+/** A bare name: no path out of the folder, no hidden file. */
 export function isBackupName(name: string): boolean {
   return /^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/.test(name);
 }

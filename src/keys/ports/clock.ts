@@ -1,4 +1,4 @@
-/** Time. Injected everywhere, so that tests own it. */
+/** Time, injected everywhere so that tests control it. */
 export interface Clock {
   /** Milliseconds since 1970. */
   now(): number;

@@ -7,13 +7,13 @@ import type { Page, Paged } from './page.ts';
 /** A read of one record. */
 export interface Found {
   readonly key: Key | undefined;
-  /** The store's revision that the read is known to reflect. */
+  /** The store's revision that the read is known to include. */
   readonly revision: number;
-  /** How long ago the store was read, 0 for a read of its own. */
+  /** The age of the read from the store, 0 for a fresh read. */
   readonly ageMs: number;
   /** The hash is that of a retired secret of this key. */
   readonly retired?: true;
-  /** From memory. */
+  /** Served from memory. */
   readonly fromCache?: true;
 }
 
@@ -22,57 +22,57 @@ export interface KeyFilter {
   readonly type?: KeyType;
   /** Only keys that have this status at this time. */
   readonly status?: { readonly is: KeyStatus; readonly at: number };
-  /** Only keys whose name or id begins so. */
+  /** Only keys whose name or id begins with this. */
   readonly prefix?: string;
 }
 
-/** What a revision says about a key. */
+/** The kind of change behind a revision. */
 export type KeyChange = 'CREATED' | 'UPDATED' | 'REVOKED' | 'EXPIRED' | 'ROTATED';
 
-/** A change that a revision stands for. */
+/** The change that a revision stands for. */
 export interface PublishedChange {
   readonly revision: number;
   readonly keyId: string;
   readonly change: KeyChange;
 }
 
-/** ROTATION_GRACE: the grace of a rotation ends. ROTATION: its rotate_every has come. EXPIRY: its expire_time. */
+/** ROTATION_GRACE: the end of a rotation's grace. ROTATION: the end of rotate_every. EXPIRY: expire_time. */
 export type DueTime = 'ROTATION_GRACE' | 'ROTATION' | 'EXPIRY';
 
 export type Inserted =
   | { readonly outcome: 'INSERTED'; readonly key: Key }
-  /** Another key has this id or secret: mint again. */
+  /** Another key has this id or secret: mint new ones and retry. */
   | { readonly outcome: 'COLLISION' }
   /** This key was created with the same request_id. */
   | { readonly outcome: 'REQUEST_ID_USED'; readonly key: Key };
 
 export interface SecretOwner {
   readonly keyId: string;
-  /** It was the key's once. */
+  /** The secret is retired. */
   readonly retired: boolean;
 }
 
 export interface KeyStore {
-  /** By the hash of a secret. With minRevision, on facts at least that new, else REVISION_NOT_REACHED. */
+  /** By the hash of a secret. With minRevision, from a read at least that new, else REVISION_NOT_REACHED. */
   findByHash(secretHash: string, minRevision?: number): MaybePromise<Found>;
-  /** The same, only where it takes no read; undefined otherwise. */
+  /** Like findByHash, but only when no read is needed; undefined otherwise. */
   peekCached(secretHash: string): Found | undefined;
-  /** Whether what was found may still be acted on, some time later. */
+  /** Whether a decision may still rest on an earlier read. */
   isCurrent(found: Found): boolean;
   get(id: string): Promise<Key | undefined>;
   /** By create_time and id, oldest first. */
   list(filter: KeyFilter, page: Page): Promise<Paged<Key>>;
   /** Stores a new key and its event, both or neither. Sets the key's revision. */
   insert(key: Key, entry: AuditEntry): Promise<Inserted>;
-  /** The same of many, each by itself: what collides does not hold up the others. */
+  /** Inserts many keys independently: a collision of one does not affect the others. */
   insertMany(
     items: readonly { readonly key: Key; readonly entry: AuditEntry }[],
   ): Promise<readonly Inserted[]>;
-  /** The keys that these secrets are or were of; those of nobody are left out. */
+  /** The keys that have or had these secrets; unknown secrets are left out. */
   holdersOf(secretHashes: readonly string[]): Promise<ReadonlyMap<string, SecretOwner>>;
   /**
-   * Replaces the version that has this etag, with its event and effects, all or none. Undefined when it was another
-   * one.
+   * Replaces the version with this etag, with its event and effects, all or none. Undefined when the stored etag
+   * differs.
    */
   replace(
     key: Key,
@@ -81,7 +81,7 @@ export interface KeyStore {
     entry: AuditEntry,
     effects?: RotationEffects,
   ): Promise<Key | undefined>;
-  /** Keys that are not revoked and whose time of this kind has come by `until`, earliest first. */
+  /** Keys that are not revoked and whose time of this kind is at or before `until`, earliest first. */
   due(kind: DueTime, until: number, page: Page): Promise<Paged<Key>>;
   /** Lets the request_id of a key be used again. Not a change: no revision, no etag. */
   forgetRequestId(keyId: string, requestId: string): Promise<void>;
@@ -90,7 +90,7 @@ export interface KeyStore {
   count(now: number): Promise<KeyCounts>;
   /** The newest revision, read from the store. */
   revision(): Promise<number>;
-  /** What was published after a revision, in order; undefined when that is not remembered. */
+  /** The changes published after a revision, in order; undefined when they are no longer remembered. */
   changesSince(
     revision: number,
   ): Promise<{ readonly revision: number; readonly changes: readonly PublishedChange[] | undefined }>;
@@ -101,7 +101,7 @@ export interface KeyCounts {
   readonly byType: Readonly<Record<KeyType, number>>;
 }
 
-/** Takes note of VALID uses, off the path of the call. */
+/** Records VALID uses, off the path of the call. */
 export interface LastUses {
   note(keyId: string, time: number): void;
 }

@@ -10,7 +10,7 @@ export interface QuotaTaken {
 export interface QuotaLimiter {
   /** Takes from every limit or from none, exactly, across processes. */
   take(request: QuotaRequest): MaybePromise<QuotaTaken>;
-  /** What take would answer, without taking. */
+  /** The result that take would give, without taking. */
   peek(request: QuotaRequest): MaybePromise<QuotaTaken>;
 }
 
@@ -20,22 +20,22 @@ export interface LockedAddress {
 }
 
 export interface FailureCounted {
-  /** Above 0: it was locked already, so this one was not counted; come back after that long. */
+  /** Above 0: the address was locked already, so this failure was not counted; the lock lasts this much longer. */
   readonly lockedForMs: number;
-  /** Set when this failure locked the address: for so long. */
+  /** Set when this failure locked the address: for how long. */
   readonly locksForMs?: number;
 }
 
 export interface Lockout {
-  /** How long the address is still locked out, 0 for not at all; undefined when this process must ask. No I/O. */
+  /** How long the address is still locked out, 0 if it is not; undefined when the store must be asked. No I/O. */
   lockedForMs(ip: string): number | undefined;
-  /** The same, asked of the store. */
+  /** Like lockedForMs, but reads the store. */
   readLockedForMs(ip: string): Promise<number>;
   /** Counts a failure, unless the address is locked already. */
   fail(ip: string): Promise<FailureCounted>;
-  /** By address. */
+  /** In the order of addresses. */
   list(page: Page): Promise<Paged<LockedAddress>>;
   count(): Promise<number>;
-  /** False when there was nothing to clear. */
+  /** False when the address was not locked. */
   clear(ip: string): Promise<boolean>;
 }

@@ -9,15 +9,15 @@ export interface Decided {
   readonly slot: FoundSlot | undefined;
   readonly clientIp: string | undefined;
   readonly dryRun: boolean;
-  /** The time it was made at. */
+  /** The time that the decision was made for. */
   readonly time: number;
 }
 
-/** What is told about what happened, for metrics, logs and alerts. Never slows a call: returns at once. */
+/** Receives events for metrics, logs and alerts. Implementations return at once and never slow a call. */
 export interface Observer {
   decided(decided: Decided): void;
   rotated(key: Key, rotation: RotationStart): void;
   lockedOut(clientIp: string, forMs: number): void;
-  /** A calling key's secret that is not the current one was used as a credential. */
+  /** A calling key authenticated with a secret that is not its current one. */
   oldCredential(decided: Decided): void;
 }

@@ -1,11 +1,11 @@
 import type { RotationStart } from '../rotation.ts';
 import type { Page, Paged } from './page.ts';
 
-/** A rotation as it is remembered. */
+/** A rotation as stored. */
 export interface RotationRecord extends RotationStart {
   readonly oldUses: number;
   readonly lastOldUseTime: number | undefined;
-  /** '' when not known. */
+  /** '' when unknown. */
   readonly lastOldUseIp: string;
 }
 
@@ -19,10 +19,10 @@ export interface OldUses {
 export interface RotationLog {
   /** Newest first. */
   list(filter: { readonly keyId?: string }, page: Page): Promise<Paged<RotationRecord>>;
-  /** Uses of the old secrets of these rotations; those without any are left out. */
+  /** Uses of the old secrets of these rotations; those without uses are left out. */
   oldUses(rotationIds: readonly string[]): Promise<ReadonlyMap<string, number>>;
-  /** Adds uses. Not a change. */
+  /** Adds uses. Not a change: no revision. */
   addOldUses(uses: ReadonlyMap<string, OldUses>): Promise<void>;
-  /** True once for a rotation, on one process: its grace has ended. */
+  /** Notes that the grace has ended; true once per rotation, on one process only. */
   noteGraceEnded(rotationId: string): Promise<boolean>;
 }

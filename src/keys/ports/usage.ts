@@ -8,7 +8,7 @@ export interface UsageRow {
 }
 
 export interface UsageFilter {
-  /** One key; without it and without an owner, the decisions about all keys and about none. */
+  /** One key; without keyId and ownerId, the decisions about all keys and about none. */
   readonly keyId?: string;
   /** The keys that belong to this owner now. */
   readonly ownerId?: string;
@@ -18,9 +18,9 @@ export interface UsageFilter {
   readonly endTime: number;
 }
 
-/** Counts of decisions by key and hour. They are a function of the audit, and outlive its events. */
+/** Counts of decisions by key and hour, derived from the audit and kept longer than its events. */
 export interface UsageLog {
-  /** Writes what this process has counted. A later read shows every event that was durable before. */
+  /** Writes the counts of this process. A later read shows every event that was durable before. */
   flush(): Promise<void>;
   /** By time, then by outcome. @param stepMs an hour or a day */
   read(filter: UsageFilter, stepMs: number): Promise<readonly UsageRow[]>;
