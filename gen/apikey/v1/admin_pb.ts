@@ -2,7 +2,7 @@
 // @generated from file apikey/v1/admin.proto (package apikey.v1, syntax proto3)
 /* eslint-disable */
 
-// What admins call: the life of keys, the audit, lockouts.
+// The calls for admins: keys from creation to revocation, the audit log, lockouts.
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -73,13 +73,13 @@ export type CreateKeyRequest = Message<"apikey.v1.CreateKeyRequest"> & {
   rateLimitBucket: string;
 
   /**
-   * When the key expires. Neither: never.
+   * When the key expires; with neither field it never does.
    *
    * @generated from oneof apikey.v1.CreateKeyRequest.expiry
    */
   expiry: {
     /**
-     * At this time, in the future.
+     * The time of expiry, in the future.
      *
      * @generated from field: google.protobuf.Timestamp expire_time = 7;
      */
@@ -87,7 +87,7 @@ export type CreateKeyRequest = Message<"apikey.v1.CreateKeyRequest"> & {
     case: "expireTime";
   } | {
     /**
-     * This long after its creation, above 0.
+     * The lifetime from creation on, above 0.
      *
      * @generated from field: google.protobuf.Duration ttl = 8;
      */
@@ -110,7 +110,7 @@ export type CreateKeyRequest = Message<"apikey.v1.CreateKeyRequest"> & {
   metadata: { [key: string]: string };
 
   /**
-   * Makes a repetition safe: the second call with it within 24 h is ALREADY_EXISTS. Up to 1 024 characters.
+   * Makes a retry safe: a second call with the same id within 24 h is ALREADY_EXISTS. Up to 1 024 characters.
    *
    * @generated from field: string request_id = 11;
    */
@@ -145,7 +145,7 @@ export type CreateKeyResponse = Message<"apikey.v1.CreateKeyResponse"> & {
   key?: Key | undefined;
 
   /**
-   * Its secret. It cannot be had again.
+   * The secret of the key. It is returned only here.
    *
    * @generated from field: string secret = 2;
    */
@@ -208,7 +208,7 @@ export type ImportedKey = Message<"apikey.v1.ImportedKey"> & {
   rateLimitBucket: string;
 
   /**
-   * When the key expires, which may be over; absent: never.
+   * When the key expires; the time may be in the past. Absent: never.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 7;
    */
@@ -236,8 +236,8 @@ export type ImportedKey = Message<"apikey.v1.ImportedKey"> & {
   rotateEvery?: Duration | undefined;
 
   /**
-   * Required: SHA-256 of the whole secret, 64 lower-case hex. A secret of another shape than this service's own is
-   * looked up only where ACCEPT_IMPORTED_SHAPES is set.
+   * Required: SHA-256 of the whole secret, 64 lower-case hex. A secret that does not have the format of
+   * this service's own keys is looked up only with ACCEPT_IMPORTED_SHAPES.
    *
    * @generated from field: string key_hash = 11;
    */
@@ -252,20 +252,20 @@ export const ImportedKeySchema: GenMessage<ImportedKey> = /*@__PURE__*/
   messageDesc(file_apikey_v1_admin, 2);
 
 /**
- * Keys to take over.
+ * The keys to import.
  *
  * @generated from message apikey.v1.ImportKeysRequest
  */
 export type ImportKeysRequest = Message<"apikey.v1.ImportKeysRequest"> & {
   /**
-   * 1 to 1 000, no two with one hash.
+   * 1 to 1 000 keys, each with a different hash.
    *
    * @generated from field: repeated apikey.v1.ImportedKey keys = 1;
    */
   keys: ImportedKey[];
 
   /**
-   * Only says what would happen, with the problems of each key as data.
+   * Writes nothing: reports the result of each key and its problems.
    *
    * @generated from field: bool validate_only = 2;
    */
@@ -280,7 +280,7 @@ export const ImportKeysRequestSchema: GenMessage<ImportKeysRequest> = /*@__PURE_
   messageDesc(file_apikey_v1_admin, 3);
 
 /**
- * What became of each key.
+ * The result of an import.
  *
  * @generated from message apikey.v1.ImportKeysResponse
  */
@@ -301,27 +301,27 @@ export const ImportKeysResponseSchema: GenMessage<ImportKeysResponse> = /*@__PUR
   messageDesc(file_apikey_v1_admin, 4);
 
 /**
- * What became of a key.
+ * The result for one key.
  *
  * @generated from message apikey.v1.ImportKeysResult
  */
 export type ImportKeysResult = Message<"apikey.v1.ImportKeysResult"> & {
   /**
-   * The key's id; empty where it was only validated and would be made.
+   * The key's id; empty when validate_only is set and the key would be created.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * Its hash was known already, and nothing was changed.
+   * The hash was already known, and nothing was changed.
    *
    * @generated from field: bool existing = 2;
    */
   existing: boolean;
 
   /**
-   * With validate_only: what is wrong with it, as `field: description`.
+   * With validate_only: the problems of the key, each as `field: description`.
    *
    * @generated from field: repeated string problems = 3;
    */
@@ -336,7 +336,7 @@ export const ImportKeysResultSchema: GenMessage<ImportKeysResult> = /*@__PURE__*
   messageDesc(file_apikey_v1_admin, 5);
 
 /**
- * Which key.
+ * The key to read.
  *
  * @generated from message apikey.v1.GetKeyRequest
  */
@@ -370,7 +370,7 @@ export type GetKeyResponse = Message<"apikey.v1.GetKeyResponse"> & {
   key?: Key | undefined;
 
   /**
-   * Its limits as they stand now, in the order of Key.rate_limits; nothing is consumed. None: unlimited.
+   * The current state of its limits, in the order of Key.rate_limits; nothing is consumed. Empty: unlimited.
    *
    * @generated from field: repeated apikey.v1.RateLimitState limits = 2;
    */
@@ -385,27 +385,27 @@ export const GetKeyResponseSchema: GenMessage<GetKeyResponse> = /*@__PURE__*/
   messageDesc(file_apikey_v1_admin, 7);
 
 /**
- * Which keys.
+ * The filters and the page. Filters combine with AND.
  *
  * @generated from message apikey.v1.ListKeysRequest
  */
 export type ListKeysRequest = Message<"apikey.v1.ListKeysRequest"> & {
   /**
-   * Only of this owner, when set.
+   * Only keys of this owner, when set.
    *
    * @generated from field: string owner_id = 1;
    */
   ownerId: string;
 
   /**
-   * Only of this type, when set.
+   * Only keys of this type, when set.
    *
    * @generated from field: apikey.v1.KeyType key_type = 2;
    */
   keyType: KeyType;
 
   /**
-   * Only those that are ACTIVE now.
+   * Only keys that are ACTIVE now.
    *
    * @generated from field: bool active_only = 3;
    */
@@ -419,21 +419,21 @@ export type ListKeysRequest = Message<"apikey.v1.ListKeysRequest"> & {
   pageSize: number;
 
   /**
-   * next_page_token of the answer before, with the same filters.
+   * next_page_token of the previous response, with the same filters.
    *
    * @generated from field: string page_token = 5;
    */
   pageToken: string;
 
   /**
-   * Only those with this status now, when set. With active_only nothing but KEY_STATUS_ACTIVE.
+   * Only keys that have this status now, when set. With active_only it must be KEY_STATUS_ACTIVE or unset.
    *
    * @generated from field: apikey.v1.KeyStatus status = 6;
    */
   status: KeyStatus;
 
   /**
-   * Only those whose name or id begins with this text, when set; up to 1 024 characters, case-sensitive.
+   * Only keys whose name or id begins with this text, when set; up to 1 024 characters, case-sensitive.
    *
    * @generated from field: string query = 7;
    */
@@ -454,7 +454,7 @@ export const ListKeysRequestSchema: GenMessage<ListKeysRequest> = /*@__PURE__*/
  */
 export type ListKeysResponse = Message<"apikey.v1.ListKeysResponse"> & {
   /**
-   * By create_time and id, oldest first.
+   * Ordered by create_time and id, oldest first.
    *
    * @generated from field: repeated apikey.v1.Key keys = 1;
    */
@@ -476,7 +476,7 @@ export const ListKeysResponseSchema: GenMessage<ListKeysResponse> = /*@__PURE__*
   messageDesc(file_apikey_v1_admin, 9);
 
 /**
- * A change.
+ * The change of a key.
  *
  * @generated from message apikey.v1.UpdateKeyRequest
  */
@@ -489,7 +489,7 @@ export type UpdateKeyRequest = Message<"apikey.v1.UpdateKeyRequest"> & {
   key?: Key | undefined;
 
   /**
-   * What to change, at least one of: name, owner_id, scopes, rate_limits, rate_limit_bucket, metadata,
+   * The fields to change, at least one of: name, owner_id, scopes, rate_limits, rate_limit_bucket, metadata,
    * ip_allowlist, disabled, rotate_every.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
@@ -511,7 +511,7 @@ export const UpdateKeyRequestSchema: GenMessage<UpdateKeyRequest> = /*@__PURE__*
  */
 export type UpdateKeyResponse = Message<"apikey.v1.UpdateKeyResponse"> & {
   /**
-   * The key; its revision is that of the change.
+   * The key; its revision is the revision of the change.
    *
    * @generated from field: apikey.v1.Key key = 1;
    */
@@ -526,7 +526,7 @@ export const UpdateKeyResponseSchema: GenMessage<UpdateKeyResponse> = /*@__PURE_
   messageDesc(file_apikey_v1_admin, 11);
 
 /**
- * Which key to end, and why.
+ * The key to revoke, and why.
  *
  * @generated from message apikey.v1.RevokeKeyRequest
  */
@@ -574,7 +574,7 @@ export type RevokeKeyResponse = Message<"apikey.v1.RevokeKeyResponse"> & {
   key?: Key | undefined;
 
   /**
-   * The store's revision of the revocation.
+   * The store's revision after the revocation.
    *
    * @generated from field: int64 revision = 2;
    */
@@ -589,7 +589,7 @@ export const RevokeKeyResponseSchema: GenMessage<RevokeKeyResponse> = /*@__PURE_
   messageDesc(file_apikey_v1_admin, 13);
 
 /**
- * Which key expires, and when.
+ * The key, and when it expires.
  *
  * @generated from message apikey.v1.ExpireKeyRequest
  */
@@ -638,7 +638,7 @@ export const ExpireKeyResponseSchema: GenMessage<ExpireKeyResponse> = /*@__PURE_
   messageDesc(file_apikey_v1_admin, 15);
 
 /**
- * Which key to rotate, and how.
+ * The key to rotate, and how.
  *
  * @generated from message apikey.v1.RotateKeyRequest
  */
@@ -658,7 +658,7 @@ export type RotateKeyRequest = Message<"apikey.v1.RotateKeyRequest"> & {
   mode: RotationMode;
 
   /**
-   * How long the old secret works on, from ROTATION_MIN_GRACE_SECONDS to ROTATION_MAX_GRACE_SECONDS (1 h to 7 days);
+   * How long the old secret keeps working: ROTATION_MIN_GRACE_SECONDS to ROTATION_MAX_GRACE_SECONDS (1 h to 7 days);
    * 0 only for FORCED, or for a key of type EMERGENCY. Absent: SYSTEM 72 h, USER 24 h, SERVICE 48 h,
    * INTEGRATION 24 h, EMERGENCY 0; FORCED 1 h, for EMERGENCY 0.
    *
@@ -688,7 +688,7 @@ export type RotateKeyResponse = Message<"apikey.v1.RotateKeyResponse"> & {
   key?: Key | undefined;
 
   /**
-   * Its new secret. It cannot be had again.
+   * The new secret of the key. It is returned only here.
    *
    * @generated from field: string secret = 2;
    */
@@ -703,7 +703,7 @@ export const RotateKeyResponseSchema: GenMessage<RotateKeyResponse> = /*@__PURE_
   messageDesc(file_apikey_v1_admin, 17);
 
 /**
- * Whose rotation to end.
+ * The key whose rotation ends.
  *
  * @generated from message apikey.v1.CompleteRotationRequest
  */
@@ -724,7 +724,7 @@ export const CompleteRotationRequestSchema: GenMessage<CompleteRotationRequest> 
   messageDesc(file_apikey_v1_admin, 18);
 
 /**
- * The key, with its new secret only.
+ * The key, which now has only its new secret.
  *
  * @generated from message apikey.v1.CompleteRotationResponse
  */
@@ -745,13 +745,13 @@ export const CompleteRotationResponseSchema: GenMessage<CompleteRotationResponse
   messageDesc(file_apikey_v1_admin, 19);
 
 /**
- * Which rotations.
+ * The filters and the page.
  *
  * @generated from message apikey.v1.ListRotationsRequest
  */
 export type ListRotationsRequest = Message<"apikey.v1.ListRotationsRequest"> & {
   /**
-   * Of this key, when set.
+   * Only rotations of this key, when set.
    *
    * @generated from field: string key_id = 1;
    */
@@ -765,7 +765,7 @@ export type ListRotationsRequest = Message<"apikey.v1.ListRotationsRequest"> & {
   pageSize: number;
 
   /**
-   * next_page_token of the answer before, with the same filters.
+   * next_page_token of the previous response, with the same filters.
    *
    * @generated from field: string page_token = 3;
    */
@@ -800,49 +800,49 @@ export type Rotation = Message<"apikey.v1.Rotation"> & {
   keyId: string;
 
   /**
-   * How it was begun.
+   * How the rotation was started.
    *
    * @generated from field: apikey.v1.RotationMode mode = 3;
    */
   mode: RotationMode;
 
   /**
-   * When the new secret was minted.
+   * When the new secret was generated.
    *
    * @generated from field: google.protobuf.Timestamp start_time = 4;
    */
   startTime?: Timestamp | undefined;
 
   /**
-   * When the grace of the old one ends.
+   * When the grace period of the old secret ends.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 5;
    */
   expireTime?: Timestamp | undefined;
 
   /**
-   * When it was completed; absent while it is not.
+   * When the rotation was completed; absent before that.
    *
    * @generated from field: google.protobuf.Timestamp complete_time = 6;
    */
   completeTime?: Timestamp | undefined;
 
   /**
-   * Uses of the old secret inside the grace, at most 2 s late.
+   * How often the old secret was used in its grace period; the count is at most 2 s behind.
    *
    * @generated from field: int64 old_uses = 7;
    */
   oldUses: bigint;
 
   /**
-   * The last of them.
+   * When the old secret was last used in its grace period.
    *
    * @generated from field: google.protobuf.Timestamp last_old_use_time = 8;
    */
   lastOldUseTime?: Timestamp | undefined;
 
   /**
-   * Where it came from, when known.
+   * The client address of that use, when known.
    *
    * @generated from field: string last_old_use_ip = 9;
    */
@@ -885,13 +885,13 @@ export const ListRotationsResponseSchema: GenMessage<ListRotationsResponse> = /*
   messageDesc(file_apikey_v1_admin, 22);
 
 /**
- * What must still be there.
+ * Events that must still be in the audit log.
  *
  * @generated from message apikey.v1.VerifyAuditRequest
  */
 export type VerifyAuditRequest = Message<"apikey.v1.VerifyAuditRequest"> & {
   /**
-   * Heads that were kept elsewhere, up to 1 000.
+   * Heads of chains from an earlier response, kept outside of the store; up to 1 000.
    *
    * @generated from field: repeated apikey.v1.AuditChainHead expected_heads = 1;
    */
@@ -906,34 +906,34 @@ export const VerifyAuditRequestSchema: GenMessage<VerifyAuditRequest> = /*@__PUR
   messageDesc(file_apikey_v1_admin, 23);
 
 /**
- * Whether the audit is what was written.
+ * Whether the audit log is as it was written.
  *
  * @generated from message apikey.v1.VerifyAuditResponse
  */
 export type VerifyAuditResponse = Message<"apikey.v1.VerifyAuditResponse"> & {
   /**
-   * Nothing was changed, taken away or put in between.
+   * No event was changed, removed or inserted.
    *
    * @generated from field: bool intact = 1;
    */
   intact: boolean;
 
   /**
-   * Events that were recomputed.
+   * How many events were recomputed.
    *
    * @generated from field: int64 checked_events = 2;
    */
   checkedEvents: bigint;
 
   /**
-   * Not set when intact.
+   * The first problem; absent when intact.
    *
    * @generated from field: apikey.v1.AuditDefect first_defect = 3;
    */
   firstDefect?: AuditDefect | undefined;
 
   /**
-   * Where the chains end now: keep them elsewhere, for the next time.
+   * The current ends of the chains: keep them outside of the store, for the next verification.
    *
    * @generated from field: repeated apikey.v1.AuditChainHead heads = 4;
    */
@@ -948,27 +948,27 @@ export const VerifyAuditResponseSchema: GenMessage<VerifyAuditResponse> = /*@__P
   messageDesc(file_apikey_v1_admin, 24);
 
 /**
- * Which anomalies. Filters combine with AND.
+ * The filters and the page. Filters combine with AND.
  *
  * @generated from message apikey.v1.ListAnomaliesRequest
  */
 export type ListAnomaliesRequest = Message<"apikey.v1.ListAnomaliesRequest"> & {
   /**
-   * Of this key.
+   * Only anomalies of this key.
    *
    * @generated from field: string key_id = 1;
    */
   keyId: string;
 
   /**
-   * Of this type.
+   * Only anomalies of this type.
    *
    * @generated from field: apikey.v1.AnomalyType type = 2;
    */
   type: AnomalyType;
 
   /**
-   * In this state.
+   * Only anomalies in this state.
    *
    * @generated from field: apikey.v1.AnomalyState state = 3;
    */
@@ -982,7 +982,7 @@ export type ListAnomaliesRequest = Message<"apikey.v1.ListAnomaliesRequest"> & {
   pageSize: number;
 
   /**
-   * next_page_token of the answer before, with the same filters.
+   * next_page_token of the previous response, with the same filters.
    *
    * @generated from field: string page_token = 5;
    */
@@ -1025,7 +1025,7 @@ export const ListAnomaliesResponseSchema: GenMessage<ListAnomaliesResponse> = /*
   messageDesc(file_apikey_v1_admin, 26);
 
 /**
- * Which anomaly is dealt with.
+ * The anomaly to resolve.
  *
  * @generated from message apikey.v1.ResolveAnomalyRequest
  */
@@ -1067,13 +1067,13 @@ export const ResolveAnomalyResponseSchema: GenMessage<ResolveAnomalyResponse> = 
   messageDesc(file_apikey_v1_admin, 28);
 
 /**
- * From when on.
+ * The time from which on alerts are sent.
  *
  * @generated from message apikey.v1.WatchAlertsRequest
  */
 export type WatchAlertsRequest = Message<"apikey.v1.WatchAlertsRequest"> & {
   /**
-   * Also alerts raised at or after this time. Absent: only from now on.
+   * Also send earlier alerts that were raised at or after this time. Absent: only new alerts.
    *
    * @generated from field: google.protobuf.Timestamp since_time = 1;
    */
@@ -1094,7 +1094,7 @@ export const WatchAlertsRequestSchema: GenMessage<WatchAlertsRequest> = /*@__PUR
  */
 export type WatchAlertsResponse = Message<"apikey.v1.WatchAlertsResponse"> & {
   /**
-   * The alert; the same one may come twice.
+   * The alert; the same alert may be sent twice.
    *
    * @generated from field: apikey.v1.Alert alert = 1;
    */
@@ -1109,7 +1109,7 @@ export const WatchAlertsResponseSchema: GenMessage<WatchAlertsResponse> = /*@__P
   messageDesc(file_apikey_v1_admin, 30);
 
 /**
- * Nothing to say.
+ * An empty request.
  *
  * @generated from message apikey.v1.GetStatsRequest
  */
@@ -1130,35 +1130,35 @@ export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
  */
 export type GetStatsResponse = Message<"apikey.v1.GetStatsResponse"> & {
   /**
-   * Keys by KeyStatus name; every status is there.
+   * Number of keys by KeyStatus name; every status is listed.
    *
    * @generated from field: map<string, int64> keys_by_status = 1;
    */
   keysByStatus: { [key: string]: bigint };
 
   /**
-   * Keys by KeyType name; every type is there.
+   * Number of keys by KeyType name; every type is listed.
    *
    * @generated from field: map<string, int64> keys_by_type = 2;
    */
   keysByType: { [key: string]: bigint };
 
   /**
-   * Events by outcome, over the last 24 hours.
+   * Number of audit events by outcome, over the last 24 hours.
    *
    * @generated from field: map<string, int64> events_by_outcome = 3;
    */
   eventsByOutcome: { [key: string]: bigint };
 
   /**
-   * Events in the log.
+   * Number of events in the audit log.
    *
    * @generated from field: int64 audit_events = 4;
    */
   auditEvents: bigint;
 
   /**
-   * Addresses locked out now.
+   * Number of addresses that are locked out now.
    *
    * @generated from field: int64 lockouts = 5;
    */
@@ -1180,63 +1180,63 @@ export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*
   messageDesc(file_apikey_v1_admin, 32);
 
 /**
- * Which events. Filters combine with AND.
+ * The filters and the page. Filters combine with AND.
  *
  * @generated from message apikey.v1.ListAuditEventsRequest
  */
 export type ListAuditEventsRequest = Message<"apikey.v1.ListAuditEventsRequest"> & {
   /**
-   * About this key.
+   * Only events about this key.
    *
    * @generated from field: string key_id = 1;
    */
   keyId: string;
 
   /**
-   * By this caller.
+   * Only events of calls by this key.
    *
    * @generated from field: string caller_key_id = 2;
    */
   callerKeyId: string;
 
   /**
-   * Of this method: `ValidateKey`, `ApiKeyAuth/ValidateKey` or in full `apikey.v1.ApiKeyAuth/ValidateKey`. A name that
-   * no method has is INVALID_ARGUMENT.
+   * Only events of this method: `ValidateKey`, `ApiKeyAuth/ValidateKey` or `apikey.v1.ApiKeyAuth/ValidateKey`. A name
+   * that no method has is INVALID_ARGUMENT.
    *
    * @generated from field: string method = 3;
    */
   method: string;
 
   /**
-   * With this outcome, e.g. `DECISION_EXPIRED` or `PERMISSION_DENIED`.
+   * Only events with this outcome, e.g. `DECISION_EXPIRED` or `PERMISSION_DENIED`.
    *
    * @generated from field: string outcome = 4;
    */
   outcome: string;
 
   /**
-   * From this address.
+   * Only events with this client address.
    *
    * @generated from field: string client_ip = 5;
    */
   clientIp: string;
 
   /**
-   * With this secret.
+   * Only events in which this secret of a key was used.
    *
    * @generated from field: apikey.v1.SecretSlot secret_slot = 6;
    */
   secretSlot: SecretSlot;
 
   /**
-   * At or after.
+   * Only events at or after this time.
    *
    * @generated from field: google.protobuf.Timestamp start_time = 7;
    */
   startTime?: Timestamp | undefined;
 
   /**
-   * Before.
+   * Only events before this time.
    *
    * @generated from field: google.protobuf.Timestamp end_time = 8;
    */
@@ -1250,7 +1250,7 @@ export type ListAuditEventsRequest = Message<"apikey.v1.ListAuditEventsRequest">
   pageSize: number;
 
   /**
-   * next_page_token of the answer before, with the same filters.
+   * next_page_token of the previous response, with the same filters.
    *
    * @generated from field: string page_token = 10;
    */
@@ -1265,7 +1265,7 @@ export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest> = 
   messageDesc(file_apikey_v1_admin, 33);
 
 /**
- * One page of the log.
+ * One page of audit events.
  *
  * @generated from message apikey.v1.ListAuditEventsResponse
  */
@@ -1293,7 +1293,7 @@ export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse> 
   messageDesc(file_apikey_v1_admin, 34);
 
 /**
- * Which page.
+ * The page of lockouts.
  *
  * @generated from message apikey.v1.ListLockoutsRequest
  */
@@ -1306,7 +1306,7 @@ export type ListLockoutsRequest = Message<"apikey.v1.ListLockoutsRequest"> & {
   pageSize: number;
 
   /**
-   * next_page_token of the answer before.
+   * next_page_token of the previous response.
    *
    * @generated from field: string page_token = 2;
    */
@@ -1327,14 +1327,14 @@ export const ListLockoutsRequestSchema: GenMessage<ListLockoutsRequest> = /*@__P
  */
 export type Lockout = Message<"apikey.v1.Lockout"> & {
   /**
-   * The client's address; of IPv6 its /64, such as `2001:db8::/64`, which is locked as one.
+   * The client's address; for IPv6 its /64, such as `2001:db8::/64`, which is locked out as a whole.
    *
    * @generated from field: string client_ip = 1;
    */
   clientIp: string;
 
   /**
-   * When it may try again.
+   * When the lockout ends.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 2;
    */
@@ -1355,7 +1355,7 @@ export const LockoutSchema: GenMessage<Lockout> = /*@__PURE__*/
  */
 export type ListLockoutsResponse = Message<"apikey.v1.ListLockoutsResponse"> & {
   /**
-   * By address.
+   * Ordered by address.
    *
    * @generated from field: repeated apikey.v1.Lockout lockouts = 1;
    */
@@ -1377,13 +1377,13 @@ export const ListLockoutsResponseSchema: GenMessage<ListLockoutsResponse> = /*@_
   messageDesc(file_apikey_v1_admin, 37);
 
 /**
- * Which address.
+ * The address to clear.
  *
  * @generated from message apikey.v1.ClearLockoutRequest
  */
 export type ClearLockoutRequest = Message<"apikey.v1.ClearLockoutRequest"> & {
   /**
-   * Required, v4 or v6, or as ListLockouts shows it; any address of an IPv6 /64 stands for all of it.
+   * Required: v4 or v6, or as ListLockouts shows it; any address of an IPv6 /64 means the whole /64.
    *
    * @generated from field: string client_ip = 1;
    */
@@ -1398,7 +1398,7 @@ export const ClearLockoutRequestSchema: GenMessage<ClearLockoutRequest> = /*@__P
   messageDesc(file_apikey_v1_admin, 38);
 
 /**
- * Cleared.
+ * An empty response: the lockout is cleared.
  *
  * @generated from message apikey.v1.ClearLockoutResponse
  */
@@ -1413,34 +1413,34 @@ export const ClearLockoutResponseSchema: GenMessage<ClearLockoutResponse> = /*@_
   messageDesc(file_apikey_v1_admin, 39);
 
 /**
- * Whose decisions, and when. With neither key_id nor owner_id all decisions, those about no key included.
+ * The decisions to count. With neither key_id nor owner_id all are counted, also decisions about unknown keys.
  *
  * @generated from message apikey.v1.GetUsageRequest
  */
 export type GetUsageRequest = Message<"apikey.v1.GetUsageRequest"> & {
   /**
-   * Only about this key, which may be revoked; not together with owner_id.
+   * Only decisions about this key, which may be revoked; not together with owner_id.
    *
    * @generated from field: string key_id = 1;
    */
   keyId: string;
 
   /**
-   * Only about the keys that belong to this owner now, up to 10 000 keys.
+   * Only decisions about the keys that belong to this owner now, up to 10 000 keys.
    *
    * @generated from field: string owner_id = 2;
    */
   ownerId: string;
 
   /**
-   * From this time on, taken back to the full hour or day. Absent: 24 hours, or 30 days, before end_time.
+   * From this time on, rounded down to the full hour or day. Absent: 24 hours, or 30 days, before end_time.
    *
    * @generated from field: google.protobuf.Timestamp start_time = 3;
    */
   startTime?: Timestamp | undefined;
 
   /**
-   * Before this time, taken on to the full hour or day. Absent: now. At most 31 days of hours, or 400 days, after
+   * Before this time, rounded up to the full hour or day. Absent: now. At most 31 days of hours, or 400 days, after
    * start_time.
    *
    * @generated from field: google.protobuf.Timestamp end_time = 4;
@@ -1448,7 +1448,7 @@ export type GetUsageRequest = Message<"apikey.v1.GetUsageRequest"> & {
   endTime?: Timestamp | undefined;
 
   /**
-   * What is counted together.
+   * The length of the periods.
    *
    * @generated from field: apikey.v1.UsageStep step = 5;
    */
@@ -1469,14 +1469,14 @@ export const GetUsageRequestSchema: GenMessage<GetUsageRequest> = /*@__PURE__*/
  */
 export type GetUsageResponse = Message<"apikey.v1.GetUsageResponse"> & {
   /**
-   * By time, then by decision. What was never counted has no row.
+   * Ordered by time, then by decision. Counts of 0 have no row.
    *
    * @generated from field: repeated apikey.v1.UsageRow rows = 1;
    */
   rows: UsageRow[];
 
   /**
-   * With key_id: the client addresses of its last 24 hours, the last used first, at most 20, out of its newest 10 000
+   * With key_id: client addresses of the key's last 24 hours, most recent first, at most 20, out of its newest 10 000
    * events.
    *
    * @generated from field: repeated apikey.v1.UsageAddress last_addresses = 2;
@@ -1498,7 +1498,7 @@ export const GetUsageResponseSchema: GenMessage<GetUsageResponse> = /*@__PURE__*
  */
 export type UsageRow = Message<"apikey.v1.UsageRow"> & {
   /**
-   * Its beginning.
+   * When the hour or day begins.
    *
    * @generated from field: google.protobuf.Timestamp time = 1;
    */
@@ -1512,7 +1512,7 @@ export type UsageRow = Message<"apikey.v1.UsageRow"> & {
   decision: Decision;
 
   /**
-   * How often, 1 or more.
+   * How often the decision was made, 1 or more.
    *
    * @generated from field: uint64 count = 3;
    */
@@ -1547,7 +1547,7 @@ export type UsageAddress = Message<"apikey.v1.UsageAddress"> & {
   lastTime?: Timestamp | undefined;
 
   /**
-   * How many events it has there.
+   * How many of these events have this address.
    *
    * @generated from field: uint64 count = 3;
    */
@@ -1562,14 +1562,14 @@ export const UsageAddressSchema: GenMessage<UsageAddress> = /*@__PURE__*/
   messageDesc(file_apikey_v1_admin, 43);
 
 /**
- * Where to write the backup.
+ * The file to write the backup to.
  *
  * @generated from message apikey.v1.CreateBackupRequest
  */
 export type CreateBackupRequest = Message<"apikey.v1.CreateBackupRequest"> & {
   /**
-   * Required: the name of the file in BACKUP_DIR, without a folder. 1 to 200 letters, digits, `.`, `_` and `-`; the first
-   * one a letter or a digit.
+   * Required: the name of the file in BACKUP_DIR, without a folder. 1 to 200 letters, digits, `.`, `_` and `-`, of
+   * which the first is a letter or a digit.
    *
    * @generated from field: string name = 1;
    */
@@ -1584,27 +1584,27 @@ export const CreateBackupRequestSchema: GenMessage<CreateBackupRequest> = /*@__P
   messageDesc(file_apikey_v1_admin, 44);
 
 /**
- * How far a backup is.
+ * The progress of a backup.
  *
  * @generated from message apikey.v1.CreateBackupResponse
  */
 export type CreateBackupResponse = Message<"apikey.v1.CreateBackupResponse"> & {
   /**
-   * Bytes that were copied.
+   * Bytes copied so far.
    *
    * @generated from field: int64 done_bytes = 1;
    */
   doneBytes: bigint;
 
   /**
-   * Bytes that are to be copied; 0 while that is not known.
+   * Bytes to copy in total; 0 while the total is not known.
    *
    * @generated from field: int64 total_bytes = 2;
    */
   totalBytes: bigint;
 
   /**
-   * Only in the last message: the file, which is whole and on the disk.
+   * Only in the last message: the file, complete and synced to the disk.
    *
    * @generated from field: apikey.v1.Backup backup = 3;
    */
@@ -1639,14 +1639,14 @@ export type Backup = Message<"apikey.v1.Backup"> & {
   sizeBytes: bigint;
 
   /**
-   * The store's revision that it holds: every change up to it, and none after.
+   * The store's revision of the copy: it has every change up to this revision, and no later one.
    *
    * @generated from field: int64 revision = 3;
    */
   revision: bigint;
 
   /**
-   * When it was begun, which is the moment that it holds.
+   * When the backup was started; the copy has the state of that moment.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 4;
    */
@@ -1661,7 +1661,7 @@ export const BackupSchema: GenMessage<Backup> = /*@__PURE__*/
   messageDesc(file_apikey_v1_admin, 46);
 
 /**
- * The length of what is counted together, UTC.
+ * The length of the periods of GetUsage, in UTC.
  *
  * @generated from enum apikey.v1.UsageStep
  */
@@ -1689,7 +1689,7 @@ export const UsageStep = {
 } as const;
 
 /**
- * The length of what is counted together, UTC.
+ * The length of the periods of GetUsage, in UTC.
  *
  * @generated from enum apikey.v1.UsageStep
  */
@@ -1703,13 +1703,13 @@ export const UsageStepSchema: GenEnum<UsageStep> = /*@__PURE__*/
 
 /**
  * Administration. Needs `authorization: Bearer <key>` with the scope `apikeys:admin`; the calls that only read also
- * accept `apikeys:audit`. A change and its audit event are one fact: both or neither.
+ * accept `apikeys:audit`. A change and its audit event are stored together: both or neither.
  *
  * @generated from service apikey.v1.ApiKeyAdmin
  */
 export const ApiKeyAdmin: GenService<{
   /**
-   * Makes a key and answers its secret, once. A request_id used in the last 24 h is ALREADY_EXISTS, naming the key.
+   * Creates a key and returns its secret, once. A request_id used in the last 24 h is ALREADY_EXISTS, naming the key.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.CreateKey
    */
@@ -1719,7 +1719,7 @@ export const ApiKeyAdmin: GenService<{
     output: typeof CreateKeyResponseSchema;
   },
   /**
-   * One key, and how its limits stand now. Also with `apikeys:audit`.
+   * Returns one key and the current state of its limits. Also with `apikeys:audit`.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.GetKey
    */
@@ -1729,9 +1729,9 @@ export const ApiKeyAdmin: GenService<{
     output: typeof GetKeyResponseSchema;
   },
   /**
-   * Takes keys over from another system by the SHA-256 of their secrets, which work on as they are. All of a call's keys
-   * are checked before one is written; a key whose hash is known already is left as it is, so a call can be repeated.
-   * Each key that is made has an audit event of its own.
+   * Imports keys of another system by the SHA-256 of their secrets, which keep working unchanged. All keys of a call
+   * are checked before one is written; a key whose hash is already known is left unchanged, so a call can be repeated.
+   * Each created key has its own audit event.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.ImportKeys
    */
@@ -1741,7 +1741,7 @@ export const ApiKeyAdmin: GenService<{
     output: typeof ImportKeysResponseSchema;
   },
   /**
-   * Keys, oldest first. Also with `apikeys:audit`.
+   * Lists keys, oldest first. Also with `apikeys:audit`.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.ListKeys
    */
@@ -1761,8 +1761,8 @@ export const ApiKeyAdmin: GenService<{
     output: typeof UpdateKeyResponseSchema;
   },
   /**
-   * Ends a key for good. Once it has returned, no call that starts afterwards is answered VALID for it. Repeating
-   * it changes nothing: the first time and reason are kept.
+   * Revokes a key for good. After this call has returned, no validation that starts later answers VALID for the key.
+   * Repeating the call changes nothing: the first time and reason are kept.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.RevokeKey
    */
@@ -1772,7 +1772,8 @@ export const ApiKeyAdmin: GenService<{
     output: typeof RevokeKeyResponseSchema;
   },
   /**
-   * Lets a key expire, now or at a time, never later than it would have. FAILED_PRECONDITION on a revoked key.
+   * Sets when a key expires: now or at a given time, but not later than its current expire_time.
+   * FAILED_PRECONDITION on a revoked key.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.ExpireKey
    */
@@ -1782,9 +1783,9 @@ export const ApiKeyAdmin: GenService<{
     output: typeof ExpireKeyResponseSchema;
   },
   /**
-   * Mints a new secret and answers it, once. The old one works on for the grace; the key's id, scopes, limits and
-   * expire_time stay. FAILED_PRECONDITION on a revoked or expired key, and for MANUAL while a rotation is ACTIVE. A
-   * key that holds `apikeys` scopes can be rotated only by a caller that holds them.
+   * Generates a new secret and returns it, once. The old one works until the grace period ends; the key's id, scopes,
+   * limits and expire_time stay. FAILED_PRECONDITION on a revoked or expired key, and for MANUAL while a rotation is
+   * ACTIVE. A key that holds `apikeys` scopes can be rotated only by a caller that holds them.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.RotateKey
    */
@@ -1794,7 +1795,7 @@ export const ApiKeyAdmin: GenService<{
     output: typeof RotateKeyResponseSchema;
   },
   /**
-   * Ends the rotation a key is in: its old secret, if it still works, ends at once. FAILED_PRECONDITION without one.
+   * Ends the current rotation of a key: an old secret that still works stops at once. FAILED_PRECONDITION without one.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.CompleteRotation
    */
@@ -1804,7 +1805,7 @@ export const ApiKeyAdmin: GenService<{
     output: typeof CompleteRotationResponseSchema;
   },
   /**
-   * Rotations with the uses of their old secrets, newest first. Also with `apikeys:audit`.
+   * Lists rotations with the use counts of their old secrets, newest first. Also with `apikeys:audit`.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.ListRotations
    */
@@ -1814,7 +1815,7 @@ export const ApiKeyAdmin: GenService<{
     output: typeof ListRotationsResponseSchema;
   },
   /**
-   * Counts of keys, events and lockouts. Also with `apikeys:audit`.
+   * Counts keys, events and lockouts. Also with `apikeys:audit`.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.GetStats
    */
@@ -1824,8 +1825,8 @@ export const ApiKeyAdmin: GenService<{
     output: typeof GetStatsResponseSchema;
   },
   /**
-   * How often keys were used, by hour or day and decision: exact counts of the audit's decisions without dry runs, kept
-   * longer than its events (USAGE_RETENTION_DAYS). Where several processes share a database, decisions of the last 5 s
+   * Counts validations by hour or day and by decision. The counts are exact, leave out dry runs and are kept longer
+   * than audit events (USAGE_RETENTION_DAYS). Where several processes share a database, decisions of the last 5 s
    * by other processes may be missing. Also with `apikeys:audit`.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.GetUsage
@@ -1836,7 +1837,7 @@ export const ApiKeyAdmin: GenService<{
     output: typeof GetUsageResponseSchema;
   },
   /**
-   * The audit log, newest first. Also with `apikeys:audit`.
+   * Lists audit events, newest first. Also with `apikeys:audit`.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.ListAuditEvents
    */
@@ -1846,7 +1847,7 @@ export const ApiKeyAdmin: GenService<{
     output: typeof ListAuditEventsResponseSchema;
   },
   /**
-   * Recomputes every hash chain of the audit from its beginning. Takes seconds for a million events; one at a time.
+   * Recomputes every hash chain of the audit log from its beginning: seconds for a million events. One run at a time.
    * Also with `apikeys:audit`.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.VerifyAudit
@@ -1857,7 +1858,7 @@ export const ApiKeyAdmin: GenService<{
     output: typeof VerifyAuditResponseSchema;
   },
   /**
-   * Anomalies, newest first. Also with `apikeys:audit`.
+   * Lists anomalies, newest first. Also with `apikeys:audit`.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.ListAnomalies
    */
@@ -1867,7 +1868,7 @@ export const ApiKeyAdmin: GenService<{
     output: typeof ListAnomaliesResponseSchema;
   },
   /**
-   * Marks an anomaly as dealt with. Repeating it changes nothing.
+   * Marks an anomaly as resolved. Repeating the call changes nothing.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.ResolveAnomaly
    */
@@ -1877,9 +1878,9 @@ export const ApiKeyAdmin: GenService<{
     output: typeof ResolveAnomalyResponseSchema;
   },
   /**
-   * Alerts as they are raised, on any process, within 2 s; with since_time also those before. Every subscriber gets
-   * each. One that reads too slowly is dropped with RESOURCE_EXHAUSTED: come back with since_time. Ends when the
-   * caller's key no longer works. Also with `apikeys:audit`.
+   * Streams the alerts of all processes within 2 s of being raised; with since_time also earlier alerts. Every
+   * subscriber gets every alert. A subscriber that reads too slowly is dropped with RESOURCE_EXHAUSTED: reconnect with
+   * since_time. The stream ends when the caller's key no longer works. Also with `apikeys:audit`.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.WatchAlerts
    */
@@ -1889,7 +1890,7 @@ export const ApiKeyAdmin: GenService<{
     output: typeof WatchAlertsResponseSchema;
   },
   /**
-   * The client addresses that are locked out now. Also with `apikeys:audit`.
+   * Lists the client addresses that are locked out now. Also with `apikeys:audit`.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.ListLockouts
    */
@@ -1899,7 +1900,7 @@ export const ApiKeyAdmin: GenService<{
     output: typeof ListLockoutsResponseSchema;
   },
   /**
-   * Ends the lockout of an address and forgets its failures. NOT_FOUND when there is nothing to clear.
+   * Ends the lockout of an address and clears its count of failures. NOT_FOUND when there is neither.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.ClearLockout
    */
@@ -1909,10 +1910,10 @@ export const ApiKeyAdmin: GenService<{
     output: typeof ClearLockoutResponseSchema;
   },
   /**
-   * Writes a copy of the embedded store, as it is now, to a file below BACKUP_DIR on the machine of the server, while
-   * calls go on. Messages tell how far it is; the last one describes the file. It is given up when the caller goes away.
-   * One at a time. FAILED_PRECONDITION without BACKUP_DIR, and on MongoDB, which has tools of its own
-   * (docs/runbooks.md); ALREADY_EXISTS where there is a file of that name.
+   * Writes a copy of the embedded store, as of now, to a file in BACKUP_DIR on the server's machine, without stopping
+   * calls. Messages report progress; the last one describes the file. The backup is abandoned when the caller
+   * disconnects. One at a time. FAILED_PRECONDITION without BACKUP_DIR, and on MongoDB, which has its own tools
+   * (docs/runbooks.md); ALREADY_EXISTS when a file of that name exists.
    *
    * @generated from rpc apikey.v1.ApiKeyAdmin.CreateBackup
    */

@@ -2,7 +2,7 @@
 // @generated from file apikey/v1/audit.proto (package apikey.v1, syntax proto3)
 /* eslint-disable */
 
-// The audit: what, when, which key. No user identity, no secret, no header, no request body.
+// The audit log: which call, when, about which key. No user identity, no secret, no header, no request body.
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
@@ -53,21 +53,21 @@ export type AuditEvent = Message<"apikey.v1.AuditEvent"> & {
   outcome: string;
 
   /**
-   * The reason of a refusal; of an error, its ErrorInfo.reason.
+   * The reason of a denial; for an error, its ErrorInfo.reason.
    *
    * @generated from field: string reason = 5;
    */
   reason: string;
 
   /**
-   * The key that was asked about or changed, when known.
+   * The key that was validated, read or changed, when known.
    *
    * @generated from field: string key_id = 6;
    */
   keyId: string;
 
   /**
-   * The key that called, when known.
+   * The key of the caller, when known.
    *
    * @generated from field: string caller_key_id = 7;
    */
@@ -81,42 +81,42 @@ export type AuditEvent = Message<"apikey.v1.AuditEvent"> & {
   keyFingerprint: string;
 
   /**
-   * As asked.
+   * The required scope of the request.
    *
    * @generated from field: string required_scope = 9;
    */
   requiredScope: string;
 
   /**
-   * The end client's address as given; else the peer's, and client_ip_is_peer is set.
+   * The end client's address from the request; else the peer's address, and client_ip_is_peer is set.
    *
    * @generated from field: string client_ip = 10;
    */
   clientIp: string;
 
   /**
-   * client_ip is the address of the calling backend, since the call named none.
+   * client_ip is the address of the calling backend, since the request had none.
    *
    * @generated from field: bool client_ip_is_peer = 11;
    */
   clientIpIsPeer: boolean;
 
   /**
-   * As given, cut at 512 characters.
+   * The user agent of the request, cut at 512 characters.
    *
    * @generated from field: string user_agent = 12;
    */
   userAgent: string;
 
   /**
-   * Which secret was used.
+   * Which secret of the key was used.
    *
    * @generated from field: apikey.v1.SecretSlot secret_slot = 13;
    */
   secretSlot: SecretSlot;
 
   /**
-   * As asked, 1 when not given.
+   * The cost of the request, 1 when not given.
    *
    * @generated from field: uint64 cost = 14;
    */
@@ -130,14 +130,14 @@ export type AuditEvent = Message<"apikey.v1.AuditEvent"> & {
   dryRun: boolean;
 
   /**
-   * From the arrival of the call to the hand-over to the log.
+   * From the arrival of the call until the event is passed to the log.
    *
    * @generated from field: google.protobuf.Duration latency = 16;
    */
   latency?: Duration | undefined;
 
   /**
-   * As given.
+   * The request id of the request.
    *
    * @generated from field: string request_id = 17;
    */
@@ -151,14 +151,14 @@ export type AuditEvent = Message<"apikey.v1.AuditEvent"> & {
   processId: string;
 
   /**
-   * Its place in that process's events, from 1.
+   * The number of the event among the events of that process, from 1.
    *
    * @generated from field: int64 sequence = 19;
    */
   sequence: bigint;
 
   /**
-   * The process that served the call, when it is another one.
+   * The process that served the call, when it is not `process_id`.
    *
    * @generated from field: string served_by = 20;
    */
@@ -166,15 +166,15 @@ export type AuditEvent = Message<"apikey.v1.AuditEvent"> & {
 
   /**
    * In a gap event: how many calls were refused with UNAVAILABLE or RESOURCE_EXHAUSTED and have no event of
-   * their own, because the log or the server was away or overwhelmed.
+   * their own, because the log was unavailable or the server overloaded.
    *
    * @generated from field: int64 refused_calls = 21;
    */
   refusedCalls: bigint;
 
   /**
-   * SHA-256 over this event and the hash of the one before it in its process's chain, 64 hex digits; with
-   * AUDIT_CHAIN_KEY_FILE an HMAC.
+   * SHA-256 over this event and the hash of the previous event of its process, 64 hex digits; an HMAC with
+   * AUDIT_CHAIN_KEY_FILE.
    *
    * @generated from field: string hash = 22;
    */
@@ -189,7 +189,7 @@ export const AuditEventSchema: GenMessage<AuditEvent> = /*@__PURE__*/
   messageDesc(file_apikey_v1_audit, 0);
 
 /**
- * Where the chain of a process ends. Kept elsewhere, it proves later that nothing up to there was taken away.
+ * The end of the chain of a process. A copy outside of the store proves later that no event up to it was removed.
  *
  * @generated from message apikey.v1.AuditChainHead
  */
@@ -202,22 +202,22 @@ export type AuditChainHead = Message<"apikey.v1.AuditChainHead"> & {
   processId: string;
 
   /**
-   * Its last event.
+   * The sequence of the last event.
    *
    * @generated from field: int64 sequence = 2;
    */
   sequence: bigint;
 
   /**
-   * The hash of that.
+   * The hash of the last event.
    *
    * @generated from field: string hash = 3;
    */
   hash: string;
 
   /**
-   * Written by a release whose chains did not name each other: nothing but a head that was kept elsewhere, or a later
-   * chain, shows that it is gone.
+   * Written by a release whose chains did not refer to each other: if the whole chain is removed, only a head kept
+   * outside of the store, or a later chain, shows that.
    *
    * @generated from field: bool older = 4;
    */
@@ -232,34 +232,34 @@ export const AuditChainHeadSchema: GenMessage<AuditChainHead> = /*@__PURE__*/
   messageDesc(file_apikey_v1_audit, 1);
 
 /**
- * The first thing that is wrong.
+ * The first problem of the audit log.
  *
  * @generated from message apikey.v1.AuditDefect
  */
 export type AuditDefect = Message<"apikey.v1.AuditDefect"> & {
   /**
-   * What it is.
+   * The kind of the problem.
    *
    * @generated from field: apikey.v1.AuditDefectKind kind = 1;
    */
   kind: AuditDefectKind;
 
   /**
-   * In which chain.
+   * The process whose chain it is in.
    *
    * @generated from field: string process_id = 2;
    */
   processId: string;
 
   /**
-   * At which place.
+   * The sequence in the chain.
    *
    * @generated from field: int64 sequence = 3;
    */
   sequence: bigint;
 
   /**
-   * At which event, where there is one.
+   * The id of the event, when there is one.
    *
    * @generated from field: string event_id = 4;
    */
@@ -274,7 +274,7 @@ export const AuditDefectSchema: GenMessage<AuditDefect> = /*@__PURE__*/
   messageDesc(file_apikey_v1_audit, 2);
 
 /**
- * What is wrong with a chain.
+ * The kind of a problem of a chain.
  *
  * @generated from enum apikey.v1.AuditDefectKind
  */
@@ -287,42 +287,42 @@ export const AuditDefectKind = {
   UNSPECIFIED: 0,
 
   /**
-   * An event, or a hash, is not what was written.
+   * An event, or its hash, was changed.
    *
    * @generated from enum value: AUDIT_DEFECT_KIND_CHANGED = 1;
    */
   CHANGED: 1,
 
   /**
-   * Events before this one are gone, and no checkpoint of the retention says so.
+   * Events before this one are missing, and no checkpoint of the retention accounts for them.
    *
    * @generated from enum value: AUDIT_DEFECT_KIND_MISSING = 2;
    */
   MISSING: 2,
 
   /**
-   * An event stands where there is already one, or after the end of its chain.
+   * An event has the sequence of another event, or is after the end of its chain.
    *
    * @generated from enum value: AUDIT_DEFECT_KIND_INSERTED = 3;
    */
   INSERTED: 3,
 
   /**
-   * The end of a chain is gone, or all of it: `sequence` was there.
+   * The end of a chain, or the whole chain, is missing: it had an event `sequence`.
    *
    * @generated from enum value: AUDIT_DEFECT_KIND_TRUNCATED = 4;
    */
   TRUNCATED: 4,
 
   /**
-   * The note of where a chain ends, or begins, is gone or not what was written.
+   * The record of where a chain begins or ends is missing or was changed.
    *
    * @generated from enum value: AUDIT_DEFECT_KIND_NOTE = 5;
    */
   NOTE: 5,
 
   /**
-   * ListAuditEvents with a filter does not show the event, or shows it where it should not.
+   * ListAuditEvents with a filter leaves out the event, or shows it wrongly.
    *
    * @generated from enum value: AUDIT_DEFECT_KIND_UNLISTED = 6;
    */
@@ -330,7 +330,7 @@ export const AuditDefectKind = {
 } as const;
 
 /**
- * What is wrong with a chain.
+ * The kind of a problem of a chain.
  *
  * @generated from enum apikey.v1.AuditDefectKind
  */

@@ -2,7 +2,7 @@
 // @generated from file apikey/v1/auth.proto (package apikey.v1, syntax proto3)
 /* eslint-disable */
 
-// What backends call: is this key good, for this scope, from this client, now?
+// The calls for backends: is this key valid, for this scope, from this client, now?
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -19,13 +19,14 @@ export const file_apikey_v1_auth: GenFile = /*@__PURE__*/
   fileDesc("ChRhcGlrZXkvdjEvYXV0aC5wcm90bxIJYXBpa2V5LnYxIsEBChJWYWxpZGF0ZUtleVJlcXVlc3QSCwoDa2V5GAEgASgJEhsKDnJlcXVpcmVkX3Njb3BlGAIgASgJSACIAQESEQoJY2xpZW50X2lwGAMgASgJEhIKCnVzZXJfYWdlbnQYBCABKAkSEgoKcmVxdWVzdF9pZBgFIAEoCRIMCgRjb3N0GAYgASgEEg8KB2RyeV9ydW4YByABKAgSFAoMbWluX3JldmlzaW9uGAggASgDQhEKD19yZXF1aXJlZF9zY29wZSLtAQoOUmF0ZUxpbWl0U3RhdGUSDAoEbmFtZRgBIAEoCRIOCgZidWNrZXQYAiABKAkSDQoFbGltaXQYAyABKAQSKQoGd2luZG93GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXJlbWFpbmluZxgFIAEoBBIuCgpyZXNldF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgtyZXRyeV9hZnRlchgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghleGNlZWRlZBgIIAEoCCKhBAoTVmFsaWRhdGVLZXlSZXNwb25zZRIlCghkZWNpc2lvbhgBIAEoDjITLmFwaWtleS52MS5EZWNpc2lvbhINCgV2YWxpZBgCIAEoCBIOCgZrZXlfaWQYAyABKAkSJAoIa2V5X3R5cGUYBCABKA4yEi5hcGlrZXkudjEuS2V5VHlwZRIQCghvd25lcl9pZBgFIAEoCRIVCg1tYXRjaGVkX3Njb3BlGAYgASgJEi8KC2V4cGlyZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIqCgtzZWNyZXRfc2xvdBgIIAEoDjIVLmFwaWtleS52MS5TZWNyZXRTbG90Ej8KG3ByZXZpb3VzX3NlY3JldF9leHBpcmVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoLcmF0ZV9saW1pdHMYCiADKAsyGS5hcGlrZXkudjEuUmF0ZUxpbWl0U3RhdGUSEQoJdW5saW1pdGVkGAsgASgIEi4KC3JldHJ5X2FmdGVyGAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiQKB3JlYXNvbnMYDSADKA4yEy5hcGlrZXkudjEuRGVjaXNpb24SEAoIcmV2aXNpb24YDiABKAMSLAoJY2FjaGVfYWdlGA8gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIksKGEJhdGNoVmFsaWRhdGVLZXlzUmVxdWVzdBIvCghyZXF1ZXN0cxgBIAMoCzIdLmFwaWtleS52MS5WYWxpZGF0ZUtleVJlcXVlc3QiTgoZQmF0Y2hWYWxpZGF0ZUtleXNSZXNwb25zZRIxCglyZXNwb25zZXMYASADKAsyHi5hcGlrZXkudjEuVmFsaWRhdGVLZXlSZXNwb25zZSJLChNSZXZva2VPd25LZXlSZXF1ZXN0EgsKA2tleRgBIAEoCRInCgZyZWFzb24YAiABKA4yFy5hcGlrZXkudjEuUmV2b2tlUmVhc29uIjgKFFJldm9rZU93bktleVJlc3BvbnNlEg4KBmtleV9pZBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoAyJCChBXYXRjaEtleXNSZXF1ZXN0EhsKDnNpbmNlX3JldmlzaW9uGAEgASgDSACIAQFCEQoPX3NpbmNlX3JldmlzaW9uImoKEVdhdGNoS2V5c1Jlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgDEg4KBmtleV9pZBgCIAEoCRIkCgZjaGFuZ2UYAyABKA4yFC5hcGlrZXkudjEuS2V5Q2hhbmdlEg0KBWVwb2NoGAQgASgJIg8KDVdob0FtSVJlcXVlc3QibwoOV2hvQW1JUmVzcG9uc2USDgoGa2V5X2lkGAEgASgJEgwKBG5hbWUYAiABKAkSDgoGc2NvcGVzGAMgAygJEi8KC2V4cGlyZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCqzAgoIRGVjaXNpb24SGAoUREVDSVNJT05fVU5TUEVDSUZJRUQQABIXChNERUNJU0lPTl9MT0NLRURfT1VUEAESFgoSREVDSVNJT05fTUFMRk9STUVEEAISFgoSREVDSVNJT05fTk9UX0ZPVU5EEAMSFAoQREVDSVNJT05fUkVWT0tFRBAEEhUKEURFQ0lTSU9OX0RJU0FCTEVEEAUSFAoQREVDSVNJT05fRVhQSVJFRBAGEhQKEERFQ0lTSU9OX1JPVEFURUQQBxIbChdERUNJU0lPTl9JUF9OT1RfQUxMT1dFRBAIEh8KG0RFQ0lTSU9OX0lOU1VGRklDSUVOVF9TQ09QRRAJEhkKFURFQ0lTSU9OX1JBVEVfTElNSVRFRBAKEhIKDkRFQ0lTSU9OX1ZBTElEEAsqtQEKCUtleUNoYW5nZRIaChZLRVlfQ0hBTkdFX1VOU1BFQ0lGSUVEEAASFgoSS0VZX0NIQU5HRV9DUkVBVEVEEAESFgoSS0VZX0NIQU5HRV9VUERBVEVEEAISFgoSS0VZX0NIQU5HRV9SRVZPS0VEEAMSFgoSS0VZX0NIQU5HRV9FWFBJUkVEEAQSFgoSS0VZX0NIQU5HRV9ST1RBVEVEEAUSFAoQS0VZX0NIQU5HRV9SRVNFVBAGMpQDCgpBcGlLZXlBdXRoEkwKC1ZhbGlkYXRlS2V5Eh0uYXBpa2V5LnYxLlZhbGlkYXRlS2V5UmVxdWVzdBoeLmFwaWtleS52MS5WYWxpZGF0ZUtleVJlc3BvbnNlEl4KEUJhdGNoVmFsaWRhdGVLZXlzEiMuYXBpa2V5LnYxLkJhdGNoVmFsaWRhdGVLZXlzUmVxdWVzdBokLmFwaWtleS52MS5CYXRjaFZhbGlkYXRlS2V5c1Jlc3BvbnNlEk8KDFJldm9rZU93bktleRIeLmFwaWtleS52MS5SZXZva2VPd25LZXlSZXF1ZXN0Gh8uYXBpa2V5LnYxLlJldm9rZU93bktleVJlc3BvbnNlEkgKCVdhdGNoS2V5cxIbLmFwaWtleS52MS5XYXRjaEtleXNSZXF1ZXN0GhwuYXBpa2V5LnYxLldhdGNoS2V5c1Jlc3BvbnNlMAESPQoGV2hvQW1JEhguYXBpa2V5LnYxLldob0FtSVJlcXVlc3QaGS5hcGlrZXkudjEuV2hvQW1JUmVzcG9uc2ViBnByb3RvMw", [file_apikey_v1_key, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
- * One question.
+ * One key to decide about.
  *
  * @generated from message apikey.v1.ValidateKeyRequest
  */
 export type ValidateKeyRequest = Message<"apikey.v1.ValidateKeyRequest"> & {
   /**
-   * The whole secret as the client sent it. Never trimmed; longer than 1 024 characters is MALFORMED.
+   * The whole secret as the client sent it. Never trimmed; a secret of more than 1 024 characters is
+   * MALFORMED.
    *
    * @generated from field: string key = 1;
    */
@@ -39,8 +40,8 @@ export type ValidateKeyRequest = Message<"apikey.v1.ValidateKeyRequest"> & {
   requiredScope?: string | undefined;
 
   /**
-   * The end client's IP address, v4 or v6. Absent: unknown, so no part in lockout and IP_NOT_ALLOWED for a key
-   * with an allow-list.
+   * The end client's IP address, v4 or v6. Absent: unknown, so the call has no part in lockouts, and a key with an
+   * allow-list is IP_NOT_ALLOWED.
    *
    * @generated from field: string client_ip = 3;
    */
@@ -62,22 +63,22 @@ export type ValidateKeyRequest = Message<"apikey.v1.ValidateKeyRequest"> & {
   requestId: string;
 
   /**
-   * What the call takes from each limit; 0 means 1. At most 1 000 000 000.
+   * How much the call consumes of each limit; 0 means 1. At most 1 000 000 000.
    *
    * @generated from field: uint64 cost = 6;
    */
   cost: bigint;
 
   /**
-   * Decides fully and lists every failing reason, but consumes no quota and counts for no lockout and no last use.
-   * Audited as a dry run.
+   * Decides in full and lists every failing reason, but consumes no quota and does not change lockouts or the last
+   * use. Audited as a dry run.
    *
    * @generated from field: bool dry_run = 7;
    */
   dryRun: boolean;
 
   /**
-   * Decide on facts at least this new: a revision answered by an admin call. FAILED_PRECONDITION when the store
+   * Decide on data at least as new as this revision, which an admin call returned. FAILED_PRECONDITION when the store
    * itself is older.
    *
    * @generated from field: int64 min_revision = 8;
@@ -106,14 +107,14 @@ export type RateLimitState = Message<"apikey.v1.RateLimitState"> & {
   name: string;
 
   /**
-   * Whose counter it is.
+   * The bucket whose counter it is: the key's id, or its rate_limit_bucket.
    *
    * @generated from field: string bucket = 2;
    */
   bucket: string;
 
   /**
-   * Allowed a window.
+   * How much is allowed in a window.
    *
    * @generated from field: uint64 limit = 3;
    */
@@ -127,7 +128,7 @@ export type RateLimitState = Message<"apikey.v1.RateLimitState"> & {
   window?: Duration | undefined;
 
   /**
-   * What is left in the window.
+   * How much is left in the window.
    *
    * @generated from field: uint64 remaining = 5;
    */
@@ -148,7 +149,7 @@ export type RateLimitState = Message<"apikey.v1.RateLimitState"> & {
   retryAfter?: Duration | undefined;
 
   /**
-   * This limit is why the decision is RATE_LIMITED.
+   * This limit caused the decision RATE_LIMITED.
    *
    * @generated from field: bool exceeded = 8;
    */
@@ -176,7 +177,7 @@ export type ValidateKeyResponse = Message<"apikey.v1.ValidateKeyResponse"> & {
   decision: Decision;
 
   /**
-   * decision == DECISION_VALID.
+   * True when decision is DECISION_VALID.
    *
    * @generated from field: bool valid = 2;
    */
@@ -218,21 +219,21 @@ export type ValidateKeyResponse = Message<"apikey.v1.ValidateKeyResponse"> & {
   expireTime?: Timestamp | undefined;
 
   /**
-   * Which secret was used; unspecified for one that was retired.
+   * Which secret of the key was used; unspecified when it is a retired one.
    *
    * @generated from field: apikey.v1.SecretSlot secret_slot = 8;
    */
   secretSlot: SecretSlot;
 
   /**
-   * While the key is in a rotation: when its previous secret stops, or has stopped, working.
+   * While the key is in a rotation: when its previous secret stops working, or stopped.
    *
    * @generated from field: google.protobuf.Timestamp previous_secret_expire_time = 9;
    */
   previousSecretExpireTime?: Timestamp | undefined;
 
   /**
-   * Every limit of the key, in its order, after VALID or RATE_LIMITED and in a dry run.
+   * Every limit of the key, in the order of Key.rate_limits, for VALID and RATE_LIMITED and in a dry run.
    *
    * @generated from field: repeated apikey.v1.RateLimitState rate_limits = 10;
    */
@@ -246,7 +247,7 @@ export type ValidateKeyResponse = Message<"apikey.v1.ValidateKeyResponse"> & {
   unlimited: boolean;
 
   /**
-   * With LOCKED_OUT and RATE_LIMITED, when waiting helps: how long.
+   * For LOCKED_OUT and RATE_LIMITED: how long to wait; absent when waiting does not help.
    *
    * @generated from field: google.protobuf.Duration retry_after = 12;
    */
@@ -260,7 +261,7 @@ export type ValidateKeyResponse = Message<"apikey.v1.ValidateKeyResponse"> & {
   reasons: Decision[];
 
   /**
-   * The store's revision this decision rests on.
+   * The store's revision that this decision is based on.
    *
    * @generated from field: int64 revision = 14;
    */
@@ -282,7 +283,7 @@ export const ValidateKeyResponseSchema: GenMessage<ValidateKeyResponse> = /*@__P
   messageDesc(file_apikey_v1_auth, 2);
 
 /**
- * Several questions.
+ * Several keys to decide about.
  *
  * @generated from message apikey.v1.BatchValidateKeysRequest
  */
@@ -303,7 +304,7 @@ export const BatchValidateKeysRequestSchema: GenMessage<BatchValidateKeysRequest
   messageDesc(file_apikey_v1_auth, 3);
 
 /**
- * Their answers.
+ * The decisions of a batch.
  *
  * @generated from message apikey.v1.BatchValidateKeysResponse
  */
@@ -324,7 +325,7 @@ export const BatchValidateKeysResponseSchema: GenMessage<BatchValidateKeysRespon
   messageDesc(file_apikey_v1_auth, 4);
 
 /**
- * A key to end.
+ * The key to revoke.
  *
  * @generated from message apikey.v1.RevokeOwnKeyRequest
  */
@@ -380,14 +381,14 @@ export const RevokeOwnKeyResponseSchema: GenMessage<RevokeOwnKeyResponse> = /*@_
   messageDesc(file_apikey_v1_auth, 6);
 
 /**
- * From where on.
+ * The revision from which on changes are sent.
  *
  * @generated from message apikey.v1.WatchKeysRequest
  */
 export type WatchKeysRequest = Message<"apikey.v1.WatchKeysRequest"> & {
   /**
-   * The last revision you have seen: what was published after it comes first. Absent: only from now on. When the
-   * store does not remember back to it (it keeps the last 1 000 changes), the first message is a RESET.
+   * The last revision you have seen: later changes are sent first. Absent: only new changes. When the store no longer
+   * has these changes (it keeps the last 1 000), the first message is a RESET.
    *
    * @generated from field: optional int64 since_revision = 1;
    */
@@ -402,7 +403,7 @@ export const WatchKeysRequestSchema: GenMessage<WatchKeysRequest> = /*@__PURE__*
   messageDesc(file_apikey_v1_auth, 7);
 
 /**
- * A change, or once a second a heartbeat.
+ * A change of a key, or once a second a heartbeat.
  *
  * @generated from message apikey.v1.WatchKeysResponse
  */
@@ -422,15 +423,15 @@ export type WatchKeysResponse = Message<"apikey.v1.WatchKeysResponse"> & {
   keyId: string;
 
   /**
-   * What happened to it.
+   * The kind of the change.
    *
    * @generated from field: apikey.v1.KeyChange change = 3;
    */
   change: KeyChange;
 
   /**
-   * The life of the store that revisions are counted in: a random text, the same on every process, and another one after
-   * a restore. Nothing that you know from another epoch, revisions included, says anything in this one.
+   * The epoch of the store in which revisions are counted: a random text, the same on every process, and a new one
+   * after a restore. Revisions and cached decisions of another epoch are meaningless in this one.
    *
    * @generated from field: string epoch = 4;
    */
@@ -445,7 +446,7 @@ export const WatchKeysResponseSchema: GenMessage<WatchKeysResponse> = /*@__PURE_
   messageDesc(file_apikey_v1_auth, 8);
 
 /**
- * Nothing: the calling key stands in the metadata.
+ * An empty request: the calling key is in the metadata.
  *
  * @generated from message apikey.v1.WhoAmIRequest
  */
@@ -466,28 +467,28 @@ export const WhoAmIRequestSchema: GenMessage<WhoAmIRequest> = /*@__PURE__*/
  */
 export type WhoAmIResponse = Message<"apikey.v1.WhoAmIResponse"> & {
   /**
-   * Its id.
+   * The id of the key.
    *
    * @generated from field: string key_id = 1;
    */
   keyId: string;
 
   /**
-   * Its name.
+   * The name of the key.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * What it may do.
+   * The scopes of the key.
    *
    * @generated from field: repeated string scopes = 3;
    */
   scopes: string[];
 
   /**
-   * When it expires; absent: never.
+   * When the key expires; absent: never.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 4;
    */
@@ -502,7 +503,7 @@ export const WhoAmIResponseSchema: GenMessage<WhoAmIResponse> = /*@__PURE__*/
   messageDesc(file_apikey_v1_auth, 10);
 
 /**
- * The outcome of a validation. The first that applies, in the order of their numbers, VALID last.
+ * The outcome of a validation: the first one that applies, in the order of the numbers; VALID is last.
  *
  * @generated from enum apikey.v1.Decision
  */
@@ -515,15 +516,15 @@ export const Decision = {
   UNSPECIFIED: 0,
 
   /**
-   * The client's address had too many failures; retry_after says when to come back.
+   * The client's address had too many failures; retry_after says when the lockout ends.
    *
    * @generated from enum value: DECISION_LOCKED_OUT = 1;
    */
   LOCKED_OUT: 1,
 
   /**
-   * Not the shape of a key: `audit_v1_` and 22 base64url characters, nothing before or after. Where the server looks up
-   * imported keys of other shapes, those that nobody has.
+   * Not in the format of a key: `audit_v1_` and 22 base64url characters, nothing before or after. With
+   * ACCEPT_IMPORTED_SHAPES also a secret in another format that no key has.
    *
    * @generated from enum value: DECISION_MALFORMED = 2;
    */
@@ -537,28 +538,28 @@ export const Decision = {
   NOT_FOUND: 3,
 
   /**
-   * Revoked, also when expired as well.
+   * The key is revoked, and may have expired as well.
    *
    * @generated from enum value: DECISION_REVOKED = 4;
    */
   REVOKED: 4,
 
   /**
-   * Switched off.
+   * The key is switched off.
    *
    * @generated from enum value: DECISION_DISABLED = 5;
    */
   DISABLED: 5,
 
   /**
-   * now >= expire_time.
+   * The key has expired: now >= expire_time.
    *
    * @generated from enum value: DECISION_EXPIRED = 6;
    */
   EXPIRED: 6,
 
   /**
-   * The secret was replaced and its grace is over.
+   * The secret was replaced, and its grace period is over.
    *
    * @generated from enum value: DECISION_ROTATED = 7;
    */
@@ -586,7 +587,7 @@ export const Decision = {
   RATE_LIMITED: 10,
 
   /**
-   * The key is good.
+   * The key is valid.
    *
    * @generated from enum value: DECISION_VALID = 11;
    */
@@ -594,7 +595,7 @@ export const Decision = {
 } as const;
 
 /**
- * The outcome of a validation. The first that applies, in the order of their numbers, VALID last.
+ * The outcome of a validation: the first one that applies, in the order of the numbers; VALID is last.
  *
  * @generated from enum apikey.v1.Decision
  */
@@ -607,55 +608,55 @@ export const DecisionSchema: GenEnum<Decision> = /*@__PURE__*/
   enumDesc(file_apikey_v1_auth, 0);
 
 /**
- * What happened to a key.
+ * The kind of a change of a key.
  *
  * @generated from enum apikey.v1.KeyChange
  */
 export const KeyChange = {
   /**
-   * A heartbeat: nothing happened up to `revision`, or it has been sent.
+   * A heartbeat: every change up to `revision` has been sent.
    *
    * @generated from enum value: KEY_CHANGE_UNSPECIFIED = 0;
    */
   UNSPECIFIED: 0,
 
   /**
-   * It was made.
+   * The key was created.
    *
    * @generated from enum value: KEY_CHANGE_CREATED = 1;
    */
   CREATED: 1,
 
   /**
-   * UpdateKey, or an anomaly that disables.
+   * The key was changed by UpdateKey, or disabled for an anomaly.
    *
    * @generated from enum value: KEY_CHANGE_UPDATED = 2;
    */
   UPDATED: 2,
 
   /**
-   * It has ended for good.
+   * The key was revoked.
    *
    * @generated from enum value: KEY_CHANGE_REVOKED = 3;
    */
   REVOKED: 3,
 
   /**
-   * Its expiry was set.
+   * The expiry of the key was set.
    *
    * @generated from enum value: KEY_CHANGE_EXPIRED = 4;
    */
   EXPIRED: 4,
 
   /**
-   * Its secrets changed: a rotation was begun or completed.
+   * The secrets of the key changed: a rotation was started or completed.
    *
    * @generated from enum value: KEY_CHANGE_ROTATED = 5;
    */
   ROTATED: 5,
 
   /**
-   * Changes were forgotten: drop everything you hold. `key_id` is empty.
+   * Changes are missing: clear your cache. `key_id` is empty.
    *
    * @generated from enum value: KEY_CHANGE_RESET = 6;
    */
@@ -663,7 +664,7 @@ export const KeyChange = {
 } as const;
 
 /**
- * What happened to a key.
+ * The kind of a change of a key.
  *
  * @generated from enum apikey.v1.KeyChange
  */
@@ -676,14 +677,15 @@ export const KeyChangeSchema: GenEnum<KeyChange> = /*@__PURE__*/
   enumDesc(file_apikey_v1_auth, 1);
 
 /**
- * Decisions about keys. Needs `authorization: Bearer <key>` with the scope `apikeys:validate`, but for RevokeOwnKey.
+ * Decisions about keys. Needs `authorization: Bearer <key>` with the scope `apikeys:validate`; RevokeOwnKey
+ * needs no authorization, and WhoAmI no scope.
  *
  * @generated from service apikey.v1.ApiKeyAuth
  */
 export const ApiKeyAuth: GenService<{
   /**
-   * Decides about one key. A denial is an OK answer with a decision; a gRPC error means that no decision was made,
-   * and the caller must treat the key as not good. The answer leaves after its audit event is durable.
+   * Decides about one key. A denial is an OK response with a decision; a gRPC error means that no decision was made,
+   * and the caller must treat the key as denied. The response is sent after its audit event is durable.
    *
    * @generated from rpc apikey.v1.ApiKeyAuth.ValidateKey
    */
@@ -693,8 +695,8 @@ export const ApiKeyAuth: GenService<{
     output: typeof ValidateKeyResponseSchema;
   },
   /**
-   * Up to 100 decisions, made in order as if asked one by one. One invalid item fails the whole batch before
-   * anything is evaluated. One audit event an item.
+   * Makes up to 100 decisions, in order, as if each were its own call. One invalid item fails the whole batch before
+   * any is evaluated. Each item has its own audit event.
    *
    * @generated from rpc apikey.v1.ApiKeyAuth.BatchValidateKeys
    */
@@ -704,8 +706,8 @@ export const ApiKeyAuth: GenService<{
     output: typeof BatchValidateKeysResponseSchema;
   },
   /**
-   * Ends the key whose working secret is sent: the secret is the only credential needed, so whoever finds a
-   * leaked key can end it. A secret that does not work is UNAUTHENTICATED and counts for the peer's lockout.
+   * Revokes the key whose working secret is sent. No other credential is needed, so anyone who finds a leaked key can
+   * revoke it. A secret that does not work is UNAUTHENTICATED and counts towards the lockout of the peer.
    *
    * @generated from rpc apikey.v1.ApiKeyAuth.RevokeOwnKey
    */
@@ -715,11 +717,10 @@ export const ApiKeyAuth: GenService<{
     output: typeof RevokeOwnKeyResponseSchema;
   },
   /**
-   * Changes of keys as they are published, for callers that keep caches of their own: live within a second, in the
-   * order of their revisions, none left out when you come back with the last revision you saw. It is a hint and not
-   * the promise that RevokeKey makes: a message may be under way, or the stream stalled, when a key has been revoked.
-   * Drop what you hold when no heartbeat has come for 3 s. One that reads too slowly is dropped with
-   * RESOURCE_EXHAUSTED.
+   * Streams the changes of keys, for callers that cache decisions: within a second, in the order of their revisions,
+   * and without gaps when you reconnect with the last revision you saw. Unlike RevokeKey, the stream promises nothing
+   * about time: when a key is revoked, the message may still be under way, or the stream may be stalled. Clear your
+   * cache when no heartbeat has come for 3 s. A caller that reads too slowly is dropped with RESOURCE_EXHAUSTED.
    *
    * @generated from rpc apikey.v1.ApiKeyAuth.WatchKeys
    */
@@ -729,7 +730,7 @@ export const ApiKeyAuth: GenService<{
     output: typeof WatchKeysResponseSchema;
   },
   /**
-   * The calling key itself. Any key that works may ask, whatever its scopes.
+   * Returns the calling key. Any working key may call it, whatever its scopes.
    *
    * @generated from rpc apikey.v1.ApiKeyAuth.WhoAmI
    */

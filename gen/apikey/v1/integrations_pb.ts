@@ -2,7 +2,7 @@
 // @generated from file apikey/v1/integrations.proto (package apikey.v1, syntax proto3)
 /* eslint-disable */
 
-// Tokens of Gitea and API keys of n8n, made, looked at and ended from here.
+// Access tokens of Gitea and API keys of n8n, managed from apikeyd.
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
@@ -17,7 +17,7 @@ export const file_apikey_v1_integrations: GenFile = /*@__PURE__*/
   fileDesc("ChxhcGlrZXkvdjEvaW50ZWdyYXRpb25zLnByb3RvEglhcGlrZXkudjEiPQoKR2l0ZWFMb2dpbhIQCgh1c2VybmFtZRgBIAEoCRIQCghwYXNzd29yZBgCIAEoCRILCgNvdHAYAyABKAkiQAoITjhuTG9naW4SEAoIbG9naW5faWQYASABKAkSEAoIcGFzc3dvcmQYAiABKAkSEAoIbWZhX2NvZGUYAyABKAki1gIKCkdpdGVhVG9rZW4SCgoCaWQYASABKAkSDAoEdXNlchgCIAEoCRIMCgRuYW1lGAMgASgJEg4KBnNjb3BlcxgEIAMoCRISCgpsYXN0X2VpZ2h0GAUgASgJEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtkZWxldGVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNAoQbGFzdF92ZXJpZnlfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMwoSbGFzdF92ZXJpZnlfcmVzdWx0GAkgASgOMhcuYXBpa2V5LnYxLlZlcmlmeVJlc3VsdBIvCgpkaWZmZXJlbmNlGAogASgOMhsuYXBpa2V5LnYxLlJlbW90ZURpZmZlcmVuY2UihwMKCU44bkFwaUtleRIKCgJpZBgBIAEoCRIMCgR1c2VyGAIgASgJEg0KBWxhYmVsGAMgASgJEg4KBnNjb3BlcxgEIAMoCRISCgpsYXN0X2VpZ2h0GAUgASgJEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZGVsZXRlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjQKEGxhc3RfdmVyaWZ5X3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKEmxhc3RfdmVyaWZ5X3Jlc3VsdBgKIAEoDjIXLmFwaWtleS52MS5WZXJpZnlSZXN1bHQSLwoKZGlmZmVyZW5jZRgLIAEoDjIbLmFwaWtleS52MS5SZW1vdGVEaWZmZXJlbmNlImsKF0NyZWF0ZUdpdGVhVG9rZW5SZXF1ZXN0EiQKBWxvZ2luGAEgASgLMhUuYXBpa2V5LnYxLkdpdGVhTG9naW4SDAoEdXNlchgCIAEoCRIMCgRuYW1lGAMgASgJEg4KBnNjb3BlcxgEIAMoCSJQChhDcmVhdGVHaXRlYVRva2VuUmVzcG9uc2USJAoFdG9rZW4YASABKAsyFS5hcGlrZXkudjEuR2l0ZWFUb2tlbhIOCgZzZWNyZXQYAiABKAkiTAoWTGlzdEdpdGVhVG9rZW5zUmVxdWVzdBIkCgVsb2dpbhgBIAEoCzIVLmFwaWtleS52MS5HaXRlYUxvZ2luEgwKBHVzZXIYAiABKAkiQAoXTGlzdEdpdGVhVG9rZW5zUmVzcG9uc2USJQoGdG9rZW5zGAEgAygLMhUuYXBpa2V5LnYxLkdpdGVhVG9rZW4iXAoXRGVsZXRlR2l0ZWFUb2tlblJlcXVlc3QSJAoFbG9naW4YASABKAsyFS5hcGlrZXkudjEuR2l0ZWFMb2dpbhIMCgR1c2VyGAIgASgJEg0KBXRva2VuGAMgASgJIlUKGERlbGV0ZUdpdGVhVG9rZW5SZXNwb25zZRIkCgV0b2tlbhgBIAEoCzIVLmFwaWtleS52MS5HaXRlYVRva2VuEhMKC3dhc19taXNzaW5nGAIgASgIIikKF1ZlcmlmeUdpdGVhVG9rZW5SZXF1ZXN0Eg4KBnNlY3JldBgBIAEoCSJ+ChhWZXJpZnlHaXRlYVRva2VuUmVzcG9uc2USJwoGcmVzdWx0GAEgASgOMhcuYXBpa2V5LnYxLlZlcmlmeVJlc3VsdBIkCgV0b2tlbhgCIAEoCzIVLmFwaWtleS52MS5HaXRlYVRva2VuEhMKC2V4cGxhbmF0aW9uGAMgASgJIowBChZDcmVhdGVOOG5BcGlLZXlSZXF1ZXN0EiIKBWxvZ2luGAEgASgLMhMuYXBpa2V5LnYxLk44bkxvZ2luEg0KBWxhYmVsGAIgASgJEg4KBnNjb3BlcxgDIAMoCRIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiUAoXQ3JlYXRlTjhuQXBpS2V5UmVzcG9uc2USJQoHYXBpX2tleRgBIAEoCzIULmFwaWtleS52MS5OOG5BcGlLZXkSDgoGc2VjcmV0GAIgASgJIjsKFUxpc3ROOG5BcGlLZXlzUmVxdWVzdBIiCgVsb2dpbhgBIAEoCzITLmFwaWtleS52MS5OOG5Mb2dpbiJAChZMaXN0TjhuQXBpS2V5c1Jlc3BvbnNlEiYKCGFwaV9rZXlzGAEgAygLMhQuYXBpa2V5LnYxLk44bkFwaUtleSJIChZEZWxldGVOOG5BcGlLZXlSZXF1ZXN0EiIKBWxvZ2luGAEgASgLMhMuYXBpa2V5LnYxLk44bkxvZ2luEgoKAmlkGAIgASgJIlUKF0RlbGV0ZU44bkFwaUtleVJlc3BvbnNlEiUKB2FwaV9rZXkYASABKAsyFC5hcGlrZXkudjEuTjhuQXBpS2V5EhMKC3dhc19taXNzaW5nGAIgASgIIkwKFlZlcmlmeU44bkFwaUtleVJlcXVlc3QSDgoGc2VjcmV0GAEgASgJEiIKBWxvZ2luGAIgASgLMhMuYXBpa2V5LnYxLk44bkxvZ2luIn4KF1ZlcmlmeU44bkFwaUtleVJlc3BvbnNlEicKBnJlc3VsdBgBIAEoDjIXLmFwaWtleS52MS5WZXJpZnlSZXN1bHQSJQoHYXBpX2tleRgCIAEoCzIULmFwaWtleS52MS5OOG5BcGlLZXkSEwoLZXhwbGFuYXRpb24YAyABKAkqnwEKEFJlbW90ZURpZmZlcmVuY2USIQodUkVNT1RFX0RJRkZFUkVOQ0VfVU5TUEVDSUZJRUQQABIhCh1SRU1PVEVfRElGRkVSRU5DRV9SRU1PVEVfT05MWRABEiAKHFJFTU9URV9ESUZGRVJFTkNFX0xPQ0FMX09OTFkQAhIjCh9SRU1PVEVfRElGRkVSRU5DRV9ST1RBVEVEX1RIRVJFEAMqlQEKDFZlcmlmeVJlc3VsdBIdChlWRVJJRllfUkVTVUxUX1VOU1BFQ0lGSUVEEAASFwoTVkVSSUZZX1JFU1VMVF9BTElWRRABEhYKElZFUklGWV9SRVNVTFRfREVBRBACEhoKFlZFUklGWV9SRVNVTFRfVU5VU0FCTEUQAxIZChVWRVJJRllfUkVTVUxUX1VOS05PV04QBDLqBQoSQXBpS2V5SW50ZWdyYXRpb25zElsKEENyZWF0ZUdpdGVhVG9rZW4SIi5hcGlrZXkudjEuQ3JlYXRlR2l0ZWFUb2tlblJlcXVlc3QaIy5hcGlrZXkudjEuQ3JlYXRlR2l0ZWFUb2tlblJlc3BvbnNlElgKD0xpc3RHaXRlYVRva2VucxIhLmFwaWtleS52MS5MaXN0R2l0ZWFUb2tlbnNSZXF1ZXN0GiIuYXBpa2V5LnYxLkxpc3RHaXRlYVRva2Vuc1Jlc3BvbnNlElsKEERlbGV0ZUdpdGVhVG9rZW4SIi5hcGlrZXkudjEuRGVsZXRlR2l0ZWFUb2tlblJlcXVlc3QaIy5hcGlrZXkudjEuRGVsZXRlR2l0ZWFUb2tlblJlc3BvbnNlElsKEFZlcmlmeUdpdGVhVG9rZW4SIi5hcGlrZXkudjEuVmVyaWZ5R2l0ZWFUb2tlblJlcXVlc3QaIy5hcGlrZXkudjEuVmVyaWZ5R2l0ZWFUb2tlblJlc3BvbnNlElgKD0NyZWF0ZU44bkFwaUtleRIhLmFwaWtleS52MS5DcmVhdGVOOG5BcGlLZXlSZXF1ZXN0GiIuYXBpa2V5LnYxLkNyZWF0ZU44bkFwaUtleVJlc3BvbnNlElUKDkxpc3ROOG5BcGlLZXlzEiAuYXBpa2V5LnYxLkxpc3ROOG5BcGlLZXlzUmVxdWVzdBohLmFwaWtleS52MS5MaXN0TjhuQXBpS2V5c1Jlc3BvbnNlElgKD0RlbGV0ZU44bkFwaUtleRIhLmFwaWtleS52MS5EZWxldGVOOG5BcGlLZXlSZXF1ZXN0GiIuYXBpa2V5LnYxLkRlbGV0ZU44bkFwaUtleVJlc3BvbnNlElgKD1ZlcmlmeU44bkFwaUtleRIhLmFwaWtleS52MS5WZXJpZnlOOG5BcGlLZXlSZXF1ZXN0GiIuYXBpa2V5LnYxLlZlcmlmeU44bkFwaUtleVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
- * Who asks Gitea. Never stored, logged or audited.
+ * The credentials for Gitea. Never stored, logged or audited.
  *
  * @generated from message apikey.v1.GiteaLogin
  */
@@ -37,8 +37,8 @@ export type GiteaLogin = Message<"apikey.v1.GiteaLogin"> & {
   password: string;
 
   /**
-   * The one-time password, where the user has two factors. Gitea takes each for one request since 1.27; a list takes one
-   * a page, a deletion one more. Several are separated by commas.
+   * The one-time password of a user with two factors. Since 1.27 Gitea accepts each for one request only: a list needs
+   * one per page, a deletion one more. Separate several by commas.
    *
    * @generated from field: string otp = 3;
    */
@@ -53,13 +53,13 @@ export const GiteaLoginSchema: GenMessage<GiteaLogin> = /*@__PURE__*/
   messageDesc(file_apikey_v1_integrations, 0);
 
 /**
- * Who asks n8n. Never stored, logged or audited.
+ * The credentials for n8n. Never stored, logged or audited.
  *
  * @generated from message apikey.v1.N8nLogin
  */
 export type N8nLogin = Message<"apikey.v1.N8nLogin"> & {
   /**
-   * Required: the e-mail address, or the LDAP id where n8n asks LDAP.
+   * Required: the e-mail address, or the LDAP id when n8n uses LDAP.
    *
    * @generated from field: string login_id = 1;
    */
@@ -73,7 +73,7 @@ export type N8nLogin = Message<"apikey.v1.N8nLogin"> & {
   password: string;
 
   /**
-   * The one-time password, where the user has two factors.
+   * The one-time password of a user with two factors.
    *
    * @generated from field: string mfa_code = 3;
    */
@@ -94,70 +94,70 @@ export const N8nLoginSchema: GenMessage<N8nLogin> = /*@__PURE__*/
  */
 export type GiteaToken = Message<"apikey.v1.GiteaToken"> & {
   /**
-   * Gitea's number for it.
+   * The number of the token in Gitea.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * The user of Gitea that it acts for.
+   * The user of Gitea that the token acts for.
    *
    * @generated from field: string user = 2;
    */
   user: string;
 
   /**
-   * Its name, one of a kind for each user.
+   * The name of the token, unique for its user.
    *
    * @generated from field: string name = 3;
    */
   name: string;
 
   /**
-   * What it may do there, as Gitea puts it: a set.
+   * The set of its scopes, in the words of Gitea.
    *
    * @generated from field: repeated string scopes = 4;
    */
   scopes: string[];
 
   /**
-   * Its last eight characters.
+   * The last eight characters of the secret.
    *
    * @generated from field: string last_eight = 5;
    */
   lastEight: string;
 
   /**
-   * When it was made from here.
+   * When it was created through apikeyd.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 6;
    */
   createTime?: Timestamp | undefined;
 
   /**
-   * When it was deleted from here, or found to be gone.
+   * When it was deleted through apikeyd, or found to be missing.
    *
    * @generated from field: google.protobuf.Timestamp delete_time = 7;
    */
   deleteTime?: Timestamp | undefined;
 
   /**
-   * When it was last verified from here.
+   * When it was last verified through apikeyd.
    *
    * @generated from field: google.protobuf.Timestamp last_verify_time = 8;
    */
   lastVerifyTime?: Timestamp | undefined;
 
   /**
-   * What Gitea said then.
+   * The result of that verification.
    *
    * @generated from field: apikey.v1.VerifyResult last_verify_result = 9;
    */
   lastVerifyResult: VerifyResult;
 
   /**
-   * In lists: how the two sides differ.
+   * In lists: how Gitea or n8n and apikeyd differ.
    *
    * @generated from field: apikey.v1.RemoteDifference difference = 10;
    */
@@ -178,14 +178,14 @@ export const GiteaTokenSchema: GenMessage<GiteaToken> = /*@__PURE__*/
  */
 export type N8nApiKey = Message<"apikey.v1.N8nApiKey"> & {
   /**
-   * n8n's id for it.
+   * The id of the key in n8n.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * The user of n8n that it acts for: n8n's id of that user.
+   * The user of n8n that the key acts for: n8n's id of that user.
    *
    * @generated from field: string user = 2;
    */
@@ -199,21 +199,21 @@ export type N8nApiKey = Message<"apikey.v1.N8nApiKey"> & {
   label: string;
 
   /**
-   * What it may do there, as n8n puts it: a set.
+   * The set of its scopes, in the words of n8n.
    *
    * @generated from field: repeated string scopes = 4;
    */
   scopes: string[];
 
   /**
-   * Its last eight characters; the last four, as n8n shows them, when the secret was not made from here.
+   * The last eight characters of the secret; only four, as n8n shows them, when it was not created through apikeyd.
    *
    * @generated from field: string last_eight = 5;
    */
   lastEight: string;
 
   /**
-   * When it was made from here.
+   * When it was created through apikeyd.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 6;
    */
@@ -227,28 +227,28 @@ export type N8nApiKey = Message<"apikey.v1.N8nApiKey"> & {
   expireTime?: Timestamp | undefined;
 
   /**
-   * When it was deleted from here, or found to be gone.
+   * When it was deleted through apikeyd, or found to be missing.
    *
    * @generated from field: google.protobuf.Timestamp delete_time = 8;
    */
   deleteTime?: Timestamp | undefined;
 
   /**
-   * When it was last verified from here.
+   * When it was last verified through apikeyd.
    *
    * @generated from field: google.protobuf.Timestamp last_verify_time = 9;
    */
   lastVerifyTime?: Timestamp | undefined;
 
   /**
-   * What n8n said then.
+   * The result of that verification.
    *
    * @generated from field: apikey.v1.VerifyResult last_verify_result = 10;
    */
   lastVerifyResult: VerifyResult;
 
   /**
-   * In lists: how the two sides differ.
+   * In lists: how Gitea or n8n and apikeyd differ.
    *
    * @generated from field: apikey.v1.RemoteDifference difference = 11;
    */
@@ -276,7 +276,7 @@ export type CreateGiteaTokenRequest = Message<"apikey.v1.CreateGiteaTokenRequest
   login?: GiteaLogin | undefined;
 
   /**
-   * Whose token, when not the login's own: only for admins of the site.
+   * The owner of the token, when it is not the login: only for site admins.
    *
    * @generated from field: string user = 2;
    */
@@ -319,7 +319,7 @@ export type CreateGiteaTokenResponse = Message<"apikey.v1.CreateGiteaTokenRespon
   token?: GiteaToken | undefined;
 
   /**
-   * Its secret. It cannot be had again.
+   * The secret. It is returned only here.
    *
    * @generated from field: string secret = 2;
    */
@@ -334,7 +334,7 @@ export const CreateGiteaTokenResponseSchema: GenMessage<CreateGiteaTokenResponse
   messageDesc(file_apikey_v1_integrations, 5);
 
 /**
- * Whose tokens.
+ * The user whose tokens are listed.
  *
  * @generated from message apikey.v1.ListGiteaTokensRequest
  */
@@ -347,7 +347,7 @@ export type ListGiteaTokensRequest = Message<"apikey.v1.ListGiteaTokensRequest">
   login?: GiteaLogin | undefined;
 
   /**
-   * Whose tokens, when not the login's own: only for admins of the site.
+   * The owner of the tokens, when it is not the login: only for site admins.
    *
    * @generated from field: string user = 2;
    */
@@ -368,7 +368,7 @@ export const ListGiteaTokensRequestSchema: GenMessage<ListGiteaTokensRequest> = 
  */
 export type ListGiteaTokensResponse = Message<"apikey.v1.ListGiteaTokensResponse"> & {
   /**
-   * Those that Gitea has, newest first, then those that only this side has.
+   * The tokens that Gitea has, newest first, then those that only apikeyd has.
    *
    * @generated from field: repeated apikey.v1.GiteaToken tokens = 1;
    */
@@ -383,7 +383,7 @@ export const ListGiteaTokensResponseSchema: GenMessage<ListGiteaTokensResponse> 
   messageDesc(file_apikey_v1_integrations, 7);
 
 /**
- * Which token.
+ * The token.
  *
  * @generated from message apikey.v1.DeleteGiteaTokenRequest
  */
@@ -396,14 +396,14 @@ export type DeleteGiteaTokenRequest = Message<"apikey.v1.DeleteGiteaTokenRequest
   login?: GiteaLogin | undefined;
 
   /**
-   * Whose token, when not the login's own: only for admins of the site.
+   * The owner of the token, when it is not the login: only for site admins.
    *
    * @generated from field: string user = 2;
    */
   user: string;
 
   /**
-   * Required: its id or its name, as the list has them. One that means several is refused with their ids.
+   * Required: its id or its name, as listed. A name that several tokens have is refused with their ids.
    *
    * @generated from field: string token = 3;
    */
@@ -418,20 +418,20 @@ export const DeleteGiteaTokenRequestSchema: GenMessage<DeleteGiteaTokenRequest> 
   messageDesc(file_apikey_v1_integrations, 8);
 
 /**
- * What became of it.
+ * The result of the deletion.
  *
  * @generated from message apikey.v1.DeleteGiteaTokenResponse
  */
 export type DeleteGiteaTokenResponse = Message<"apikey.v1.DeleteGiteaTokenResponse"> & {
   /**
-   * As it was made from here; absent when it was not.
+   * The record of its creation; absent when it was not created through apikeyd.
    *
    * @generated from field: apikey.v1.GiteaToken token = 1;
    */
   token?: GiteaToken | undefined;
 
   /**
-   * Gitea's list did not have it any more: it is only noted as deleted.
+   * The token was not in Gitea's list: it is only marked as deleted here.
    *
    * @generated from field: bool was_missing = 2;
    */
@@ -446,13 +446,13 @@ export const DeleteGiteaTokenResponseSchema: GenMessage<DeleteGiteaTokenResponse
   messageDesc(file_apikey_v1_integrations, 9);
 
 /**
- * Which token.
+ * The token.
  *
  * @generated from message apikey.v1.VerifyGiteaTokenRequest
  */
 export type VerifyGiteaTokenRequest = Message<"apikey.v1.VerifyGiteaTokenRequest"> & {
   /**
-   * The token itself.
+   * The secret of the token.
    *
    * @generated from field: string secret = 1;
    */
@@ -467,27 +467,27 @@ export const VerifyGiteaTokenRequestSchema: GenMessage<VerifyGiteaTokenRequest> 
   messageDesc(file_apikey_v1_integrations, 10);
 
 /**
- * Whether it works.
+ * The result of a verification.
  *
  * @generated from message apikey.v1.VerifyGiteaTokenResponse
  */
 export type VerifyGiteaTokenResponse = Message<"apikey.v1.VerifyGiteaTokenResponse"> & {
   /**
-   * What Gitea says.
+   * The answer of Gitea.
    *
    * @generated from field: apikey.v1.VerifyResult result = 1;
    */
   result: VerifyResult;
 
   /**
-   * As it was made from here; absent when it was not.
+   * The record of its creation; absent when it was not created through apikeyd.
    *
    * @generated from field: apikey.v1.GiteaToken token = 2;
    */
   token?: GiteaToken | undefined;
 
   /**
-   * Why it is UNUSABLE or UNKNOWN, for people.
+   * Why the result is UNUSABLE or UNKNOWN, for people.
    *
    * @generated from field: string explanation = 3;
    */
@@ -557,7 +557,7 @@ export type CreateN8nApiKeyResponse = Message<"apikey.v1.CreateN8nApiKeyResponse
   apiKey?: N8nApiKey | undefined;
 
   /**
-   * Its secret. It cannot be had again.
+   * The secret. It is returned only here.
    *
    * @generated from field: string secret = 2;
    */
@@ -572,13 +572,13 @@ export const CreateN8nApiKeyResponseSchema: GenMessage<CreateN8nApiKeyResponse> 
   messageDesc(file_apikey_v1_integrations, 13);
 
 /**
- * Whose API keys.
+ * The user whose API keys are listed.
  *
  * @generated from message apikey.v1.ListN8nApiKeysRequest
  */
 export type ListN8nApiKeysRequest = Message<"apikey.v1.ListN8nApiKeysRequest"> & {
   /**
-   * Required: its own keys are listed.
+   * Required: the keys of this user are listed.
    *
    * @generated from field: apikey.v1.N8nLogin login = 1;
    */
@@ -599,7 +599,7 @@ export const ListN8nApiKeysRequestSchema: GenMessage<ListN8nApiKeysRequest> = /*
  */
 export type ListN8nApiKeysResponse = Message<"apikey.v1.ListN8nApiKeysResponse"> & {
   /**
-   * Those that n8n has, then those that only this side has.
+   * The keys that n8n has, then those that only apikeyd has.
    *
    * @generated from field: repeated apikey.v1.N8nApiKey api_keys = 1;
    */
@@ -614,7 +614,7 @@ export const ListN8nApiKeysResponseSchema: GenMessage<ListN8nApiKeysResponse> = 
   messageDesc(file_apikey_v1_integrations, 15);
 
 /**
- * Which API key.
+ * The API key.
  *
  * @generated from message apikey.v1.DeleteN8nApiKeyRequest
  */
@@ -627,7 +627,7 @@ export type DeleteN8nApiKeyRequest = Message<"apikey.v1.DeleteN8nApiKeyRequest">
   login?: N8nLogin | undefined;
 
   /**
-   * Required: n8n's id of the key, or its label. An owner of the instance may end keys of others by their ids.
+   * Required: n8n's id of the key, or its label. An owner of the instance may delete keys of others by id.
    *
    * @generated from field: string id = 2;
    */
@@ -642,20 +642,20 @@ export const DeleteN8nApiKeyRequestSchema: GenMessage<DeleteN8nApiKeyRequest> = 
   messageDesc(file_apikey_v1_integrations, 16);
 
 /**
- * What became of it.
+ * The result of the deletion.
  *
  * @generated from message apikey.v1.DeleteN8nApiKeyResponse
  */
 export type DeleteN8nApiKeyResponse = Message<"apikey.v1.DeleteN8nApiKeyResponse"> & {
   /**
-   * As it was made from here; absent when it was not.
+   * The record of its creation; absent when it was not created through apikeyd.
    *
    * @generated from field: apikey.v1.N8nApiKey api_key = 1;
    */
   apiKey?: N8nApiKey | undefined;
 
   /**
-   * n8n's list did not have it any more: it is only noted as deleted.
+   * The key was not in n8n's list: it is only marked as deleted here.
    *
    * @generated from field: bool was_missing = 2;
    */
@@ -670,21 +670,21 @@ export const DeleteN8nApiKeyResponseSchema: GenMessage<DeleteN8nApiKeyResponse> 
   messageDesc(file_apikey_v1_integrations, 17);
 
 /**
- * Which API key.
+ * The API key.
  *
  * @generated from message apikey.v1.VerifyN8nApiKeyRequest
  */
 export type VerifyN8nApiKeyRequest = Message<"apikey.v1.VerifyN8nApiKeyRequest"> & {
   /**
-   * The API key itself.
+   * The secret of the API key.
    *
    * @generated from field: string secret = 1;
    */
   secret: string;
 
   /**
-   * Any user's, to tell a dead key from a public API that is switched off, which n8n 2 answers alike. Without it such a
-   * key is UNKNOWN. Used only when n8n refuses the key.
+   * The login of any user, used only when n8n refuses the key: n8n 2 gives the same answer for a deleted key and for a
+   * public API that is switched off. Without a login such a key is UNKNOWN.
    *
    * @generated from field: apikey.v1.N8nLogin login = 2;
    */
@@ -699,27 +699,27 @@ export const VerifyN8nApiKeyRequestSchema: GenMessage<VerifyN8nApiKeyRequest> = 
   messageDesc(file_apikey_v1_integrations, 18);
 
 /**
- * Whether it works.
+ * The result of a verification.
  *
  * @generated from message apikey.v1.VerifyN8nApiKeyResponse
  */
 export type VerifyN8nApiKeyResponse = Message<"apikey.v1.VerifyN8nApiKeyResponse"> & {
   /**
-   * What n8n says.
+   * The answer of n8n.
    *
    * @generated from field: apikey.v1.VerifyResult result = 1;
    */
   result: VerifyResult;
 
   /**
-   * As it was made from here; absent when it was not.
+   * The record of its creation; absent when it was not created through apikeyd.
    *
    * @generated from field: apikey.v1.N8nApiKey api_key = 2;
    */
   apiKey?: N8nApiKey | undefined;
 
   /**
-   * Why it is UNKNOWN, for people.
+   * Why the result is UNKNOWN, for people.
    *
    * @generated from field: string explanation = 3;
    */
@@ -734,34 +734,34 @@ export const VerifyN8nApiKeyResponseSchema: GenMessage<VerifyN8nApiKeyResponse> 
   messageDesc(file_apikey_v1_integrations, 19);
 
 /**
- * How a listed token or key differs between there and here.
+ * How a listed token or key differs between the other system and apikeyd.
  *
  * @generated from enum apikey.v1.RemoteDifference
  */
 export const RemoteDifference = {
   /**
-   * None: known on both sides.
+   * No difference: known on both sides.
    *
    * @generated from enum value: REMOTE_DIFFERENCE_UNSPECIFIED = 0;
    */
   UNSPECIFIED: 0,
 
   /**
-   * There, but not made from here.
+   * In the other system, but not created through apikeyd.
    *
    * @generated from enum value: REMOTE_DIFFERENCE_REMOTE_ONLY = 1;
    */
   REMOTE_ONLY: 1,
 
   /**
-   * Made from here, and gone there.
+   * Created through apikeyd, but no longer in the other system.
    *
    * @generated from enum value: REMOTE_DIFFERENCE_LOCAL_ONLY = 2;
    */
   LOCAL_ONLY: 2,
 
   /**
-   * Made from here, and given a new secret there: the one that was made here is dead.
+   * Created through apikeyd, then given a new secret in the other system: the first secret no longer works.
    *
    * @generated from enum value: REMOTE_DIFFERENCE_ROTATED_THERE = 3;
    */
@@ -769,7 +769,7 @@ export const RemoteDifference = {
 } as const;
 
 /**
- * How a listed token or key differs between there and here.
+ * How a listed token or key differs between the other system and apikeyd.
  *
  * @generated from enum apikey.v1.RemoteDifference
  */
@@ -782,41 +782,41 @@ export const RemoteDifferenceSchema: GenEnum<RemoteDifference> = /*@__PURE__*/
   enumDesc(file_apikey_v1_integrations, 0);
 
 /**
- * What the other system said of a token or key.
+ * The answer of the other system about a token or key.
  *
  * @generated from enum apikey.v1.VerifyResult
  */
 export const VerifyResult = {
   /**
-   * It was never asked.
+   * The other system was never asked.
    *
    * @generated from enum value: VERIFY_RESULT_UNSPECIFIED = 0;
    */
   UNSPECIFIED: 0,
 
   /**
-   * It works.
+   * The token or key works.
    *
    * @generated from enum value: VERIFY_RESULT_ALIVE = 1;
    */
   ALIVE: 1,
 
   /**
-   * It does not.
+   * The token or key does not work.
    *
    * @generated from enum value: VERIFY_RESULT_DEAD = 2;
    */
   DEAD: 2,
 
   /**
-   * It exists, but its owner may not use it now: blocked, not active, or due to change the password.
+   * The token exists, but its owner may not use it now: blocked, not active, or due to change the password.
    *
    * @generated from enum value: VERIFY_RESULT_UNUSABLE = 3;
    */
   UNUSABLE: 3,
 
   /**
-   * What the other system answers does not tell. Never kept.
+   * The answer does not say. Never stored.
    *
    * @generated from enum value: VERIFY_RESULT_UNKNOWN = 4;
    */
@@ -824,7 +824,7 @@ export const VerifyResult = {
 } as const;
 
 /**
- * What the other system said of a token or key.
+ * The answer of the other system about a token or key.
  *
  * @generated from enum apikey.v1.VerifyResult
  */
@@ -838,15 +838,15 @@ export const VerifyResultSchema: GenEnum<VerifyResult> = /*@__PURE__*/
 
 /**
  * Needs `authorization: Bearer <key>` with the scope `apikeys:admin`. Off (FAILED_PRECONDITION, reason INTEGRATION_OFF)
- * until GITEA_URL or N8N_URL is set. Credentials of the other system come with each call and are kept nowhere. The
- * other system away is UNAVAILABLE, slower than 10 s DEADLINE_EXCEEDED; credentials that it does not take are
- * FAILED_PRECONDITION with reason REMOTE_UNAUTHENTICATED, so that they are not mistaken for the calling key.
+ * until GITEA_URL or N8N_URL is set. Credentials of the other system come with each call and are not stored.
+ * UNAVAILABLE when the other system cannot be reached, DEADLINE_EXCEEDED when it takes more than 10 s. Credentials that
+ * it refuses are FAILED_PRECONDITION with reason REMOTE_UNAUTHENTICATED, to tell them from a refused calling key.
  *
  * @generated from service apikey.v1.ApiKeyIntegrations
  */
 export const ApiKeyIntegrations: GenService<{
   /**
-   * Makes an access token of Gitea; its secret is answered once and kept nowhere.
+   * Creates an access token of Gitea; its secret is returned once and not stored.
    *
    * @generated from rpc apikey.v1.ApiKeyIntegrations.CreateGiteaToken
    */
@@ -856,7 +856,7 @@ export const ApiKeyIntegrations: GenService<{
     output: typeof CreateGiteaTokenResponseSchema;
   },
   /**
-   * The tokens of one user of Gitea, beside what was made from here.
+   * Lists the tokens of one user of Gitea, compared with those created through apikeyd.
    *
    * @generated from rpc apikey.v1.ApiKeyIntegrations.ListGiteaTokens
    */
@@ -866,7 +866,7 @@ export const ApiKeyIntegrations: GenService<{
     output: typeof ListGiteaTokensResponseSchema;
   },
   /**
-   * Ends a token of Gitea. One that is missing in Gitea's list of the user's tokens is only noted as deleted.
+   * Deletes a token of Gitea. A token that is not in Gitea's list of the user's tokens is only marked as deleted here.
    *
    * @generated from rpc apikey.v1.ApiKeyIntegrations.DeleteGiteaToken
    */
@@ -886,7 +886,7 @@ export const ApiKeyIntegrations: GenService<{
     output: typeof VerifyGiteaTokenResponseSchema;
   },
   /**
-   * Makes an API key of n8n; its secret is answered once and kept nowhere.
+   * Creates an API key of n8n; its secret is returned once and not stored.
    *
    * @generated from rpc apikey.v1.ApiKeyIntegrations.CreateN8nApiKey
    */
@@ -896,7 +896,7 @@ export const ApiKeyIntegrations: GenService<{
     output: typeof CreateN8nApiKeyResponseSchema;
   },
   /**
-   * The API keys of one user of n8n, beside what was made from here.
+   * Lists the API keys of one user of n8n, compared with those created through apikeyd.
    *
    * @generated from rpc apikey.v1.ApiKeyIntegrations.ListN8nApiKeys
    */
@@ -906,7 +906,7 @@ export const ApiKeyIntegrations: GenService<{
     output: typeof ListN8nApiKeysResponseSchema;
   },
   /**
-   * Ends an API key of n8n. One that is missing in n8n's list of the user's keys is only noted as deleted.
+   * Deletes an API key of n8n. A key that is not in n8n's list of the user's keys is only marked as deleted here.
    *
    * @generated from rpc apikey.v1.ApiKeyIntegrations.DeleteN8nApiKey
    */

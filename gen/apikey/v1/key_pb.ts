@@ -2,7 +2,7 @@
 // @generated from file apikey/v1/key.proto (package apikey.v1, syntax proto3)
 /* eslint-disable */
 
-// What an API key is. A key has an id, a secret that is shown once, grants (scopes), limits and a lifetime.
+// The API key: an id, a secret that is shown once, scopes, limits and a lifetime.
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
@@ -30,28 +30,28 @@ export type KeyRotation = Message<"apikey.v1.KeyRotation"> & {
   state: RotationState;
 
   /**
-   * How it was begun.
+   * How the rotation was started.
    *
    * @generated from field: apikey.v1.RotationMode mode = 2;
    */
   mode: RotationMode;
 
   /**
-   * When the new secret was minted.
+   * When the new secret was generated.
    *
    * @generated from field: google.protobuf.Timestamp start_time = 3;
    */
   startTime?: Timestamp | undefined;
 
   /**
-   * From this instant on the old secret is ROTATED.
+   * From this time on the old secret is denied as ROTATED.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 4;
    */
   expireTime?: Timestamp | undefined;
 
   /**
-   * Uses of the old secret since start_time, at most 2 s late. In GetKey and ListKeys only.
+   * Uses of the old secret since start_time, at most 2 s behind. Only in GetKey and ListKeys.
    *
    * @generated from field: int64 old_uses = 5;
    */
@@ -79,7 +79,7 @@ export type RateLimit = Message<"apikey.v1.RateLimit"> & {
   name: string;
 
   /**
-   * Calls (more exactly: cost) a window, 1 to 1 000 000 000.
+   * The total cost of the calls in a window, 1 to 1 000 000 000; a call has cost 1 unless it says otherwise.
    *
    * @generated from field: uint64 limit = 2;
    */
@@ -114,14 +114,14 @@ export type Key = Message<"apikey.v1.Key"> & {
   id: string;
 
   /**
-   * What people call it, 1 to 1 024 characters.
+   * The name of the key, for people, 1 to 1 024 characters.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * Who it belongs to, 1 to 1 024 characters. Organisational only, never an actor in the audit.
+   * The owner of the key, 1 to 1 024 characters. Only for your own order: the audit log never names it as an actor.
    *
    * @generated from field: string owner_id = 3;
    */
@@ -177,7 +177,7 @@ export type Key = Message<"apikey.v1.Key"> & {
   metadata: { [key: string]: string };
 
   /**
-   * Switched off.
+   * The key is switched off.
    *
    * @generated from field: bool disabled = 11;
    */
@@ -191,7 +191,7 @@ export type Key = Message<"apikey.v1.Key"> & {
   createTime?: Timestamp | undefined;
 
   /**
-   * From this instant on the key is EXPIRED. Absent: never.
+   * From this time on the key is EXPIRED. Absent: never.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 13;
    */
@@ -219,7 +219,7 @@ export type Key = Message<"apikey.v1.Key"> & {
   revokeNote: string;
 
   /**
-   * Output only. The last VALID use, at most 2 s late.
+   * Output only. The last VALID use, at most 2 s behind.
    *
    * @generated from field: google.protobuf.Timestamp last_use_time = 17;
    */
@@ -233,29 +233,29 @@ export type Key = Message<"apikey.v1.Key"> & {
   hint: string;
 
   /**
-   * Changes with every change; send it back in UpdateKey to be told (ABORTED) of a change in between.
+   * A version that every change renews. UpdateKey with an older one is ABORTED: somebody else changed the key.
    *
    * @generated from field: string etag = 19;
    */
   etag: string;
 
   /**
-   * Output only. The store's revision that this version of the key was published with.
+   * Output only. The store's revision of the last change of the key.
    *
    * @generated from field: int64 revision = 20;
    */
   revision: bigint;
 
   /**
-   * When due, a ROTATION_DUE alert is raised; the secret itself is minted only by RotateKey. 1 h to 10 years; absent
-   * or 0: never due.
+   * How often the secret should be rotated: a ROTATION_DUE alert is raised when due, but only RotateKey generates a new
+   * secret. 1 h to 10 years; absent or 0: never due.
    *
    * @generated from field: google.protobuf.Duration rotate_every = 21;
    */
   rotateEvery?: Duration | undefined;
 
   /**
-   * Output only. The newest secret's birth plus rotate_every.
+   * Output only. The creation time of the newest secret plus rotate_every.
    *
    * @generated from field: google.protobuf.Timestamp rotation_due_time = 22;
    */
@@ -277,13 +277,13 @@ export const KeySchema: GenMessage<Key> = /*@__PURE__*/
   messageDesc(file_apikey_v1_key, 2);
 
 /**
- * What a key is used for. A stored field, never part of the secret.
+ * The purpose of a key. A stored field, never part of the secret.
  *
  * @generated from enum apikey.v1.KeyType
  */
 export const KeyType = {
   /**
-   * Not a type: refused on create.
+   * Refused by CreateKey.
    *
    * @generated from enum value: KEY_TYPE_UNSPECIFIED = 0;
    */
@@ -326,7 +326,7 @@ export const KeyType = {
 } as const;
 
 /**
- * What a key is used for. A stored field, never part of the secret.
+ * The purpose of a key. A stored field, never part of the secret.
  *
  * @generated from enum apikey.v1.KeyType
  */
@@ -339,7 +339,7 @@ export const KeyTypeSchema: GenEnum<KeyType> = /*@__PURE__*/
   enumDesc(file_apikey_v1_key, 0);
 
 /**
- * The state of a key, derived when it is read. The worst one wins: REVOKED, DISABLED, EXPIRED, ACTIVE.
+ * The state of a key, derived when the key is read: the first that applies of REVOKED, DISABLED, EXPIRED, ACTIVE.
  *
  * @generated from enum apikey.v1.KeyStatus
  */
@@ -352,7 +352,7 @@ export const KeyStatus = {
   UNSPECIFIED: 0,
 
   /**
-   * Usable.
+   * The key can be used.
    *
    * @generated from enum value: KEY_STATUS_ACTIVE = 1;
    */
@@ -366,14 +366,14 @@ export const KeyStatus = {
   DISABLED: 2,
 
   /**
-   * Its expire_time has come.
+   * Its expire_time has passed.
    *
    * @generated from enum value: KEY_STATUS_EXPIRED = 3;
    */
   EXPIRED: 3,
 
   /**
-   * Ended for good.
+   * Revoked for good.
    *
    * @generated from enum value: KEY_STATUS_REVOKED = 4;
    */
@@ -381,7 +381,7 @@ export const KeyStatus = {
 } as const;
 
 /**
- * The state of a key, derived when it is read. The worst one wins: REVOKED, DISABLED, EXPIRED, ACTIVE.
+ * The state of a key, derived when the key is read: the first that applies of REVOKED, DISABLED, EXPIRED, ACTIVE.
  *
  * @generated from enum apikey.v1.KeyStatus
  */
@@ -407,14 +407,14 @@ export const SecretSlot = {
   UNSPECIFIED: 0,
 
   /**
-   * The newest one.
+   * The newest secret.
    *
    * @generated from enum value: SECRET_SLOT_CURRENT = 1;
    */
   CURRENT: 1,
 
   /**
-   * The one before, in the grace of a rotation.
+   * The previous secret, in the grace period of a rotation.
    *
    * @generated from enum value: SECRET_SLOT_PREVIOUS = 2;
    */
@@ -435,27 +435,27 @@ export const SecretSlotSchema: GenEnum<SecretSlot> = /*@__PURE__*/
   enumDesc(file_apikey_v1_key, 2);
 
 /**
- * Why a key was revoked, in the words of RFC 5280.
+ * Why a key was revoked, in the terms of RFC 5280.
  *
  * @generated from enum apikey.v1.RevokeReason
  */
 export const RevokeReason = {
   /**
-   * Refused.
+   * Refused by RevokeKey.
    *
    * @generated from enum value: REVOKE_REASON_UNSPECIFIED = 0;
    */
   UNSPECIFIED: 0,
 
   /**
-   * The secret is, or may be, in wrong hands.
+   * The secret is, or may be, known to others.
    *
    * @generated from enum value: REVOKE_REASON_KEY_COMPROMISE = 1;
    */
   KEY_COMPROMISE: 1,
 
   /**
-   * Another key took its place.
+   * Another key replaces it.
    *
    * @generated from enum value: REVOKE_REASON_SUPERSEDED = 2;
    */
@@ -469,14 +469,14 @@ export const RevokeReason = {
   AFFILIATION_CHANGED: 3,
 
   /**
-   * It is not needed any more.
+   * The key is no longer needed.
    *
    * @generated from enum value: REVOKE_REASON_CESSATION_OF_OPERATION = 4;
    */
   CESSATION_OF_OPERATION: 4,
 
   /**
-   * What it granted was withdrawn.
+   * The permission it granted was withdrawn.
    *
    * @generated from enum value: REVOKE_REASON_PRIVILEGE_WITHDRAWN = 5;
    */
@@ -484,7 +484,7 @@ export const RevokeReason = {
 } as const;
 
 /**
- * Why a key was revoked, in the words of RFC 5280.
+ * Why a key was revoked, in the terms of RFC 5280.
  *
  * @generated from enum apikey.v1.RevokeReason
  */
@@ -497,7 +497,7 @@ export const RevokeReasonSchema: GenEnum<RevokeReason> = /*@__PURE__*/
   enumDesc(file_apikey_v1_key, 3);
 
 /**
- * How a rotation was begun.
+ * How a rotation was started.
  *
  * @generated from enum apikey.v1.RotationMode
  */
@@ -517,7 +517,7 @@ export const RotationMode = {
   MANUAL: 1,
 
   /**
-   * Ends every older secret at once; completes itself when its grace is over.
+   * Ends every older secret at once; completes itself when its grace period is over.
    *
    * @generated from enum value: ROTATION_MODE_FORCED = 2;
    */
@@ -525,7 +525,7 @@ export const RotationMode = {
 } as const;
 
 /**
- * How a rotation was begun.
+ * How a rotation was started.
  *
  * @generated from enum apikey.v1.RotationMode
  */
@@ -538,7 +538,7 @@ export const RotationModeSchema: GenEnum<RotationMode> = /*@__PURE__*/
   enumDesc(file_apikey_v1_key, 4);
 
 /**
- * Where a rotation stands, derived when it is read.
+ * The state of a rotation, derived when the key is read.
  *
  * @generated from enum apikey.v1.RotationState
  */
@@ -551,21 +551,21 @@ export const RotationState = {
   UNSPECIFIED: 0,
 
   /**
-   * One secret, no rotation.
+   * No rotation: the key has one secret.
    *
    * @generated from enum value: ROTATION_STATE_NONE = 1;
    */
   NONE: 1,
 
   /**
-   * Two secrets, both work.
+   * The old and the new secret both work.
    *
    * @generated from enum value: ROTATION_STATE_ACTIVE = 2;
    */
   ACTIVE: 2,
 
   /**
-   * The grace is over: only the new secret works, the old one is ROTATED.
+   * The grace period is over: only the new secret works, and the old one is denied as ROTATED.
    *
    * @generated from enum value: ROTATION_STATE_EXPIRED = 3;
    */
@@ -573,7 +573,7 @@ export const RotationState = {
 } as const;
 
 /**
- * Where a rotation stands, derived when it is read.
+ * The state of a rotation, derived when the key is read.
  *
  * @generated from enum apikey.v1.RotationState
  */

@@ -2,7 +2,7 @@
 // @generated from file apikey/v1/watch.proto (package apikey.v1, syntax proto3)
 /* eslint-disable */
 
-// What apikeyd noticed by itself: anomalies in the use of keys, and alerts for people.
+// Anomalies in the use of keys, and alerts for people.
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
@@ -37,42 +37,42 @@ export type Anomaly = Message<"apikey.v1.Anomaly"> & {
   keyId: string;
 
   /**
-   * What was unusual.
+   * The kind of the anomaly.
    *
    * @generated from field: apikey.v1.AnomalyType type = 3;
    */
   type: AnomalyType;
 
   /**
-   * Whether it is dealt with.
+   * Whether the anomaly is resolved.
    *
    * @generated from field: apikey.v1.AnomalyState state = 4;
    */
   state: AnomalyState;
 
   /**
-   * Calls that were beyond the threshold.
+   * How many calls were beyond the threshold.
    *
    * @generated from field: int64 count = 5;
    */
   count: bigint;
 
   /**
-   * The first of them.
+   * When the first of these calls was.
    *
    * @generated from field: google.protobuf.Timestamp first_time = 6;
    */
   firstTime?: Timestamp | undefined;
 
   /**
-   * The last of them.
+   * When the last of these calls was.
    *
    * @generated from field: google.protobuf.Timestamp last_time = 7;
    */
   lastTime?: Timestamp | undefined;
 
   /**
-   * When it was resolved.
+   * When the anomaly was resolved.
    *
    * @generated from field: google.protobuf.Timestamp resolve_time = 8;
    */
@@ -87,55 +87,56 @@ export const AnomalySchema: GenMessage<Anomaly> = /*@__PURE__*/
   messageDesc(file_apikey_v1_watch, 0);
 
 /**
- * One alert. It has one record however many processes raise it, and is delivered at least once: know it by its id.
+ * One alert. It has one record however many processes raise it. It is delivered at least once: recognise a repeated one
+ * by its id.
  *
  * @generated from message apikey.v1.Alert
  */
 export type Alert = Message<"apikey.v1.Alert"> & {
   /**
-   * Made of what the alert is about, so that it is the same wherever it is raised.
+   * Derived from the cause of the alert, so that it is the same in every process that raises the alert.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * What it is about.
+   * The kind of the alert.
    *
    * @generated from field: apikey.v1.AlertType type = 2;
    */
   type: AlertType;
 
   /**
-   * When it was raised.
+   * When the alert was raised.
    *
    * @generated from field: google.protobuf.Timestamp time = 3;
    */
   time?: Timestamp | undefined;
 
   /**
-   * The key, unless it is about an address.
+   * The key, unless the alert is about an address.
    *
    * @generated from field: string key_id = 4;
    */
   keyId: string;
 
   /**
-   * The client address, where there is one.
+   * The client address, when there is one.
    *
    * @generated from field: string client_ip = 5;
    */
   clientIp: string;
 
   /**
-   * For people, in English.
+   * A text for people, in English.
    *
    * @generated from field: string text = 6;
    */
   text: string;
 
   /**
-   * Facts for programs; which ones depends on the type.
+   * Details for programs, by type.
    *
    * @generated from field: map<string, string> detail = 7;
    */
@@ -150,7 +151,7 @@ export const AlertSchema: GenMessage<Alert> = /*@__PURE__*/
   messageDesc(file_apikey_v1_watch, 1);
 
 /**
- * What was unusual about a key. Only decisions made with a working secret count, per process.
+ * The kind of an anomaly. Only decisions about working secrets count, in each process separately.
  *
  * @generated from enum apikey.v1.AnomalyType
  */
@@ -170,7 +171,7 @@ export const AnomalyType = {
   HIGH_REQUEST_RATE: 1,
 
   /**
-   * More than ANOMALY_MAX_ERROR_RATIO of the decisions of 5 minutes were denials, of at least ANOMALY_MIN_SAMPLES.
+   * More than ANOMALY_MAX_ERROR_RATIO of the decisions of 5 minutes, at least ANOMALY_MIN_SAMPLES, were denials.
    *
    * @generated from enum value: ANOMALY_TYPE_HIGH_ERROR_RATE = 2;
    */
@@ -184,7 +185,7 @@ export const AnomalyType = {
   MULTIPLE_IPS: 3,
 
   /**
-   * A call inside ANOMALY_QUIET_HOURS.
+   * A call in ANOMALY_QUIET_HOURS.
    *
    * @generated from enum value: ANOMALY_TYPE_UNUSUAL_TIME = 4;
    */
@@ -192,7 +193,7 @@ export const AnomalyType = {
 } as const;
 
 /**
- * What was unusual about a key. Only decisions made with a working secret count, per process.
+ * The kind of an anomaly. Only decisions about working secrets count, in each process separately.
  *
  * @generated from enum apikey.v1.AnomalyType
  */
@@ -205,7 +206,7 @@ export const AnomalyTypeSchema: GenEnum<AnomalyType> = /*@__PURE__*/
   enumDesc(file_apikey_v1_watch, 0);
 
 /**
- * Whether somebody has dealt with an anomaly.
+ * Whether an anomaly is resolved.
  *
  * @generated from enum apikey.v1.AnomalyState
  */
@@ -218,14 +219,14 @@ export const AnomalyState = {
   UNSPECIFIED: 0,
 
   /**
-   * Further trips count on this record.
+   * Further occurrences are counted in this record.
    *
    * @generated from enum value: ANOMALY_STATE_OPEN = 1;
    */
   OPEN: 1,
 
   /**
-   * Dealt with: the next trip opens a new record.
+   * The next occurrence opens a new record.
    *
    * @generated from enum value: ANOMALY_STATE_RESOLVED = 2;
    */
@@ -233,7 +234,7 @@ export const AnomalyState = {
 } as const;
 
 /**
- * Whether somebody has dealt with an anomaly.
+ * Whether an anomaly is resolved.
  *
  * @generated from enum apikey.v1.AnomalyState
  */
@@ -246,7 +247,7 @@ export const AnomalyStateSchema: GenEnum<AnomalyState> = /*@__PURE__*/
   enumDesc(file_apikey_v1_watch, 1);
 
 /**
- * What an alert is about.
+ * The kind of an alert.
  *
  * @generated from enum apikey.v1.AlertType
  */
@@ -266,28 +267,28 @@ export const AlertType = {
   ANOMALY: 1,
 
   /**
-   * The old secret of a rotation was used after 80 % of its grace. Once a rotation.
+   * The old secret was used after 80 % of its grace period. Once per rotation.
    *
    * @generated from enum value: ALERT_TYPE_OLD_KEY_LATE_USE = 2;
    */
   OLD_KEY_LATE_USE: 2,
 
   /**
-   * An old secret was used after its grace. At most once an hour for a key and a client address.
+   * An old secret was used after its grace period. At most once an hour for a key and a client address.
    *
    * @generated from enum value: ALERT_TYPE_OLD_KEY_REJECTED = 3;
    */
   OLD_KEY_REJECTED: 3,
 
   /**
-   * A rotation was not completed 7 days after its grace. Once a rotation.
+   * A rotation was not completed 7 days after its grace period. Once per rotation.
    *
    * @generated from enum value: ALERT_TYPE_ROTATION_NOT_CLEANED_UP = 4;
    */
   ROTATION_NOT_CLEANED_UP: 4,
 
   /**
-   * A key's rotate_every has come. Once a due time.
+   * A key is due for rotation by its rotate_every. Once per due time.
    *
    * @generated from enum value: ALERT_TYPE_ROTATION_DUE = 5;
    */
@@ -309,7 +310,7 @@ export const AlertType = {
 } as const;
 
 /**
- * What an alert is about.
+ * The kind of an alert.
  *
  * @generated from enum apikey.v1.AlertType
  */
