@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: apikey/v1/auth.proto
 
-// What backends call: is this key good, for this scope, from this client, now?
+// The calls for backends: is this key valid, for this scope, from this client, now?
 
 package apikeyv1
 
@@ -25,26 +25,26 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// The outcome of a validation. The first that applies, in the order of their numbers, VALID last.
+// The outcome of a validation: the first one that applies, in the order of the numbers; VALID is last.
 type Decision int32
 
 const (
 	// Never sent.
 	Decision_DECISION_UNSPECIFIED Decision = 0
-	// The client's address had too many failures; retry_after says when to come back.
+	// The client's address had too many failures; retry_after says when the lockout ends.
 	Decision_DECISION_LOCKED_OUT Decision = 1
-	// Not the shape of a key: `audit_v1_` and 22 base64url characters, nothing before or after. Where the server looks up
-	// imported keys of other shapes, those that nobody has.
+	// Not in the format of a key: `audit_v1_` and 22 base64url characters, nothing before or after. With
+	// ACCEPT_IMPORTED_SHAPES also a secret in another format that no key has.
 	Decision_DECISION_MALFORMED Decision = 2
 	// No key has this secret.
 	Decision_DECISION_NOT_FOUND Decision = 3
-	// Revoked, also when expired as well.
+	// The key is revoked, and may have expired as well.
 	Decision_DECISION_REVOKED Decision = 4
-	// Switched off.
+	// The key is switched off.
 	Decision_DECISION_DISABLED Decision = 5
-	// now >= expire_time.
+	// The key has expired: now >= expire_time.
 	Decision_DECISION_EXPIRED Decision = 6
-	// The secret was replaced and its grace is over.
+	// The secret was replaced, and its grace period is over.
 	Decision_DECISION_ROTATED Decision = 7
 	// The key has an ip_allowlist, and client_ip is missing or not in it.
 	Decision_DECISION_IP_NOT_ALLOWED Decision = 8
@@ -52,7 +52,7 @@ const (
 	Decision_DECISION_INSUFFICIENT_SCOPE Decision = 9
 	// A limit would be exceeded; nothing was consumed.
 	Decision_DECISION_RATE_LIMITED Decision = 10
-	// The key is good.
+	// The key is valid.
 	Decision_DECISION_VALID Decision = 11
 )
 
@@ -115,23 +115,23 @@ func (Decision) EnumDescriptor() ([]byte, []int) {
 	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{0}
 }
 
-// What happened to a key.
+// The kind of a change of a key.
 type KeyChange int32
 
 const (
-	// A heartbeat: nothing happened up to `revision`, or it has been sent.
+	// A heartbeat: every change up to `revision` has been sent.
 	KeyChange_KEY_CHANGE_UNSPECIFIED KeyChange = 0
-	// It was made.
+	// The key was created.
 	KeyChange_KEY_CHANGE_CREATED KeyChange = 1
-	// UpdateKey, or an anomaly that disables.
+	// The key was changed by UpdateKey, or disabled for an anomaly.
 	KeyChange_KEY_CHANGE_UPDATED KeyChange = 2
-	// It has ended for good.
+	// The key was revoked.
 	KeyChange_KEY_CHANGE_REVOKED KeyChange = 3
-	// Its expiry was set.
+	// The expiry of the key was set.
 	KeyChange_KEY_CHANGE_EXPIRED KeyChange = 4
-	// Its secrets changed: a rotation was begun or completed.
+	// The secrets of the key changed: a rotation was started or completed.
 	KeyChange_KEY_CHANGE_ROTATED KeyChange = 5
-	// Changes were forgotten: drop everything you hold. `key_id` is empty.
+	// Changes are missing: clear your cache. `key_id` is empty.
 	KeyChange_KEY_CHANGE_RESET KeyChange = 6
 )
 
@@ -184,27 +184,28 @@ func (KeyChange) EnumDescriptor() ([]byte, []int) {
 	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{1}
 }
 
-// One question.
+// One key to decide about.
 type ValidateKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The whole secret as the client sent it. Never trimmed; longer than 1 024 characters is MALFORMED.
+	// The whole secret as the client sent it. Never trimmed; a secret of more than 1 024 characters is
+	// MALFORMED.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// The scope the call needs, without `*`. Absent: authentication only. Present but empty: INVALID_ARGUMENT.
 	RequiredScope *string `protobuf:"bytes,2,opt,name=required_scope,json=requiredScope,proto3,oneof" json:"required_scope,omitempty"`
-	// The end client's IP address, v4 or v6. Absent: unknown, so no part in lockout and IP_NOT_ALLOWED for a key
-	// with an allow-list.
+	// The end client's IP address, v4 or v6. Absent: unknown, so the call has no part in lockouts, and a key with an
+	// allow-list is IP_NOT_ALLOWED.
 	ClientIp string `protobuf:"bytes,3,opt,name=client_ip,json=clientIp,proto3" json:"client_ip,omitempty"`
 	// The end client's user agent, for the audit. Cut at 512 characters; control characters in it become U+FFFD, since
 	// the end client must not choose whether you get a decision.
 	UserAgent string `protobuf:"bytes,4,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
 	// Your id for this call, for the audit and for errors. Up to 1 024 characters, no control characters.
 	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// What the call takes from each limit; 0 means 1. At most 1 000 000 000.
+	// How much the call consumes of each limit; 0 means 1. At most 1 000 000 000.
 	Cost uint64 `protobuf:"varint,6,opt,name=cost,proto3" json:"cost,omitempty"`
-	// Decides fully and lists every failing reason, but consumes no quota and counts for no lockout and no last use.
-	// Audited as a dry run.
+	// Decides in full and lists every failing reason, but consumes no quota and does not change lockouts or the last
+	// use. Audited as a dry run.
 	DryRun bool `protobuf:"varint,7,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// Decide on facts at least this new: a revision answered by an admin call. FAILED_PRECONDITION when the store
+	// Decide on data at least as new as this revision, which an admin call returned. FAILED_PRECONDITION when the store
 	// itself is older.
 	MinRevision   int64 `protobuf:"varint,8,opt,name=min_revision,json=minRevision,proto3" json:"min_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -302,19 +303,19 @@ type RateLimitState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The limit's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Whose counter it is.
+	// The bucket whose counter it is: the key's id, or its rate_limit_bucket.
 	Bucket string `protobuf:"bytes,2,opt,name=bucket,proto3" json:"bucket,omitempty"`
-	// Allowed a window.
+	// How much is allowed in a window.
 	Limit uint64 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Length of the window.
 	Window *durationpb.Duration `protobuf:"bytes,4,opt,name=window,proto3" json:"window,omitempty"`
-	// What is left in the window.
+	// How much is left in the window.
 	Remaining uint64 `protobuf:"varint,5,opt,name=remaining,proto3" json:"remaining,omitempty"`
 	// End of the window. Absent while nothing has been counted in it.
 	ResetTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=reset_time,json=resetTime,proto3" json:"reset_time,omitempty"`
 	// Set with `exceeded` when waiting helps.
 	RetryAfter *durationpb.Duration `protobuf:"bytes,7,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
-	// This limit is why the decision is RATE_LIMITED.
+	// This limit caused the decision RATE_LIMITED.
 	Exceeded      bool `protobuf:"varint,8,opt,name=exceeded,proto3" json:"exceeded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -411,7 +412,7 @@ type ValidateKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The outcome.
 	Decision Decision `protobuf:"varint,1,opt,name=decision,proto3,enum=apikey.v1.Decision" json:"decision,omitempty"`
-	// decision == DECISION_VALID.
+	// True when decision is DECISION_VALID.
 	Valid bool `protobuf:"varint,2,opt,name=valid,proto3" json:"valid,omitempty"`
 	// The key's id; empty for LOCKED_OUT, MALFORMED and NOT_FOUND.
 	KeyId string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
@@ -423,19 +424,19 @@ type ValidateKeyResponse struct {
 	MatchedScope string `protobuf:"bytes,6,opt,name=matched_scope,json=matchedScope,proto3" json:"matched_scope,omitempty"`
 	// When the key expires. Absent: never, or no key.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// Which secret was used; unspecified for one that was retired.
+	// Which secret of the key was used; unspecified when it is a retired one.
 	SecretSlot SecretSlot `protobuf:"varint,8,opt,name=secret_slot,json=secretSlot,proto3,enum=apikey.v1.SecretSlot" json:"secret_slot,omitempty"`
-	// While the key is in a rotation: when its previous secret stops, or has stopped, working.
+	// While the key is in a rotation: when its previous secret stops working, or stopped.
 	PreviousSecretExpireTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=previous_secret_expire_time,json=previousSecretExpireTime,proto3" json:"previous_secret_expire_time,omitempty"`
-	// Every limit of the key, in its order, after VALID or RATE_LIMITED and in a dry run.
+	// Every limit of the key, in the order of Key.rate_limits, for VALID and RATE_LIMITED and in a dry run.
 	RateLimits []*RateLimitState `protobuf:"bytes,10,rep,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
 	// The key has no limits.
 	Unlimited bool `protobuf:"varint,11,opt,name=unlimited,proto3" json:"unlimited,omitempty"`
-	// With LOCKED_OUT and RATE_LIMITED, when waiting helps: how long.
+	// For LOCKED_OUT and RATE_LIMITED: how long to wait; absent when waiting does not help.
 	RetryAfter *durationpb.Duration `protobuf:"bytes,12,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
 	// The decision; in a dry run every failing reason in order. Empty for VALID.
 	Reasons []Decision `protobuf:"varint,13,rep,packed,name=reasons,proto3,enum=apikey.v1.Decision" json:"reasons,omitempty"`
-	// The store's revision this decision rests on.
+	// The store's revision that this decision is based on.
 	Revision int64 `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
 	// How long ago the key's record was read from the store; 0 s when it was read for this call.
 	CacheAge      *durationpb.Duration `protobuf:"bytes,15,opt,name=cache_age,json=cacheAge,proto3" json:"cache_age,omitempty"`
@@ -578,7 +579,7 @@ func (x *ValidateKeyResponse) GetCacheAge() *durationpb.Duration {
 	return nil
 }
 
-// Several questions.
+// Several keys to decide about.
 type BatchValidateKeysRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 100.
@@ -624,7 +625,7 @@ func (x *BatchValidateKeysRequest) GetRequests() []*ValidateKeyRequest {
 	return nil
 }
 
-// Their answers.
+// The decisions of a batch.
 type BatchValidateKeysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the order of the requests.
@@ -670,7 +671,7 @@ func (x *BatchValidateKeysResponse) GetResponses() []*ValidateKeyResponse {
 	return nil
 }
 
-// A key to end.
+// The key to revoke.
 type RevokeOwnKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A working secret of the key.
@@ -780,11 +781,11 @@ func (x *RevokeOwnKeyResponse) GetRevision() int64 {
 	return 0
 }
 
-// From where on.
+// The revision from which on changes are sent.
 type WatchKeysRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The last revision you have seen: what was published after it comes first. Absent: only from now on. When the
-	// store does not remember back to it (it keeps the last 1 000 changes), the first message is a RESET.
+	// The last revision you have seen: later changes are sent first. Absent: only new changes. When the store no longer
+	// has these changes (it keeps the last 1 000), the first message is a RESET.
 	SinceRevision *int64 `protobuf:"varint,1,opt,name=since_revision,json=sinceRevision,proto3,oneof" json:"since_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -827,17 +828,17 @@ func (x *WatchKeysRequest) GetSinceRevision() int64 {
 	return 0
 }
 
-// A change, or once a second a heartbeat.
+// A change of a key, or once a second a heartbeat.
 type WatchKeysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The store's revision of the change; in a heartbeat or a RESET the newest one.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The key that changed.
 	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// What happened to it.
+	// The kind of the change.
 	Change KeyChange `protobuf:"varint,3,opt,name=change,proto3,enum=apikey.v1.KeyChange" json:"change,omitempty"`
-	// The life of the store that revisions are counted in: a random text, the same on every process, and another one after
-	// a restore. Nothing that you know from another epoch, revisions included, says anything in this one.
+	// The epoch of the store in which revisions are counted: a random text, the same on every process, and a new one
+	// after a restore. Revisions and cached decisions of another epoch are meaningless in this one.
 	Epoch         string `protobuf:"bytes,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -901,7 +902,7 @@ func (x *WatchKeysResponse) GetEpoch() string {
 	return ""
 }
 
-// Nothing: the calling key stands in the metadata.
+// An empty request: the calling key is in the metadata.
 type WhoAmIRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -941,13 +942,13 @@ func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
 // The calling key.
 type WhoAmIResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id.
+	// The id of the key.
 	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// Its name.
+	// The name of the key.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// What it may do.
+	// The scopes of the key.
 	Scopes []string `protobuf:"bytes,3,rep,name=scopes,proto3" json:"scopes,omitempty"`
-	// When it expires; absent: never.
+	// When the key expires; absent: never.
 	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: apikey/v1/auth.proto
 
-// What backends call: is this key good, for this scope, from this client, now?
+// The calls for backends: is this key valid, for this scope, from this client, now?
 
 package apikeyv1
 
@@ -32,24 +32,24 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Decisions about keys. Needs `authorization: Bearer <key>` with the scope `apikeys:validate`, but for RevokeOwnKey.
+// Decisions about keys. Needs `authorization: Bearer <key>` with the scope `apikeys:validate`; RevokeOwnKey
+// needs no authorization, and WhoAmI no scope.
 type ApiKeyAuthClient interface {
-	// Decides about one key. A denial is an OK answer with a decision; a gRPC error means that no decision was made,
-	// and the caller must treat the key as not good. The answer leaves after its audit event is durable.
+	// Decides about one key. A denial is an OK response with a decision; a gRPC error means that no decision was made,
+	// and the caller must treat the key as denied. The response is sent after its audit event is durable.
 	ValidateKey(ctx context.Context, in *ValidateKeyRequest, opts ...grpc.CallOption) (*ValidateKeyResponse, error)
-	// Up to 100 decisions, made in order as if asked one by one. One invalid item fails the whole batch before
-	// anything is evaluated. One audit event an item.
+	// Makes up to 100 decisions, in order, as if each were its own call. One invalid item fails the whole batch before
+	// any is evaluated. Each item has its own audit event.
 	BatchValidateKeys(ctx context.Context, in *BatchValidateKeysRequest, opts ...grpc.CallOption) (*BatchValidateKeysResponse, error)
-	// Ends the key whose working secret is sent: the secret is the only credential needed, so whoever finds a
-	// leaked key can end it. A secret that does not work is UNAUTHENTICATED and counts for the peer's lockout.
+	// Revokes the key whose working secret is sent. No other credential is needed, so anyone who finds a leaked key can
+	// revoke it. A secret that does not work is UNAUTHENTICATED and counts towards the lockout of the peer.
 	RevokeOwnKey(ctx context.Context, in *RevokeOwnKeyRequest, opts ...grpc.CallOption) (*RevokeOwnKeyResponse, error)
-	// Changes of keys as they are published, for callers that keep caches of their own: live within a second, in the
-	// order of their revisions, none left out when you come back with the last revision you saw. It is a hint and not
-	// the promise that RevokeKey makes: a message may be under way, or the stream stalled, when a key has been revoked.
-	// Drop what you hold when no heartbeat has come for 3 s. One that reads too slowly is dropped with
-	// RESOURCE_EXHAUSTED.
+	// Streams the changes of keys, for callers that cache decisions: within a second, in the order of their revisions,
+	// and without gaps when you reconnect with the last revision you saw. Unlike RevokeKey, the stream promises nothing
+	// about time: when a key is revoked, the message may still be under way, or the stream may be stalled. Clear your
+	// cache when no heartbeat has come for 3 s. A caller that reads too slowly is dropped with RESOURCE_EXHAUSTED.
 	WatchKeys(ctx context.Context, in *WatchKeysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchKeysResponse], error)
-	// The calling key itself. Any key that works may ask, whatever its scopes.
+	// Returns the calling key. Any working key may call it, whatever its scopes.
 	WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error)
 }
 
@@ -124,24 +124,24 @@ func (c *apiKeyAuthClient) WhoAmI(ctx context.Context, in *WhoAmIRequest, opts .
 // All implementations must embed UnimplementedApiKeyAuthServer
 // for forward compatibility.
 //
-// Decisions about keys. Needs `authorization: Bearer <key>` with the scope `apikeys:validate`, but for RevokeOwnKey.
+// Decisions about keys. Needs `authorization: Bearer <key>` with the scope `apikeys:validate`; RevokeOwnKey
+// needs no authorization, and WhoAmI no scope.
 type ApiKeyAuthServer interface {
-	// Decides about one key. A denial is an OK answer with a decision; a gRPC error means that no decision was made,
-	// and the caller must treat the key as not good. The answer leaves after its audit event is durable.
+	// Decides about one key. A denial is an OK response with a decision; a gRPC error means that no decision was made,
+	// and the caller must treat the key as denied. The response is sent after its audit event is durable.
 	ValidateKey(context.Context, *ValidateKeyRequest) (*ValidateKeyResponse, error)
-	// Up to 100 decisions, made in order as if asked one by one. One invalid item fails the whole batch before
-	// anything is evaluated. One audit event an item.
+	// Makes up to 100 decisions, in order, as if each were its own call. One invalid item fails the whole batch before
+	// any is evaluated. Each item has its own audit event.
 	BatchValidateKeys(context.Context, *BatchValidateKeysRequest) (*BatchValidateKeysResponse, error)
-	// Ends the key whose working secret is sent: the secret is the only credential needed, so whoever finds a
-	// leaked key can end it. A secret that does not work is UNAUTHENTICATED and counts for the peer's lockout.
+	// Revokes the key whose working secret is sent. No other credential is needed, so anyone who finds a leaked key can
+	// revoke it. A secret that does not work is UNAUTHENTICATED and counts towards the lockout of the peer.
 	RevokeOwnKey(context.Context, *RevokeOwnKeyRequest) (*RevokeOwnKeyResponse, error)
-	// Changes of keys as they are published, for callers that keep caches of their own: live within a second, in the
-	// order of their revisions, none left out when you come back with the last revision you saw. It is a hint and not
-	// the promise that RevokeKey makes: a message may be under way, or the stream stalled, when a key has been revoked.
-	// Drop what you hold when no heartbeat has come for 3 s. One that reads too slowly is dropped with
-	// RESOURCE_EXHAUSTED.
+	// Streams the changes of keys, for callers that cache decisions: within a second, in the order of their revisions,
+	// and without gaps when you reconnect with the last revision you saw. Unlike RevokeKey, the stream promises nothing
+	// about time: when a key is revoked, the message may still be under way, or the stream may be stalled. Clear your
+	// cache when no heartbeat has come for 3 s. A caller that reads too slowly is dropped with RESOURCE_EXHAUSTED.
 	WatchKeys(*WatchKeysRequest, grpc.ServerStreamingServer[WatchKeysResponse]) error
-	// The calling key itself. Any key that works may ask, whatever its scopes.
+	// Returns the calling key. Any working key may call it, whatever its scopes.
 	WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error)
 	mustEmbedUnimplementedApiKeyAuthServer()
 }

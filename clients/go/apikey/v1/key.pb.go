@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: apikey/v1/key.proto
 
-// What an API key is. A key has an id, a secret that is shown once, grants (scopes), limits and a lifetime.
+// The API key: an id, a secret that is shown once, scopes, limits and a lifetime.
 
 package apikeyv1
 
@@ -25,11 +25,11 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What a key is used for. A stored field, never part of the secret.
+// The purpose of a key. A stored field, never part of the secret.
 type KeyType int32
 
 const (
-	// Not a type: refused on create.
+	// Refused by CreateKey.
 	KeyType_KEY_TYPE_UNSPECIFIED KeyType = 0
 	// A part of the platform itself.
 	KeyType_KEY_TYPE_SYSTEM KeyType = 1
@@ -90,19 +90,19 @@ func (KeyType) EnumDescriptor() ([]byte, []int) {
 	return file_apikey_v1_key_proto_rawDescGZIP(), []int{0}
 }
 
-// The state of a key, derived when it is read. The worst one wins: REVOKED, DISABLED, EXPIRED, ACTIVE.
+// The state of a key, derived when the key is read: the first that applies of REVOKED, DISABLED, EXPIRED, ACTIVE.
 type KeyStatus int32
 
 const (
 	// Never sent.
 	KeyStatus_KEY_STATUS_UNSPECIFIED KeyStatus = 0
-	// Usable.
+	// The key can be used.
 	KeyStatus_KEY_STATUS_ACTIVE KeyStatus = 1
 	// Switched off by UpdateKey; can be switched on again.
 	KeyStatus_KEY_STATUS_DISABLED KeyStatus = 2
-	// Its expire_time has come.
+	// Its expire_time has passed.
 	KeyStatus_KEY_STATUS_EXPIRED KeyStatus = 3
-	// Ended for good.
+	// Revoked for good.
 	KeyStatus_KEY_STATUS_REVOKED KeyStatus = 4
 )
 
@@ -157,9 +157,9 @@ type SecretSlot int32
 const (
 	// No secret of a key matched.
 	SecretSlot_SECRET_SLOT_UNSPECIFIED SecretSlot = 0
-	// The newest one.
+	// The newest secret.
 	SecretSlot_SECRET_SLOT_CURRENT SecretSlot = 1
-	// The one before, in the grace of a rotation.
+	// The previous secret, in the grace period of a rotation.
 	SecretSlot_SECRET_SLOT_PREVIOUS SecretSlot = 2
 )
 
@@ -204,21 +204,21 @@ func (SecretSlot) EnumDescriptor() ([]byte, []int) {
 	return file_apikey_v1_key_proto_rawDescGZIP(), []int{2}
 }
 
-// Why a key was revoked, in the words of RFC 5280.
+// Why a key was revoked, in the terms of RFC 5280.
 type RevokeReason int32
 
 const (
-	// Refused.
+	// Refused by RevokeKey.
 	RevokeReason_REVOKE_REASON_UNSPECIFIED RevokeReason = 0
-	// The secret is, or may be, in wrong hands.
+	// The secret is, or may be, known to others.
 	RevokeReason_REVOKE_REASON_KEY_COMPROMISE RevokeReason = 1
-	// Another key took its place.
+	// Another key replaces it.
 	RevokeReason_REVOKE_REASON_SUPERSEDED RevokeReason = 2
 	// Its owner changed.
 	RevokeReason_REVOKE_REASON_AFFILIATION_CHANGED RevokeReason = 3
-	// It is not needed any more.
+	// The key is no longer needed.
 	RevokeReason_REVOKE_REASON_CESSATION_OF_OPERATION RevokeReason = 4
-	// What it granted was withdrawn.
+	// The permission it granted was withdrawn.
 	RevokeReason_REVOKE_REASON_PRIVILEGE_WITHDRAWN RevokeReason = 5
 )
 
@@ -269,7 +269,7 @@ func (RevokeReason) EnumDescriptor() ([]byte, []int) {
 	return file_apikey_v1_key_proto_rawDescGZIP(), []int{3}
 }
 
-// How a rotation was begun.
+// How a rotation was started.
 type RotationMode int32
 
 const (
@@ -277,7 +277,7 @@ const (
 	RotationMode_ROTATION_MODE_UNSPECIFIED RotationMode = 0
 	// Planned: refused while another rotation is ACTIVE.
 	RotationMode_ROTATION_MODE_MANUAL RotationMode = 1
-	// Ends every older secret at once; completes itself when its grace is over.
+	// Ends every older secret at once; completes itself when its grace period is over.
 	RotationMode_ROTATION_MODE_FORCED RotationMode = 2
 )
 
@@ -322,17 +322,17 @@ func (RotationMode) EnumDescriptor() ([]byte, []int) {
 	return file_apikey_v1_key_proto_rawDescGZIP(), []int{4}
 }
 
-// Where a rotation stands, derived when it is read.
+// The state of a rotation, derived when the key is read.
 type RotationState int32
 
 const (
 	// Never sent.
 	RotationState_ROTATION_STATE_UNSPECIFIED RotationState = 0
-	// One secret, no rotation.
+	// No rotation: the key has one secret.
 	RotationState_ROTATION_STATE_NONE RotationState = 1
-	// Two secrets, both work.
+	// The old and the new secret both work.
 	RotationState_ROTATION_STATE_ACTIVE RotationState = 2
-	// The grace is over: only the new secret works, the old one is ROTATED.
+	// The grace period is over: only the new secret works, and the old one is denied as ROTATED.
 	RotationState_ROTATION_STATE_EXPIRED RotationState = 3
 )
 
@@ -384,13 +384,13 @@ type KeyRotation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// NONE when the key is in no rotation; the other fields are then not set.
 	State RotationState `protobuf:"varint,1,opt,name=state,proto3,enum=apikey.v1.RotationState" json:"state,omitempty"`
-	// How it was begun.
+	// How the rotation was started.
 	Mode RotationMode `protobuf:"varint,2,opt,name=mode,proto3,enum=apikey.v1.RotationMode" json:"mode,omitempty"`
-	// When the new secret was minted.
+	// When the new secret was generated.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// From this instant on the old secret is ROTATED.
+	// From this time on the old secret is denied as ROTATED.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// Uses of the old secret since start_time, at most 2 s late. In GetKey and ListKeys only.
+	// Uses of the old secret since start_time, at most 2 s behind. Only in GetKey and ListKeys.
 	OldUses       int64 `protobuf:"varint,5,opt,name=old_uses,json=oldUses,proto3" json:"old_uses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -466,7 +466,7 @@ type RateLimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique within its key; 1 to 64 of A-Z a-z 0-9 _ . -
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Calls (more exactly: cost) a window, 1 to 1 000 000 000.
+	// The total cost of the calls in a window, 1 to 1 000 000 000; a call has cost 1 unless it says otherwise.
 	Limit uint64 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Length of the window, 1 s to 366 days, whole milliseconds.
 	Window        *durationpb.Duration `protobuf:"bytes,3,opt,name=window,proto3" json:"window,omitempty"`
@@ -530,9 +530,9 @@ type Key struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `uid-apikey-` and 16 hex digits, set by the server.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// What people call it, 1 to 1 024 characters.
+	// The name of the key, for people, 1 to 1 024 characters.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// Who it belongs to, 1 to 1 024 characters. Organisational only, never an actor in the audit.
+	// The owner of the key, 1 to 1 024 characters. Only for your own order: the audit log never names it as an actor.
 	OwnerId string `protobuf:"bytes,3,opt,name=owner_id,json=ownerId,proto3" json:"owner_id,omitempty"`
 	// Set on create, never changed.
 	KeyType KeyType `protobuf:"varint,4,opt,name=key_type,json=keyType,proto3,enum=apikey.v1.KeyType" json:"key_type,omitempty"`
@@ -548,11 +548,11 @@ type Key struct {
 	IpAllowlist []string `protobuf:"bytes,9,rep,name=ip_allowlist,json=ipAllowlist,proto3" json:"ip_allowlist,omitempty"`
 	// Up to 64 entries of your own; keys up to 1 024 characters, values up to 4 KiB.
 	Metadata map[string]string `protobuf:"bytes,10,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Switched off.
+	// The key is switched off.
 	Disabled bool `protobuf:"varint,11,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	// Output only.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// From this instant on the key is EXPIRED. Absent: never.
+	// From this time on the key is EXPIRED. Absent: never.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// Output only. When it was revoked.
 	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
@@ -560,18 +560,18 @@ type Key struct {
 	RevokeReason RevokeReason `protobuf:"varint,15,opt,name=revoke_reason,json=revokeReason,proto3,enum=apikey.v1.RevokeReason" json:"revoke_reason,omitempty"`
 	// Output only. The note given with the revocation.
 	RevokeNote string `protobuf:"bytes,16,opt,name=revoke_note,json=revokeNote,proto3" json:"revoke_note,omitempty"`
-	// Output only. The last VALID use, at most 2 s late.
+	// Output only. The last VALID use, at most 2 s behind.
 	LastUseTime *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
 	// Output only. The secret's prefix and last four characters, to recognise it by.
 	Hint string `protobuf:"bytes,18,opt,name=hint,proto3" json:"hint,omitempty"`
-	// Changes with every change; send it back in UpdateKey to be told (ABORTED) of a change in between.
+	// A version that every change renews. UpdateKey with an older one is ABORTED: somebody else changed the key.
 	Etag string `protobuf:"bytes,19,opt,name=etag,proto3" json:"etag,omitempty"`
-	// Output only. The store's revision that this version of the key was published with.
+	// Output only. The store's revision of the last change of the key.
 	Revision int64 `protobuf:"varint,20,opt,name=revision,proto3" json:"revision,omitempty"`
-	// When due, a ROTATION_DUE alert is raised; the secret itself is minted only by RotateKey. 1 h to 10 years; absent
-	// or 0: never due.
+	// How often the secret should be rotated: a ROTATION_DUE alert is raised when due, but only RotateKey generates a new
+	// secret. 1 h to 10 years; absent or 0: never due.
 	RotateEvery *durationpb.Duration `protobuf:"bytes,21,opt,name=rotate_every,json=rotateEvery,proto3" json:"rotate_every,omitempty"`
-	// Output only. The newest secret's birth plus rotate_every.
+	// Output only. The creation time of the newest secret plus rotate_every.
 	RotationDueTime *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=rotation_due_time,json=rotationDueTime,proto3" json:"rotation_due_time,omitempty"`
 	// Output only.
 	Rotation      *KeyRotation `protobuf:"bytes,23,opt,name=rotation,proto3" json:"rotation,omitempty"`
