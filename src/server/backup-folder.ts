@@ -9,13 +9,13 @@ import type { Store } from '../store/store.ts';
 import { checksumFileOf, sha256Of } from './checksum.ts';
 
 export interface BackupFolderParts {
-  /** BACKUP_DIR; '' for none. */
+  /** BACKUP_DIR; '' when unset. */
   readonly folder: string;
   readonly copyTo: Store['copyTo'];
   readonly clock: Clock;
 }
 
-/** Backups in a folder of the server's machine. A file has its name when it is whole and on the disk. */
+/** Backups in a folder of the server's machine. A file gets its final name only when it is complete and on disk. */
 export class BackupFolder implements Backups {
   readonly #parts: BackupFolderParts;
   #underWay: BackupUnderWay | undefined;
@@ -41,13 +41,13 @@ export class BackupFolder implements Backups {
     const made = this.#make(job, copyTo).finally(() => {
       this.#underWay = undefined;
     });
-    // Whoever asked may be gone.
+    // The caller may have gone, leaving the rejection without a handler.
     made.catch(() => {});
     this.#underWay = Object.assign(job, { made });
     return this.#underWay;
   }
 
-  /** Gives up what is under way; resolves when nothing of it is left. */
+  /** Cancels the backup under way; resolves when its files are removed. */
   async stop(): Promise<void> {
     this.#underWay?.giveUp();
     await this.#underWay?.made.catch(() => {});
@@ -59,7 +59,7 @@ export class BackupFolder implements Backups {
     const partial = join(folder, `.${job.name}.partial`);
     const createTime = clock.now();
     try {
-      // What a crash has left.
+      // A crash may have left a partial file.
       await discard(partial);
       await (await open(partial, 'wx', 0o600)).close();
       const { revision } = await copyTo(partial, (doneBytes, totalBytes) => job.at(doneBytes, totalBytes));
@@ -67,7 +67,7 @@ export class BackupFolder implements Backups {
       const { size: sizeBytes } = await stat(partial);
       await writeChecksum(partial, target);
       job.mayGoOn();
-      // Unlike a rename it does not take the place of a file that came meanwhile.
+      // Unlike a rename, link does not replace a file that appeared meanwhile.
       await link(partial, target);
       await discard(partial);
       await synced(folder);
@@ -102,7 +102,7 @@ class Job {
   }
 }
 
-/** In the form of sha256sum: damage of the file is found before it is restored. */
+/** In the format of sha256sum, so that a damaged file is detected before it is restored. */
 async function writeChecksum(partial: string, target: string): Promise<void> {
   const handle = await open(checksumFileOf(target), 'w', 0o600);
   try {
@@ -113,7 +113,7 @@ async function writeChecksum(partial: string, target: string): Promise<void> {
   }
 }
 
-/** With what SQLite keeps beside it. */
+/** Removes the partial file and SQLite's files beside it. */
 async function discard(partial: string): Promise<void> {
   for (const end of ['', '-journal', '-wal', '-shm']) await rm(`${partial}${end}`, { force: true });
 }
@@ -122,7 +122,7 @@ function exists(name: string): ApiError {
   return new ApiError('BACKUP_EXISTS', `there is a file ${name} in BACKUP_DIR already`);
 }
 
-/** Without the path of the folder, which is nobody's business. */
+/** Omits the path of the folder, which clients need not know. */
 function asBackupError(error: unknown, name: string): ApiError {
   if (error instanceof ApiError) return error;
   const { code, message, syscall } = error as NodeJS.ErrnoException;

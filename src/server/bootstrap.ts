@@ -10,10 +10,10 @@ import type { KeyStore } from '../keys/ports/key-store.ts';
 import { isSecret, mintSecret } from '../keys/secret.ts';
 import type { Logger } from './telemetry.ts';
 
-/** The request_id of the first admin key: of several processes that start at once, one makes it. */
+/** The request_id of the first admin key: when several processes start at once, only one creates it. */
 const BOOTSTRAP_REQUEST_ID = 'apikeyd-bootstrap';
 
-/** A key that may do everything here. */
+/** A key that may do everything in this service. */
 export function adminKey(name: string, requestId: string): NewKey {
   return {
     name,
@@ -28,7 +28,7 @@ export function adminKey(name: string, requestId: string): NewKey {
   };
 }
 
-/** The origin of what the program does by itself, on behalf of whoever can start it. */
+/** The origin of actions of the program itself, on behalf of the operator who started it. */
 export function localOrigin(method: string, clock: Clock): CallOrigin {
   const arriveTime = clock.now();
   const arriveMonotonic = clock.monotonic();
@@ -44,7 +44,7 @@ export function localOrigin(method: string, clock: Clock): CallOrigin {
   };
 }
 
-/** The first admin key of an empty store: the operator's, or one minted into a file that only its owner can read. */
+/** Creates an empty store's first admin key: the operator's, or one minted into a file that only its owner can read. */
 export async function bootstrap(
   config: Config,
   keys: KeyStore,
@@ -67,12 +67,12 @@ export async function bootstrap(
     logger.info({ key_id: key.id, ...from }, 'empty store: made the first admin key');
   } catch (error) {
     if (!(error instanceof ApiError && error.code === 'REQUEST_ID_USED')) throw error;
-    // Another process was first: the key in our file is none.
+    // Another process was first: the key in our file was never created.
     if (given === '') rmSync(file, { force: true });
   }
 }
 
-/** Before the key exists, so that a crash in between loses nothing: what the file holds then is used. */
+/** Written before the key exists, so that no crash loses the secret: a later start uses the one in the file. */
 function writeAdminKey(file: string): string {
   try {
     const kept = existsSync(file) ? readFileSync(file, 'utf8').trim() : '';

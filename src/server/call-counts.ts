@@ -1,14 +1,14 @@
 import { Distribution, type MetricValue } from './distribution.ts';
 
-/** The bounds of OpenTelemetry's RPC conventions, and finer ones below 5 ms, where most answers are. */
+/** The buckets of OpenTelemetry's RPC conventions, with finer ones below 5 ms, where most responses are. */
 const SECONDS = [
   0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
 ] as const;
 const COARSE = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5];
 
-/** How long calls took, by method and code. Both are from closed lists, so their number is bounded. */
+/** Durations of calls by method and code, both from closed lists, so the number of series is bounded. */
 export class CallCounts {
-  /** Two maps of strings that are there already: a joined name would be made, and hashed, for each call. */
+  /** Nested maps, keyed by existing strings: a joined key would be allocated and hashed for each call. */
   readonly #methods = new Map<string, Map<string, Distribution>>();
 
   add(method: string, code: string, seconds: number): void {

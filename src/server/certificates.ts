@@ -5,24 +5,24 @@ import type { TlsFiles } from '../transport/listener.ts';
 import { checkTls } from './setting-files.ts';
 import type { Logger } from './telemetry.ts';
 
-/** How often the files are looked at: what swaps links, as Kubernetes does, is seen by no watch of one file. */
+/** How often the files are read. Polled: no watch of a file notices a swapped symlink, as Kubernetes uses. */
 const LOOK_MS = 2_000;
 
 export interface CertificateParts {
-  /** In use since the start. */
+  /** The files in use since the start. */
   readonly tls: TlsFiles;
-  /** The files as they are now. @throws ConfigError */
+  /** Reads the current files. @throws ConfigError */
   readonly read: () => Promise<TlsFiles | undefined>;
-  /** Whoever serves new connections with them. */
+  /** Applies the files to new connections. */
   readonly use: (tls: TlsFiles) => void;
   readonly clock: Clock;
   readonly logger: Logger;
 }
 
-/** Puts changed TLS files to use for new connections; bad ones leave the last good ones in use. */
+/** Uses changed TLS files for new connections; invalid files leave the last good ones in use. */
 export class Certificates {
   readonly #parts: CertificateParts;
-  /** Of the files that were tried last, good or bad. */
+  /** The digest or the error of the last files tried, good or bad. */
   #tried: string;
   #notAfter: number;
   /** One look at a time. */
@@ -36,7 +36,7 @@ export class Certificates {
     this.#notAfter = notAfterOf(parts.tls);
   }
 
-  /** Until the certificate in use expires; negative once it has. */
+  /** Seconds until the certificate in use expires; negative afterwards. */
   get secondsLeft(): number {
     return (this.#notAfter - this.#parts.clock.now()) / 1000;
   }
@@ -51,13 +51,13 @@ export class Certificates {
     clearTimeout(this.#looking);
   }
 
-  /** Puts the files to use if they have changed since the last try. */
+  /** Uses the files if they have changed since the last try. */
   look(): Promise<void> {
     this.#turn = this.#turn.then(() => this.#look());
     return this.#turn;
   }
 
-  /** The same for an operator who asked, and is told of files that are as bad as before. */
+  /** Like look, but on request of an operator: reports bad files again even if they are unchanged. */
   lookAgain(): Promise<void> {
     this.#turn = this.#turn.then(() => {
       this.#tried = '';
@@ -90,7 +90,7 @@ export class Certificates {
   }
 }
 
-/** Only what is wrong with the files is borne. */
+/** Only errors in the files are tolerated. */
 function refusal(error: unknown): ConfigError {
   if (error instanceof ConfigError) return error;
   throw error;
@@ -103,5 +103,5 @@ function digestOf({ cert, key, clientCa }: TlsFiles): string {
   return hash.digest('hex');
 }
 
-/** Of the server's own certificate, the first of its chain. */
+/** The expiry of the server's own certificate, the first of its chain. */
 const notAfterOf = ({ cert }: TlsFiles): number => new X509Certificate(cert).validToDate.getTime();

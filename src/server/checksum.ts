@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 
-/** Where the checksum of a backup lies. */
+/** The path of a backup's checksum file. */
 export const checksumFileOf = (file: string): string => `${file}.sha256`;
 
 /** SHA-256 of a file, 64 lower-case hex. */
@@ -12,7 +12,7 @@ export async function sha256Of(file: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/** Whether a file is what its checksum says; undefined where it has none. */
+/** Whether a file matches its checksum; undefined when it has none. */
 export async function isAsWritten(file: string): Promise<boolean | undefined> {
   let wanted: string;
   try {

@@ -17,15 +17,15 @@ import { restore } from './restore.ts';
 import { type Running, serve, systemClock } from './serve.ts';
 import { createLogger, type Logger, redact } from './telemetry.ts';
 
-/** How long the last lines of the log may take to leave. */
+/** The time limit for writing the last lines of the log. */
 const LAST_WORDS_MS = 1_000;
-/** How long a process that can decide nothing any more says so to load balancers before it ends. */
+/** How long a process that can no longer decide reports that to load balancers before it exits. */
 const BROKEN_MS = 2_000;
 
-/** Between two lines about progress. */
+/** Time between two progress lines. */
 const TELL_EVERY_MS = 200;
 
-/** The environment of the process: main.ts is the only one to read it. */
+/** The environment of the process, which only main.ts reads. */
 type Environment = Readonly<Record<string, string | undefined>>;
 
 function setUp(
@@ -33,7 +33,7 @@ function setUp(
   to: (json: boolean) => DestinationStream,
 ): { config: Config; logger: Logger } {
   const config = readConfig(env);
-  // What is written here, hashes and the admin key, is for this user only.
+  // Files written here, with hashes and the admin key, are for this user only.
   process.umask(0o077);
   const format = config.LOG_FORMAT || (process.stderr.isTTY ? 'pretty' : 'json');
   return { config, logger: createLogger(config.LOG_LEVEL, format, to(format === 'json')) };
@@ -47,8 +47,8 @@ function droppedLine(dropped: number, json: boolean): string {
 }
 
 export async function serveCommand(env: Environment): Promise<void> {
-  // After one long wait V8 takes what calls are made of for long-lived, keeps that of every later call, and each
-  // collection of young objects stops all calls for 12 ms instead of 2.
+  // After one long wait V8 pretenures the objects of calls: it keeps those of every later call, and each collection of
+  // young objects then stops all calls for 12 ms instead of 2.
   setFlagsFromString('--no-allocation-site-pretenuring');
   let sink: LogSink | undefined;
   const { config, logger } = setUp(env, (json) => {
@@ -64,7 +64,7 @@ export async function serveCommand(env: Environment): Promise<void> {
     droppedLines: () => sink?.dropped ?? 0,
     broken: (err) => {
       logger.fatal({ err }, 'the store of this process is broken, ending: start it anew');
-      // Until then whoever asks is told.
+      // Until then, health checks report the failure.
       setTimeout(() => end(EXIT.software), BROKEN_MS);
     },
   });
@@ -74,10 +74,10 @@ export async function serveCommand(env: Environment): Promise<void> {
     sink?.write(firstSteps(config, running, existsSync(config.APIKEYD_KEY_FILE)));
 }
 
-/** From the beginning of the start: whoever reads "serving" may send one at once. */
+/** Handles signals from the beginning of the start, since one may come before the server is ready. */
 function obeySignals(started: Promise<Running>, logger: Logger, end: () => void): void {
   const whenStarted = (then: (running: Running) => Promise<void>) => {
-    // A start that fails ends the process by itself, with its reason.
+    // A failed start ends the process by itself, with its reason.
     void started.then(then, () => {});
   };
   let stopping = false;
@@ -93,12 +93,12 @@ function obeySignals(started: Promise<Running>, logger: Logger, end: () => void)
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
-  // A terminal that closes ends what runs in it; without one the signal asks to read files again.
+  // In a terminal SIGHUP means that the terminal closes; without one it asks to read the files again.
   const inTerminal = process.stdin.isTTY || process.stderr.isTTY;
   process.on('SIGHUP', inTerminal ? stop : () => whenStarted((running) => running.readCertificates()));
 }
 
-/** For whoever can reach the store itself: a new admin key when the last one is lost. */
+/** A new admin key for an operator with access to the store, when the last key is lost. */
 export async function recoverCommand(env: Environment, json: boolean, print: Print): Promise<void> {
   const { config, logger } = setUp(env, () => ({ write: writeAtOnce }));
   const store = await openConfiguredStore(config, systemClock, logger);
@@ -123,7 +123,7 @@ export async function recoverCommand(env: Environment, json: boolean, print: Pri
   }
 }
 
-/** Builds what lists of events go by anew, from the log. */
+/** Rebuilds the tables behind lists of events from the log. */
 export async function reindexCommand(env: Environment, json: boolean, print: Print): Promise<void> {
   const { config, logger } = setUp(env, () => ({ write: writeAtOnce }));
   const store = await openConfiguredStore(config, systemClock, logger);
@@ -143,7 +143,7 @@ interface RestoreOptions {
   readonly withoutLog?: boolean;
 }
 
-/** Puts a backup in the store's place; tells how far it is, as lines of JSON or on a terminal. */
+/** Replaces the store with a backup; reports progress as JSON lines or on a terminal. */
 export async function restoreCommand(
   env: Environment,
   file: string,
@@ -177,7 +177,7 @@ export async function restoreCommand(
   print(rows.join('\n'));
 }
 
-/** Exit 1 when something is not as it should be. */
+/** Exits with 1 when a check fails. */
 export async function doctorCommand(env: Environment, json: boolean, print: Print): Promise<void> {
   const examined = await examine(readConfig(env), new Date());
   const findings = examined.map(({ what, ok, text }) => ({ what, ok, text: redact(text) }));

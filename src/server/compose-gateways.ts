@@ -10,7 +10,7 @@ import type { CallPipeline } from '../rpc/call-pipeline.ts';
 import { bindService } from '../rpc/method.ts';
 import type { Logger } from './telemetry.ts';
 
-/** The ways in which proxies ask: a service of gRPC, and paths of plain HTTP. */
+/** The interfaces for proxies: a gRPC service, and paths of plain HTTP. */
 export function composeGateways(
   config: Config,
   logger: Logger,

@@ -64,14 +64,14 @@ interface Surroundings {
   readonly logger: Logger;
   readonly clock: Clock;
   readonly tls: TlsFiles | undefined;
-  /** Served on HTTP_ADDR. */
+  /** Pages served on HTTP_ADDR. */
   readonly console: ConsolePages | undefined;
   readonly telemetry: Metrics;
   readonly tracing: Tracing | undefined;
   readonly revocations: Revocations | undefined;
 }
 
-/** Every part, made and given what it needs; nothing is started. */
+/** Creates and connects all parts of the server; starts none. */
 export function compose(around: Surroundings, store: Store) {
   const { config, logger, clock, telemetry, tracing, revocations } = around;
   const warn = (text: string, err: unknown) => logger.warn({ err }, text);
@@ -152,7 +152,7 @@ interface Counting {
   readonly certificates: Certificates | undefined;
 }
 
-/** Lets the metrics read what the parts count. */
+/** Gives the metrics access to the numbers that the parts count. */
 function tellOf(
   { config, telemetry }: Surroundings,
   { auditBacklog, sharing }: Store,
@@ -170,7 +170,7 @@ function tellOf(
   });
 }
 
-/** Who is told of each call: the metrics, traces where there are some, and the log where that is wanted. */
+/** The observers of calls: the metrics, traces if enabled, and the access log if enabled. */
 function callObserver({ config, logger, telemetry, tracing }: Surroundings): CallObserver {
   const observer = config.ACCESS_LOG ? loggingCalls(telemetry, logger) : telemetry;
   return tracing?.ofCalls(observer) ?? observer;
@@ -256,7 +256,7 @@ interface Listening {
   readonly incoming: Incoming;
 }
 
-/** Both ports speak every protocol; two of them can be opened to different networks. */
+/** Both ports serve every protocol, so that each can be opened to a different network. */
 function createListeners(
   callPipeline: CallPipeline,
   services: readonly BoundService[],
@@ -302,7 +302,7 @@ function createListeners(
   ];
 }
 
-/** The other systems, each where its setting says; without one, nothing that could send a packet is there. */
+/** Clients of the other systems that are configured. Without a setting, no code exists that could send a packet. */
 function remoteKeys({ GITEA_URL, N8N_URL }: Config, { giteaTokens, n8nApiKeys }: Store, clock: Clock) {
   const gitea = GITEA_URL === '' ? undefined : new Gitea(new Remote('Gitea', GITEA_URL));
   const n8n = N8N_URL === '' ? undefined : new N8n(new Remote('n8n', N8N_URL), clock);
@@ -313,7 +313,7 @@ function remoteKeys({ GITEA_URL, N8N_URL }: Config, { giteaTokens, n8nApiKeys }:
   };
 }
 
-/** What the settings bound a rotation's grace to. */
+/** The bounds of a rotation's grace in the settings. */
 export function graceBounds(config: Config) {
   return {
     minMs: config.ROTATION_MIN_GRACE_SECONDS * 1000,
@@ -338,7 +338,7 @@ function watchSettings(config: Config) {
   };
 }
 
-/** The store's keys, with their records kept in memory where that is wanted; `apply` is told what others changed. */
+/** The store's keys, cached in memory if enabled; `apply` passes on the changes of other processes. */
 function cached(store: Store, config: Config, clock: Clock) {
   if (!caches(config)) return { keys: store.keys, apply: () => {}, counts: undefined };
   const ttlMs = config.CACHE_TTL_SECONDS * 1000;

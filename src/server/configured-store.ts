@@ -5,7 +5,7 @@ import type { Store, StoreObserver } from '../store/store.ts';
 import { readFileOf } from './setting-files.ts';
 import type { Logger } from './telemetry.ts';
 
-/** Opens the store that the settings name, with the logger told of background failures. */
+/** Opens the store that the settings name; background failures are logged. */
 export function openConfiguredStore(
   config: Config,
   clock: Clock,

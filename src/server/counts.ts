@@ -12,11 +12,11 @@ import type { AddressName, Logger } from './telemetry.ts';
 
 const WAIT_SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 const BATCH_EVENTS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000];
-/** How often the event loop's delay is looked at. */
+/** The resolution of the event loop's delay, in milliseconds. */
 const LOOP_MS = 20;
 const LOOP_PERCENTILES = { median: 50, p99: 99, max: 100 };
 
-/** Where numbers that others keep are read when Prometheus asks. */
+/** Sources of numbers that other parts count, read at each scrape. */
 export interface Sources {
   readonly auditBacklog: () => AuditBacklog;
   readonly callsUnderWay: () => number;
@@ -29,12 +29,12 @@ export interface Sources {
   readonly sharing:
     | { readonly skewMs: number; readonly lease: { readonly holds: boolean; readonly ageMs: number } }
     | undefined;
-  /** Until the certificate in use expires. */
+  /** Seconds until the certificate in use expires. */
   readonly certificateSeconds: (() => number) | undefined;
   readonly space: () => Promise<Space | undefined>;
 }
 
-/** What happened, in plain numbers: counting must cost a call next to nothing. */
+/** Counters as plain numbers, since counting must cost a call next to nothing. */
 export class Counts implements CallObserver, StoreObserver {
   readonly calls = new CallCounts();
   readonly decisions: Record<Decision, number>;
@@ -61,7 +61,7 @@ export class Counts implements CallObserver, StoreObserver {
     this.alerts = noneOf(ALERT_TYPES);
   }
 
-  /** Where the rest is read, from now on. */
+  /** Sets the sources of the numbers that other parts count. */
   readFrom(sources: Sources): void {
     this.sources = sources;
     this.#loop ??= monitorEventLoopDelay({ resolution: LOOP_MS });
@@ -124,7 +124,7 @@ export class Counts implements CallObserver, StoreObserver {
     this.info = { version, store, grpc, http, metrics };
   }
 
-  /** Since the last time that this was asked. */
+  /** The event loop's delay since the last call of this function. */
   loopLag(): MetricValue[] {
     const loop = this.#loop;
     if (loop === undefined || loop.count === 0) return [];
@@ -137,7 +137,7 @@ export class Counts implements CallObserver, StoreObserver {
   }
 }
 
-/** Zero of each from the start: what first appears as 1 is no increase to Prometheus. */
+/** Every name with 0 from the start: to Prometheus, a series that first appears as 1 has not increased. */
 function noneOf<N extends string>(names: readonly N[]): Record<N, number> {
   return Object.fromEntries(names.map((name) => [name, 0])) as Record<N, number>;
 }

@@ -5,13 +5,13 @@ export interface MetricValue {
   readonly metricName?: string;
 }
 
-/** How many values fell between two bounds, and their sum: plain numbers, so that counting costs next to nothing. */
+/** Counts of values between bounds, and their sum: plain numbers, so that counting costs next to nothing. */
 export class Distribution {
   readonly #bounds: readonly number[];
   readonly #counts: Float64Array;
   #sum = 0;
 
-  /** @param bounds ascending; each holds for the values up to and with it */
+  /** @param bounds ascending upper bounds, inclusive */
   constructor(bounds: readonly number[]) {
     this.#bounds = bounds;
     this.#counts = new Float64Array(bounds.length + 1);
@@ -29,14 +29,14 @@ export class Distribution {
     this.#sum += value;
   }
 
-  /** Adds what another one with the same bounds has counted. */
+  /** Adds the counts of another distribution with the same bounds. */
   include(other: Distribution): void {
     for (const [at, count] of other.#counts.entries())
       this.#counts[at] = (this.#counts[at] as number) + count;
     this.#sum += other.#sum;
   }
 
-  /** The lines of a histogram: cumulative, at some of the bounds. */
+  /** The values of a histogram: cumulative, at some of the bounds. */
   valuesOf(
     name: string,
     labels: Readonly<Record<string, string>>,

@@ -7,7 +7,7 @@ import { type Finding, StartError } from '../store/store.ts';
 import { knock } from './knock.ts';
 import { findNeighbour, type Neighbour, shownStore } from './neighbour.ts';
 
-/** What would stop a server from working here, as far as it can be seen without starting one. */
+/** Problems that would stop a server from working here, as far as they show without starting one. */
 export async function examine(config: Config, now: Date): Promise<Finding[]> {
   const findings = [...(await storeOf(config)), ...certificatesOf(config, now)];
   for (const name of ['GRPC_ADDR', 'HTTP_ADDR', 'METRICS_ADDR'] as const) {
@@ -43,7 +43,7 @@ function certificatesOf(config: Config, now: Date): Finding[] {
   return findings;
 }
 
-/** What renews certificates by itself has done so by then. */
+/** Automatic renewal has replaced a certificate by this many days before its expiry. */
 const RENEWED_DAYS = 14;
 
 function validity(what: string, pem: Buffer, now: Date): Finding {
@@ -57,11 +57,11 @@ function validity(what: string, pem: Buffer, now: Date): Finding {
   return { what, ok: true, text: `valid until ${validToDate.toISOString()}` };
 }
 
-/** Of a port; `ours` where a server of this program has it. */
+/** A finding about a port; `ours` when a server of this program listens on it. */
 type PortFinding = Finding & { readonly ours?: true };
 type AddressSetting = SettingName & `${string}_ADDR`;
 
-/** The server that holds the addresses of these settings, if it is one of this program. */
+/** The apikeyd server that already listens at the metrics address of these settings, if any. */
 function neighbourOf(config: Config): Promise<Neighbour | undefined> {
   const { host, port } = parseAddress('METRICS_ADDR', config.METRICS_ADDR);
   return findNeighbour(host, port);
@@ -83,7 +83,7 @@ async function portOf(
   }
 }
 
-/** A server of one's own is no fault; what keeps it from deciding is. */
+/** A server of this program on the port is no fault, unless it uses another store or cannot decide. */
 function takenBy(config: Config, what: AddressSetting, server: Neighbour | undefined): PortFinding {
   const address = config[what];
   if (server?.addresses[what] !== address)

@@ -5,7 +5,7 @@ import type { Running } from './serve.ts';
 const DEFAULT_ADDRESS = '127.0.0.1:50051';
 const DEFAULT_KEY_FILE = './data/admin.key';
 
-/** Shown once at a terminal when the server is ready: where it is, and how to make a first key. */
+/** Shown once at a terminal when the server is ready: its addresses, and how to make a first key. */
 export function firstSteps(config: Config, { addresses }: Running, keyFileExists: boolean): string {
   const scheme = config.TLS_CERT_FILE === '' ? '' : 'https://';
   const address = `${scheme}${addresses.GRPC_ADDR}`;

@@ -5,16 +5,16 @@ import { type Config, parseAddress } from '../config.ts';
 import type { Finding } from '../store/store.ts';
 
 const ANSWER_MS = 2_000;
-/** gRPC's OK and UNAUTHENTICATED: both are answers of the door itself. */
+/** gRPC's OK and UNAUTHENTICATED: Envoy's Check answers with these. */
 const ANSWERED = ['0', '16'];
 const EMPTY_FRAME = Buffer.alloc(5);
 const CHECK = '/envoy.service.auth.v3.Authorization/Check';
-/** No credential is sent and nothing is believed, so it does not matter who answers. */
+/** Certificates need no check: no credential is sent, and the answers are not trusted. */
 const ANYBODY = { rejectUnauthorized: false };
 
 type Port = 'GRPC_ADDR' | 'HTTP_ADDR';
 
-/** Asks at each door for proxies of a running server, without a credential, and says which of them answered. */
+/** Sends each proxy endpoint of a running server a request without a credential; reports which ones respond. */
 export async function knock(config: Config, port: Port): Promise<Finding[]> {
   if (config.TLS_CLIENT_CA_FILE !== '') {
     const text = 'not tried: TLS_CLIENT_CA_FILE asks for a certificate';

@@ -1,15 +1,15 @@
 import { fstatSync, write, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 
-/** Characters of lines that wait for a reader; beyond them lines are dropped and counted. */
+/** Characters of lines waiting for a reader; beyond this limit, lines are dropped and counted. */
 const MAX_WAITING = 1 << 20;
 
-/** Writes a text where the log goes, and tells when it has, or why not. It never waits. */
+/** Writes a text to the log's destination without waiting; `done` receives the error, if any. */
 export type LogWriter = (text: string, done: (error: unknown) => void) => void;
 
 /**
- * Where the log goes. It never throws and never keeps a call waiting: lines that a full disk or a reader who is gone
- * or stalled does not take are dropped, counted, and told with the next line that can be written.
+ * The destination of the log. It never throws and never delays a call: when a disk is full, or a reader is gone or
+ * stalled, lines are dropped, counted, and reported with the next line that can be written.
  */
 export class LogSink {
   readonly #write: LogWriter;
@@ -21,13 +21,13 @@ export class LogSink {
   #untold = 0;
   #drained: (() => void) | undefined;
 
-  /** @param told words the number of lines that were dropped, as a line */
+  /** @param told formats the number of dropped lines as a line */
   constructor(write: LogWriter, told: (dropped: number) => string) {
     this.#write = write;
     this.#told = told;
   }
 
-  /** Lines that nobody will see. */
+  /** The number of lines lost. */
   get dropped(): number {
     return this.#dropped;
   }
@@ -42,7 +42,7 @@ export class LogSink {
     if (this.#writing === 0) this.#next();
   }
 
-  /** Resolves when nothing waits, or after so long. */
+  /** Resolves when no line is waiting, or after `withinMs`. */
   async drained(withinMs: number): Promise<void> {
     if (this.#writing === 0) return;
     await new Promise<void>((resolve) => {
@@ -73,12 +73,12 @@ export class LogSink {
   }
 }
 
-/** Standard error: to a pipe or a socket as it takes it, to a file by a thread of Node's. */
+/** Standard error: a pipe or socket is written as fast as it is read, a file by a thread of Node's. */
 export function standardError(): LogWriter {
   const stat = fstatSync(2);
   if (!stat.isFIFO() && !stat.isSocket()) return (text, done) => writeWhole(Buffer.from(text), done);
   const socket = new Socket({ fd: 2, readable: false, writable: true });
-  // Each write is told by itself.
+  // `done` receives the error of each write.
   socket.on('error', () => {});
   return (text, done) => void socket.write(text, (error) => done(error));
 }
@@ -90,11 +90,11 @@ function writeWhole(bytes: Buffer, done: (error: unknown) => void): void {
   });
 }
 
-/** For the last words and for commands that end soon: at once, and nothing if it is not taken. */
+/** For last words and for commands that end soon: written at once or, if that fails, dropped. */
 export function writeAtOnce(text: string): void {
   try {
     writeSync(2, text);
   } catch {
-    // Nobody reads it; the exit code says the rest.
+    // Nobody reads standard error; the exit code still reports the failure.
   }
 }

@@ -1,7 +1,7 @@
 import { createServer, type Server } from 'node:http';
 import type { Metrics } from './metrics.ts';
 
-/** What METRICS_ADDR serves: the metrics, and for probes that have no client certificate /healthz and /readyz. */
+/** The server on METRICS_ADDR: metrics, and /healthz and /readyz for probes without a client certificate. */
 export function metricsServer(
   { registry }: Metrics,
   health: { readonly alive: boolean; readonly serving: boolean },

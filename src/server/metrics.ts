@@ -8,14 +8,14 @@ interface Row {
   readonly type: 'counter' | 'gauge' | 'histogram';
   readonly labels?: readonly string[];
   readonly help: string;
-  /** Undefined and [] where there is nothing to tell. */
+  /** Returns undefined or [] when there is no value. */
   readonly read: (
     metrics: Counts,
     name: string,
   ) => number | undefined | readonly MetricValue[] | Promise<number | undefined>;
 }
 
-/** THE table of metrics. docs/reference/metrics.md is made from it. */
+/** THE table of metrics. docs/reference/metrics.md is generated from it. */
 const ROWS: readonly Row[] = [
   {
     name: 'apikeyd_log_lines_dropped_total',
@@ -248,7 +248,7 @@ const ROWS: readonly Row[] = [
   },
 ];
 
-/** What Prometheus is told, made from the counts when it asks. */
+/** The metrics for Prometheus, built from the counts at each scrape. */
 export class Metrics extends Counts {
   readonly registry = new Registry();
 
@@ -261,7 +261,7 @@ export class Metrics extends Counts {
         const values = typeof found === 'number' ? [{ value: found }] : (found ?? []);
         return { name, type, help, values, aggregator: 'sum' };
       };
-      // The registry wants no more of a metric than this.
+      // The registry uses no other fields of a metric.
       this.registry.registerMetric({ name, type, help, labelNames: labels, get } as unknown as Metric);
     }
   }

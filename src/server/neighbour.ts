@@ -1,10 +1,10 @@
 import { resolve } from 'node:path';
 
-/** A server of this program that runs here already, as its metrics show it. */
+/** An apikeyd server that already runs here, as its metrics show it. */
 export interface Neighbour {
   readonly version: string;
   readonly store: string;
-  /** The addresses that it listens on, by their settings. */
+  /** The addresses that it listens on, by setting. */
   readonly addresses: Readonly<Record<string, string>>;
   readonly serving: boolean;
 }
@@ -19,10 +19,10 @@ export function shownStore(url: string): string {
 const WAIT_MS = 2_000;
 const MAX_BYTES = 1_048_576;
 
-/** Asks whoever listens where the metrics should be; undefined when that is not a server of this program. */
+/** Asks for metrics at this address; undefined unless a server of this program responds. */
 export async function findNeighbour(host: string, port: number): Promise<Neighbour | undefined> {
   const url = new URL('http://localhost/metrics');
-  // Every address of a machine is reached by the loopback.
+  // The loopback address reaches a listener on every address.
   url.hostname =
     host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '[::1]' : host.includes(':') ? `[${host}]` : host;
   url.port = String(port);
@@ -34,7 +34,7 @@ export async function findNeighbour(host: string, port: number): Promise<Neighbo
   }
 }
 
-/** Whoever listens there may send without end. */
+/** Bounded, since an unknown server may send without end. */
 async function firstOf(response: Response): Promise<string> {
   const parts: Uint8Array[] = [];
   let bytes = 0;

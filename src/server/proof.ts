@@ -6,7 +6,7 @@ import { StartError, type Store } from '../store/store.ts';
 import type { Metrics } from './metrics.ts';
 import type { Logger } from './telemetry.ts';
 
-/** The file that holds the ends of the audit's chains; undefined for none. */
+/** The file that holds the ends of the audit's chains; undefined when none is configured. */
 function anchorFileOf({
   AUDIT_ANCHOR_FILE: file,
   AUDIT_CHAIN_KEY_FILE: keyFile,
@@ -16,7 +16,7 @@ function anchorFileOf({
   return keyFile === '' ? undefined : `${keyFile}.anchor`;
 }
 
-/** What proves the audit: the verifier, and the anchor that it compares with. */
+/** The parts that prove the audit: the verifier, and the anchor that it compares with. */
 export function composeProof(
   config: Config,
   store: Store,
@@ -35,7 +35,7 @@ export function composeProof(
   return { anchor, verifier };
 }
 
-/** The anchor that the settings ask for. */
+/** The configured anchor. */
 export function anchorOf(
   config: Config,
   { audit, chainLog, chain }: Store,
@@ -63,7 +63,7 @@ export function unreadableAnchor(config: Config): StartError {
   );
 }
 
-/** Before the first answer. @throws StartError when the store is behind its anchor */
+/** Called before the first response. @throws StartError when the store is behind its anchor */
 export async function checkAnchor(anchor: Anchor | undefined, config: Config): Promise<void> {
   const lacking = await anchor?.firstLacking();
   if (lacking === undefined) return;

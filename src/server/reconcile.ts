@@ -9,11 +9,11 @@ import { StartError, type Store } from '../store/store.ts';
 import { localOrigin } from './bootstrap.ts';
 import type { Logger } from './telemetry.ts';
 
-/** Revisions that are left out after a restore: no client has seen a number beyond the log's by so many. */
+/** Revisions skipped after a restore: no client has seen a number this far beyond the log's. */
 export const REVISION_GAP = 1_000_000;
-/** Changes that the stores remember. */
+/** How many changes the stores remember. */
 const REMEMBERED = 1_000;
-/** Keys that are put right at once. */
+/** How many keys are corrected at once. */
 const AT_ONCE = 64;
 const PAGE = 1_000;
 const MAX_STEPS = 32;
@@ -21,17 +21,17 @@ const MAX_STEPS = 32;
 export type ReconciledStore = Pick<Store, 'keys' | 'recovery'>;
 
 export interface Reconciled {
-  /** Changes that were made again. */
+  /** Changes of the log that were applied again. */
   readonly again: number;
-  /** Keys that the log has and the store does not: they were made after the backup. */
+  /** Keys in the log but not in the store: they were created after the backup. */
   readonly unknown: number;
-  /** Keys whose last change was in the store only. */
+  /** Keys whose last change was only in the store. */
   readonly added: number;
 }
 
 /**
- * Before the first answer: what the log has and the store lacks is made again, each change with its event; what the
- * store has and the log lacks is noted. @throws StartError
+ * Before the first response, applies changes that the log has and the store lacks, each with its event, and records
+ * changes that the store has and the log lacks. @throws StartError
  */
 export async function reconcile(
   { keys, recovery }: ReconciledStore,
@@ -46,7 +46,7 @@ export async function reconcile(
     return nothing;
   }
   let reach = await log.reach();
-  // Read after the log: what others have noted since is in the store.
+  // Read after the log, so that the store contains everything that others have logged until then.
   const revision = await keys.revision();
   if (reach === undefined) {
     if (behind !== undefined) throw unfinished('is empty');
@@ -98,7 +98,7 @@ async function makeAgain(
   return { again, unknown, added: 0 };
 }
 
-/** How many changes it took; undefined when the store does not have the key. */
+/** The number of changes made; undefined when the store does not have the key. */
 async function putRight(
   keys: Store['keys'],
   record: RevocationRecord,
@@ -114,7 +114,7 @@ async function putRight(
       if (steps > 0) await log.append(recordOf(key, clock, record.retired));
       return steps;
     }
-    // Newer, and noted so: another process has put it right and answers calls already. Else a crash came in between.
+    // Newer and logged: another process has corrected the key and serves calls already. Else a crash came in between.
     if (steps === 0 && key.revision > record.revision && (await isNoted(log, record))) return 0;
     const stored: Key | undefined = await keys.replace(
       { ...correction.key, etag: mintEtag() },
@@ -124,7 +124,7 @@ async function putRight(
       correction.effects,
     );
     if (stored !== undefined) steps++;
-    // Another process that starts, too, was faster.
+    // Another starting process was faster.
     key = stored ?? (await keys.get(record.keyId)) ?? key;
   }
   throw new StartError(69, `REVOCATION_LOG: key ${record.keyId} cannot be put as it was`);
@@ -143,7 +143,7 @@ function recordOf(key: Key, clock: Clock, retired: RevocationRecord['retired'] =
   return { keyId: key.id, revision: key.revision, time: clock.now(), standing: standingOf(key), retired };
 }
 
-/** What was committed and not noted before the process ended, or while the log was off. Answers for how many keys. */
+/** Logs changes committed without a record, before a crash or while the log was off. Returns the number of keys. */
 async function addMissing(
   keys: Store['keys'],
   log: RevocationLog,

@@ -14,34 +14,34 @@ import { REVISION_GAP } from './reconcile.ts';
 import { openConfiguredLog } from './revocations.ts';
 import type { Logger } from './telemetry.ts';
 
-/** What a restore is doing: bytes of the copy, or events that were found good. */
+/** The stage of a restore; progress is in bytes copied or in events verified. */
 export type RestoreStage = 'copying' | 'verifying';
 
 export interface RestoreParts {
   readonly config: Config;
   readonly file: string;
-  /** Go on where the log of revocations does not reach back to the backup. */
+  /** Continue even if the revocation log does not reach back to the backup. */
   readonly withoutLog: boolean;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Told how far it is; `total` is 0 where that is not known. */
+  /** Receives the progress; `total` is 0 when unknown. */
   readonly told: (stage: RestoreStage, done: number, total: number) => void;
 }
 
 export interface Restored {
-  /** The revision that the backup holds. */
+  /** The backup's revision. */
   readonly revision: number;
   readonly checkedEvents: number;
-  /** Events that are known to have been, and that the backup does not have. */
+  /** Events known to have existed that the backup lacks. */
   readonly lostEvents: number;
-  /** Keys whose last standing the next start compares with the log; undefined where there is no log. */
+  /** Keys whose last standing the next start compares with the log; undefined without a log. */
   readonly keysToCheck: number | undefined;
-  /** Where the store before is kept; undefined where there was none. */
+  /** The path of the replaced store; undefined when there was none. */
   readonly before: string | undefined;
 }
 
 /**
- * Puts a backup in the place of the embedded store. Until everything is checked nothing of the store is touched.
+ * Replaces the embedded store with a backup. The store is not touched until every check has passed.
  * @throws CliError, StartError, ConfigError
  */
 export async function restore(parts: RestoreParts): Promise<Restored> {
@@ -105,7 +105,7 @@ async function restoreCopy(
     const time = new Date(clock.now()).toISOString().replaceAll(/[-:]|\.\d+/g, '');
     const path = resolve(config.STORE_URL.replace(/^sqlite:(\/\/)?/, ''));
     const before = await replacement.put(`${path}.before-restore-${time}`);
-    // The event excuses what is lost until then.
+    // The recorded event accounts for the events lost up to this point.
     await anchor?.beginAnew(heads.filter(({ sequence }) => sequence > 0));
     const lostEvents = lost.reduce((sum, { from, to }) => sum + to - from + 1, 0);
     return { revision, checkedEvents, lostEvents, keysToCheck, before };
@@ -133,7 +133,7 @@ function refused(text: string): CliError {
   return new CliError(EXIT.denied, `${text}; nothing was changed`);
 }
 
-/** @param begins undefined where there is no log */
+/** @param begins undefined without a log */
 function requireReach(begins: number | undefined, revision: number): void {
   if (begins !== undefined && begins <= revision) return;
   const why =
@@ -151,7 +151,7 @@ function placesOf(
   return new Map(places.map(({ processId, sequence }) => [processId, sequence]));
 }
 
-/** What the chains are known to have had, beyond what the backup has. */
+/** Ranges of events that the chains are known to have had and the backup lacks. */
 function lostRanges(
   known: readonly (ReadonlyMap<string, number> | undefined)[],
   stands: ReadonlyMap<string, number>,

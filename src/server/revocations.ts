@@ -13,10 +13,10 @@ import { shownStore } from './neighbour.ts';
 import type { Logger } from './telemetry.ts';
 
 const LOOK_EVERY_MS = 5_000;
-/** The stores remember the last 1 000 changes: the log must not be further behind than that. */
+/** The stores remember the last 1 000 changes, so the log must not fall further behind. */
 const COVER_EVERY = 250;
 
-/** Where the log of revocations is; undefined for none. @throws ConfigError */
+/** The location of the revocation log; undefined when off. @throws ConfigError */
 export function revocationLogOf({ REVOCATION_LOG: given, STORE_URL: url }: Config): string | undefined {
   if (given === 'off') return undefined;
   const embedded = url.startsWith('sqlite:');
@@ -44,7 +44,7 @@ export async function openConfiguredLog(
   return openRevocationLog({ file, chain, clock, warn, written });
 }
 
-/** For a server; the store is closed where there is no log to be had. @throws ConfigError, StartError */
+/** For a server; closes the store when the log cannot be opened. @throws ConfigError, StartError */
 export async function openRevocations(
   config: Config,
   store: Store,
@@ -61,7 +61,7 @@ export async function openRevocations(
   }
 }
 
-/** Notes what was narrowed before it is answered, and now and then how far the log has come. */
+/** Records narrowed keys before their calls are answered and, periodically, the revision that the log covers. */
 export class NotedRevocations implements Revocations {
   readonly log: RevocationLog;
   readonly #keys: Pick<KeyStore, 'revision'>;
@@ -94,7 +94,7 @@ export class NotedRevocations implements Revocations {
     this.#timer = setInterval(() => void this.#look().catch(() => {}), LOOK_EVERY_MS).unref();
   }
 
-  /** When no change is under way any more. */
+  /** Call when no change is in flight any more. */
   async stop(): Promise<void> {
     clearInterval(this.#timer);
     await Promise.allSettled(this.#noting);
@@ -102,7 +102,7 @@ export class NotedRevocations implements Revocations {
       await this.log.settled();
       await this.log.cover(await this.#keys.revision());
     } catch {
-      // The next start finds what is missing.
+      // The next start adds missing records.
     }
     await this.log.close();
   }
@@ -117,7 +117,7 @@ export class NotedRevocations implements Revocations {
     await this.log.settled();
     const revision = await this.#keys.revision();
     if (revision < this.#covered + COVER_EVERY) return;
-    // Changes that are committed and not noted yet have numbers up to this one, too.
+    // Committed changes without a record yet may have revisions up to this one.
     await Promise.allSettled(this.#noting);
     await this.log.settled();
     await this.log.cover(revision);

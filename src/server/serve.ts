@@ -23,27 +23,27 @@ const DRAIN_MS = 9_000;
 const RELEASE_MS = 4_000;
 
 export interface Running {
-  /** Bound ports; a port of 0 in the settings asks for any. */
+  /** Bound ports; a port of 0 in the settings requests any free one. */
   readonly ports: { readonly grpc: number; readonly http: number; readonly metrics: number };
-  /** The same with their hosts. */
+  /** The bound ports with their hosts. */
   readonly addresses: Readonly<Record<AddressName, string>>;
   /** Reads the TLS files again, for new connections. */
   readCertificates(): Promise<void>;
-  /** Answers what is under way, within 10 s, and lets everything go. */
+  /** Completes calls in flight, for at most 10 s, then closes everything. */
   stop(): Promise<void>;
 }
 
 export const systemClock: Clock = { now: () => Date.now(), monotonic: () => performance.now() };
 
-/** What the process around the server gives and is told. */
+/** Callbacks of the process around the server. */
 export interface Host {
-  /** Lines of the log that could not be written. */
+  /** The number of log lines that could not be written. */
   readonly droppedLines?: () => number;
-  /** Nothing can be decided here any more: only a new process can. */
+  /** Called when this process can never decide again and must be replaced. */
   readonly broken?: (error: unknown) => void;
 }
 
-/** Puts the whole server together and starts it. @throws ConfigError, StartError */
+/** Builds and starts the whole server. @throws ConfigError, StartError */
 export async function serve(
   config: Config,
   given: Logger,
@@ -71,7 +71,7 @@ export async function serve(
     grpc.close();
     http.close();
     metrics.close();
-    // What was counted is written if the store takes it; one that is away does not hold up the end.
+    // Pending counts are written if the store accepts them; an unavailable store does not delay the shutdown.
     const written = Promise.all([watch.stop(), lastUses.flush(), backups.stop()]);
     const last = written.then(() => anchor?.stop());
     await Promise.race([last, delay(RELEASE_MS, undefined, { ref: false })]);
@@ -115,7 +115,7 @@ export async function serve(
   return { ports, addresses, readCertificates, stop };
 }
 
-/** The store, and those who look on: metrics, and traces where they are wanted. */
+/** The store and its observers: metrics, and traces if enabled. */
 async function openWatched(
   config: Config,
   given: Logger,
@@ -132,7 +132,7 @@ async function openWatched(
   return { store, telemetry, tracing, logger };
 }
 
-/** The addresses as the settings have them, with the ports that were bound. */
+/** The configured addresses with the ports that were bound. */
 function addressesOf(config: Config, { grpc, http, metrics }: Running['ports']): Running['addresses'] {
   const withPort = (name: AddressName, port: number) => {
     const { host } = parseAddress(name, config[name]);
@@ -147,7 +147,7 @@ function addressesOf(config: Config, { grpc, http, metrics }: Running['ports']):
 
 type Bind = (host: string, port: number) => Promise<number>;
 
-/** Binds the address of a setting and says so; a failure names the setting. */
+/** Binds the address of a setting and logs it; an error names the setting. */
 function listener(config: Config, tls: TlsFiles | undefined, logger: Logger) {
   return async (name: SettingName & `${string}_ADDR`, bind: Bind): Promise<number> => {
     const { host, port } = parseAddress(name, config[name]);
@@ -176,7 +176,7 @@ function listenPlain(server: Server, host: string, port: number): Promise<number
   });
 }
 
-/** build/console lies beside the sources of a clone, and beside `dist` in a package. */
+/** build/console is a sibling of `src` in a clone, and of `dist` in a package. */
 function readConsole({ CONSOLE }: Config, logger: Logger): Promise<ConsolePages | undefined> {
   if (!CONSOLE) return Promise.resolve(undefined);
   const compiled = import.meta.dirname.endsWith(join('dist', 'src', 'server'));

@@ -7,7 +7,7 @@ import type { TlsFiles } from '../transport/listener.ts';
 
 type FileSetting = SettingName & `${string}_FILE`;
 
-/** The bytes that the TLS settings name, whatever they are; undefined without TLS. @throws ConfigError */
+/** The files of the TLS settings, unchecked; undefined without TLS. @throws ConfigError */
 export async function readTls(config: Config): Promise<TlsFiles | undefined> {
   const [cert, key, clientCa] = await Promise.all(
     (['TLS_CERT_FILE', 'TLS_KEY_FILE', 'TLS_CLIENT_CA_FILE'] as const).map(async (name) => {
@@ -22,10 +22,10 @@ export async function readTls(config: Config): Promise<TlsFiles | undefined> {
   return { cert, key, clientCa };
 }
 
-/** Refuses files that no connection could be served with, half-written ones too. @throws ConfigError */
+/** Rejects files that cannot serve a connection, including half-written ones. @throws ConfigError */
 export function checkTls({ cert, key, clientCa }: TlsFiles): void {
   checkCertificates('TLS_CERT_FILE', cert);
-  // OpenSSL passes over a CA that it cannot read, and refuses every client from then on.
+  // OpenSSL silently skips a CA that it cannot read, and would then refuse every client.
   if (clientCa !== undefined) checkCertificates('TLS_CLIENT_CA_FILE', clientCa);
   try {
     createSecureContext({ cert, key, ca: clientCa });
@@ -54,7 +54,7 @@ function checkCertificates(name: FileSetting, pem: Buffer): void {
   }
 }
 
-/** The bytes of the file that a setting names; undefined when it names none. */
+/** The bytes of the file that a setting names; undefined when the setting is empty. */
 export function readFileOf(config: Config, name: FileSetting): Buffer | undefined {
   if (config[name] === '') return undefined;
   try {

@@ -1,14 +1,14 @@
 import { stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-/** Bytes: of the store, of its disk, and what is left there for this user. */
+/** Bytes: used by the store, total on its disk, and free there for this user. */
 export interface Space {
   readonly used: number;
   readonly size: number;
   readonly free: number;
 }
 
-/** What the embedded store takes of its disk; undefined for a store elsewhere, and when nobody can tell. */
+/** The embedded store's disk space; undefined for a remote store, or when the system does not report it. */
 export async function storeSpace(url: string): Promise<Space | undefined> {
   if (!url.startsWith('sqlite:')) return undefined;
   const path = url.replace(/^sqlite:(\/\/)?/, '');

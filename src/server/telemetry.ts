@@ -3,7 +3,7 @@ import type { AlertType } from '../keys/notices.ts';
 import type { CallObserver } from '../rpc/call-pipeline.ts';
 import type { WatchLogger } from '../watch/watch.ts';
 
-/** The settings that name where to listen. */
+/** The settings for addresses to listen on. */
 export type AddressName = 'GRPC_ADDR' | 'HTTP_ADDR' | 'METRICS_ADDR';
 
 export type { Logger };
@@ -11,12 +11,12 @@ export type { Logger };
 const SECRET = /audit_v1_[A-Za-z0-9_-]{22}/g;
 const USER_INFO = /(mongodb(?:\+srv)?:\/\/)[^@/\s]*@/g;
 
-/** A text that may be logged: without keys and without passwords of connection strings. */
+/** A text that is safe to log: without keys and without passwords of connection strings. */
 export function redact(text: string): string {
   return text.replace(SECRET, 'audit_v1_[redacted]').replace(USER_INFO, '$1[redacted]@');
 }
 
-/** Structured logs on stderr. Whatever a cause's text holds, no secret leaves. */
+/** Structured logs on stderr. Secrets are redacted, also in the texts of causes. */
 export function createLogger(level: string, format: string, to: DestinationStream): Logger {
   const serializers = { err: (error: unknown) => serializeError(error) };
   return pino(
@@ -38,7 +38,7 @@ function serializeError(error: unknown): unknown {
   return { name, message: redact(message), stack: redact(stack ?? ''), ...inner };
 }
 
-/** One line an event: time, level, text, then the rest. */
+/** One line per event: time, level, text, then the other fields. */
 function prettyStream(to: DestinationStream): DestinationStream {
   return {
     write(line) {
@@ -54,7 +54,7 @@ function prettyStream(to: DestinationStream): DestinationStream {
   };
 }
 
-/** What the watch says, at the levels of docs/design/rules.md 4. */
+/** Logs the watch's events, at the levels of docs/design/rules.md 4. */
 export function watchLogger(logger: Logger, alerted: (type: AlertType) => void): WatchLogger {
   return {
     alert: ({ id, type, keyId, clientIp, text, detail }) => {
@@ -72,7 +72,7 @@ export function watchLogger(logger: Logger, alerted: (type: AlertType) => void):
   };
 }
 
-/** Says a line of each call that has ended: nothing in it comes from the caller but the method. */
+/** Logs a line for each finished call; only the method comes from the caller. */
 export function loggingCalls(inner: CallObserver, logger: Logger): CallObserver {
   return {
     finished: (method, code, seconds) => {

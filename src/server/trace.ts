@@ -3,7 +3,7 @@ import type { Clock } from '../keys/ports/clock.ts';
 import type { Decided } from '../keys/ports/observer.ts';
 import type { IncomingCall } from '../rpc/incoming-call.ts';
 
-/** Codes that are the server's fault, as OpenTelemetry's RPC conventions have them. */
+/** Codes that OpenTelemetry's RPC conventions count as server errors. */
 const FAULTS = new Set([
   'UNKNOWN',
   'DEADLINE_EXCEEDED',
@@ -13,7 +13,7 @@ const FAULTS = new Set([
   'DATA_LOSS',
 ]);
 
-/** The span of one call, and the spans of what it waits for. Holds no secret, no fingerprint and no address. */
+/** The span of one call and those of its waits. Holds no secret, no fingerprint and no address. */
 export class CallTrace {
   readonly #tracer: Tracer;
   readonly #clock: Clock;
@@ -43,7 +43,7 @@ export class CallTrace {
     return this.#span.spanContext().traceId;
   }
 
-  /** It waited so long for something, until now. */
+  /** Adds a span for a wait of this length that ends now. */
   waited(forWhat: string, ms: number): void {
     if (this.#ended) return;
     const now = this.#now();
@@ -76,7 +76,7 @@ export class CallTrace {
     this.#span.end(this.#now());
   }
 
-  /** By the clock that no one sets, from the arrival on: no span ends before it begins. */
+  /** From the arrival on by the monotonic clock, so that no span ends before it begins. */
   #now(): number {
     return this.#call.arriveTime + this.#clock.monotonic() - this.#call.arriveMonotonic;
   }

@@ -5,10 +5,10 @@ import type { Departure, IncomingCall } from '../rpc/incoming-call.ts';
 import type { Access, Work } from '../rpc/method.ts';
 import type { Places } from '../rpc/places.ts';
 
-/** Does work so that what it asks of others belongs to one trace. */
+/** Runs work within a trace, so that the requests it makes belong to that trace. */
 export type Within = <T>(work: () => T) => T;
 
-/** A call that is traced: each of its steps is done within its trace. */
+/** A traced call: each of its steps runs within its trace. */
 export class TracedCall extends ActiveCall {
   readonly #within: Within;
 

@@ -24,21 +24,21 @@ import type { Logger } from './telemetry.ts';
 import { CallTrace } from './trace.ts';
 import { TracedCall } from './traced-call.ts';
 
-/** A receiver that takes nothing is told of once in this time. */
+/** Failures of a trace receiver are logged at most once in this time. */
 const WARN_MS = 60_000;
-/** A receiver that has not taken them by then does not get them; the end of the process waits for it. */
+/** The time limit for sending spans; the shutdown of the process waits this long for it. */
 const SEND_MS = 3_000;
 
-/** What the tracing of calls needs of its library. */
+/** The tracing library's functions for calls. */
 export interface Spans {
   readonly tracer: Tracer;
   /** The context in which a call's span begins, from its `traceparent` and `tracestate`; undefined: the call is not traced. */
   parentOf(headers: HeaderSource): Context | undefined;
-  /** Sends what is left. */
+  /** Sends the remaining spans. */
   stop(): Promise<void>;
 }
 
-/** Puts calls, and what they wait for, into traces. It stands around the parts that it looks at, and changes none. */
+/** Adds calls and their waits to traces. It wraps the parts that it observes and changes none. */
 export class Tracing {
   readonly #spans: Spans;
   readonly #clock: Clock;
@@ -90,7 +90,7 @@ export class Tracing {
         this.#current.getStore()?.waited(`store ${operation}`, ms);
         inner.took(operation, ms);
       },
-      // Of many calls at once: each has its own wait for it.
+      // One write serves many calls; each call's own wait is traced in ofAudit.
       wroteEvents: (events, ms) => inner.wroteEvents(events, ms),
     };
   }
@@ -110,7 +110,7 @@ export class Tracing {
     };
   }
 
-  /** With the trace's id in what is logged of a call that is traced. */
+  /** A logger that adds the trace id to lines about a traced call. */
   logger(inner: Logger): Logger {
     const log = (line: object) => {
       const callTrace = this.#current.getStore();
@@ -124,7 +124,7 @@ export class Tracing {
   }
 }
 
-/** Makes traces as the settings say; only then is this file loaded, and OpenTelemetry with it. @throws ConfigError */
+/** Starts tracing as configured; only then are this file and OpenTelemetry loaded. @throws ConfigError */
 export function openTracing(config: Config, version: string, clock: Clock, logger: Logger): Tracing {
   const headers = parseTraceHeaders(config.OTEL_EXPORTER_OTLP_HEADERS);
   const url = `${config.OTEL_EXPORTER_OTLP_ENDPOINT.replace(/\/+$/, '')}/v1/traces`;
@@ -152,7 +152,7 @@ export function openTracing(config: Config, version: string, clock: Clock, logge
         const drawn = share === 1 || trace.getSpanContext(parent) !== undefined || Math.random() < share;
         return drawn ? parent : undefined;
       },
-      // What is not taken has been told.
+      // The exporter has logged its failure already.
       stop: () => provider.shutdown().catch(() => {}),
     },
     clock,
@@ -173,7 +173,7 @@ function samplerOf({ OTEL_TRACES_SAMPLER: name, OTEL_TRACES_SAMPLER_ARG: share }
     : new ParentBasedSampler({ root: new AlwaysOnSampler() });
 }
 
-/** The same exporter, which says in the log that nothing is taken. */
+/** Wraps an exporter, to log failures. */
 function telling(inner: SpanExporter, clock: Clock, logger: Logger): SpanExporter {
   let told = Number.NEGATIVE_INFINITY;
   return {
