@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import AxeBuilder from '@axe-core/playwright';
-import type { Browser } from 'playwright-core';
+import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { decide, makeKey } from '../rpc/cases.ts';
 import { requires } from '../support/requires.ts';
@@ -26,6 +26,21 @@ describe('the built console', () => {
     expect(sizes.reduce((sum, size) => sum + size)).toBeLessThan(MAX_GZIP_BYTES);
   });
 });
+
+/** Says at which widths a page must be scrolled sideways. */
+async function tooWide(page: Page): Promise<string[]> {
+  const size = page.viewportSize() ?? { width: 1440, height: 900 };
+  const faults: string[] = [];
+  for (const width of [390, 1024]) {
+    await page.setViewportSize({ ...size, width });
+    const over = await page.evaluate(
+      'document.documentElement.scrollWidth - document.documentElement.clientWidth',
+    );
+    if (over !== 0) faults.push(`${over} pixels too wide for ${width}`);
+  }
+  await page.setViewportSize(size);
+  return faults;
+}
 
 requires('chromium').describe('every page of the console', () => {
   const database = freshDatabase('sqlite', '');
@@ -60,6 +75,7 @@ requires('chromium').describe('every page of the console', () => {
       if (colorScheme === 'dark') axe.withRules(['color-contrast', 'link-in-text-block']);
       const { violations } = await axe.analyze();
       for (const { id, nodes } of violations) faults.push(`${of}: ${id} ${nodes[0]?.html}`);
+      if (colorScheme === 'light') faults.push(...(await tooWide(page)).map((fault) => `${of}: ${fault}`));
       if (PICTURES === undefined) return;
       mkdirSync(PICTURES, { recursive: true });
       const path = join(PICTURES, `${of}-${colorScheme}.png`);
