@@ -37,7 +37,7 @@ export interface AdminServiceParts
 }
 
 const DAY_MS = 86_400_000;
-/** Each field twice over. */
+/** Enough to list each field twice. */
 const MAX_PATHS = 32;
 
 /** ApiKeyAdmin: each method reads its request, calls one use case and writes its response. */
@@ -56,7 +56,7 @@ export function adminService(parts: AdminServiceParts): ServiceImplementation<ty
 }
 
 function keyReads({ manageKeys, rotations, quota, clock }: AdminServiceParts) {
-  /** With the uses of old secrets, which are kept beside the keys. */
+  /** Adds the uses of old secrets, which are stored apart from the keys. */
   const withUses = async (keys: readonly Key[]) => {
     const uses = await rotations.oldUses(keys.flatMap(({ rotation }) => rotation?.id ?? []));
     return keys.map((key) => toKeyMessage(key, clock.now(), uses.get(key.rotation?.id ?? '') ?? 0));
@@ -194,7 +194,7 @@ function reportMethods({ keys, audit, lockout, clock }: AdminServiceParts) {
       async handle(request) {
         const clientIp = checked((found) => {
           if (request.clientIp === '') found.add('client_ip', 'required');
-          // As ListLockouts shows one of IPv6.
+          // Accepts an IPv6 /64 as ListLockouts shows it.
           const address = request.clientIp.replace(/(:.*)\/64$/, '$1');
           return fields.clientIp(found, 'client_ip', address) ?? '';
         });
@@ -207,7 +207,7 @@ function reportMethods({ keys, audit, lockout, clock }: AdminServiceParts) {
   } satisfies Partial<ServiceImplementation<typeof ApiKeyAdmin>>;
 }
 
-/** The fields that the mask names; a path that is unknown or not for change is a violation. */
+/** The fields that the mask names; an unknown or immutable path is a violation. */
 function patchOf(found: Violations, key: KeyMessage, paths: readonly string[]): KeyPatch {
   const at = (field: string) => `key.${field}`;
   const readers: Record<string, () => KeyPatch> = {

@@ -22,7 +22,7 @@ export interface AuditMethodsParts {
 
 const METHODS = new MethodNames([ApiKeyAuth, ApiKeyAdmin, ApiKeyIntegrations]);
 
-/** The methods of ApiKeyAdmin that show the audit and prove it. */
+/** The methods of ApiKeyAdmin that read and verify the audit. */
 export function auditMethods({ audit, verifier }: AuditMethodsParts) {
   return {
     listAuditEvents: {

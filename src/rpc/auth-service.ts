@@ -18,7 +18,7 @@ export interface AuthServiceParts {
   readonly manageKeys: ManageKeys;
   readonly authenticator: Authenticator;
   readonly keyFeed: KeyFeed;
-  /** Of the store. */
+  /** The store's epoch. */
   readonly epoch: () => string;
   /** ALLOW_ANONYMOUS_VALIDATE. */
   readonly allowAnonymous: boolean;
@@ -77,7 +77,7 @@ export function authService(parts: AuthServiceParts): ServiceImplementation<type
   };
 }
 
-/** For those who hold keys, or keep what they know of them. */
+/** Methods for holders of keys, and for services that cache validations. */
 function keyHolderMethods({ manageKeys, authenticator, keyFeed, epoch }: AuthServiceParts) {
   return {
     watchKeys: {

@@ -24,11 +24,11 @@ export interface AuthenticatorParts {
   readonly lastUses: LastUses;
   readonly clock: Clock;
   readonly observer: Pick<Observer, 'oldCredential' | 'lockedOut'>;
-  /** Which texts are looked up at all. */
+  /** Which texts are looked up in the store at all. */
   readonly mayBeSecret: (text: string) => boolean;
 }
 
-/** Who calls, and may they: an ordinary key with a scope that begins with `apikeys`. */
+/** Authenticates and authorises callers by an ordinary key with a scope that begins with `apikeys`. */
 export class Authenticator {
   readonly #parts: AuthenticatorParts;
   readonly #budgets: LookBudgets;
@@ -38,7 +38,7 @@ export class Authenticator {
     this.#budgets = new LookBudgets(parts.clock);
   }
 
-  /** The calling key. UNAUTHENTICATED when there is none, or when it would be denied. */
+  /** The calling key. UNAUTHENTICATED when it is missing, or when a validation would deny it. */
   identify(call: IncomingCall): MaybePromise<Key> {
     if (call.authorization === undefined || call.authorization === '') {
       this.#failed(call);
@@ -64,24 +64,24 @@ export class Authenticator {
       observer.oldCredential({ decision, key, slot, clientIp: call.peerIp, dryRun: false, time: now });
     }
     if (denial === undefined) {
-      // Not of each call: those from memory need no budget.
+      // Only after a read of the store: a key found in memory needs no budget.
       if (found.fromCache !== true) this.#budgets.good(networkOf(call.peerIp), secretHash);
       return key;
     }
     this.#failed(call);
-    // It proves possession, so it does not count for lockout and its holder may know why.
+    // The secret proves possession: it does not count for lockout, and its holder may learn the reason.
     throw new ApiError('CREDENTIAL_INVALID', `the calling key is ${denial}`, {
       keyId: key.id,
       metadata: { decision: denial },
     });
   }
 
-  /** The same of a caller that was let in before, without counting another call. */
+  /** Checks again a caller that was admitted before, without counting another call. */
   async recheck(call: IncomingCall, anyOf: RequiredScope): Promise<void> {
     requireScope(await this.identify(call), anyOf);
   }
 
-  /** PERMISSION_DENIED unless the key holds one of the scopes; then its own limits. */
+  /** PERMISSION_DENIED unless the key holds one of the scopes; then takes from the key's own limits. */
   authorize(key: Key, anyOf: RequiredScope): MaybePromise<void> {
     requireScope(key, anyOf);
     const used = () => this.#parts.lastUses.note(key.id, this.#parts.clock.now());
@@ -97,7 +97,7 @@ export class Authenticator {
     });
   }
 
-  /** Admits a try with a secret that is its own proof: limited once the peer is locked out. */
+  /** Admits an attempt with a secret that is its own proof; limited once the peer is locked out. */
   async admit(call: IncomingCall, secretHash: string): Promise<void> {
     if (!this.#budgets.wasGood(secretHash)) this.#refuseFlood(call);
     if ((await this.#lockedForMs(call)) === 0) return;
@@ -125,13 +125,13 @@ export class Authenticator {
     return lockout.lockedForMs(peerIp) ?? lockout.readLockedForMs(peerIp);
   }
 
-  /** One more failed credential of this address, if it is still told one by one. */
+  /** Counts a failed credential of this address; refused beyond the budget of recorded failures. */
   #failed(call: IncomingCall): void {
     this.#refuseFlood(call);
     this.#budgets.failed(networkOf(call.peerIp));
   }
 
-  /** Each refusal is an event of 300 bytes: beyond a budget they are counted, and cost nothing. */
+  /** Each refusal is an event of 300 bytes, so beyond a budget refusals are only counted. */
   #refuseFlood({ peerIp }: IncomingCall): void {
     const retryAfterMs = this.#budgets.failureWaitMs(networkOf(peerIp));
     if (retryAfterMs === 0) return;

@@ -14,22 +14,22 @@ import { type Caller, type Departure, type IncomingCall, NOBODY, originOf } from
 import type { Access, BoundMethod, OpenStream, Work } from './method.ts';
 import { Places } from './places.ts';
 
-/** How soon a stream ends after its caller's key. */
+/** How soon a stream ends after the calling key stops working. */
 const RECHECK_MS = 1_000;
 
-/** The same for all: made once. */
+/** One instance serves all refusals. */
 export const OVERLOADED = toConnectError(
   new ApiError('SERVER_OVERLOADED', 'too many calls are under way here', { retryAfterMs: 1000 }),
   '',
 );
 
-/** Told how each call ended. */
+/** Receives the end of each call. */
 export interface CallObserver {
   /** @param code a gRPC code's name, `OK` included. */
   finished(method: string, code: string, seconds: number): void;
-  /** Why one ended without an answer. */
+  /** The reason when a call failed. */
   refused(reason: ErrorCode): void;
-  /** An error that was not foreseen; its text may be logged, it holds no secret. */
+  /** An unexpected error; its text holds no secret and may be logged. */
   failed(method: string, error: unknown): void;
 }
 
@@ -38,13 +38,13 @@ export interface CallPipelineParts {
   readonly audit: AuditLog;
   readonly clock: Clock;
   readonly observer: CallObserver;
-  /** Told of each call that is refused because too many are under way. */
+  /** Called for each call refused because too many are in flight. */
   readonly shed: () => void;
-  /** With traces: the call, if it is traced. Undefined where there are none. */
+  /** Returns the call if it is traced. Undefined without tracing. */
   readonly traced?: Traced | undefined;
 }
 
-/** The headers of a request, by their names in lower case. */
+/** The headers of a request, by lower-case name. */
 export interface HeaderSource {
   get(name: string): string | undefined;
 }
@@ -56,7 +56,7 @@ export type Traced = (
   headers: HeaderSource,
 ) => ActiveCall | undefined;
 
-/** The path that every call of both mounts takes: authenticate, authorise, read, handle, record, respond. */
+/** The path of every call on both mounts: authenticate, authorise, read, handle, record, respond. */
 export class CallPipeline {
   readonly #parts: CallPipelineParts;
   readonly #places = new Places();
@@ -69,7 +69,7 @@ export class CallPipeline {
     return this.#parts.clock;
   }
 
-  /** True when too many calls are under way: counts this one as refused, with OVERLOADED. */
+  /** True when too many calls are in flight; this call is then counted as refused, with OVERLOADED. */
   sheds(method: string): boolean {
     if (!this.#places.full) return false;
     const { audit, observer, shed } = this.#parts;
@@ -80,30 +80,30 @@ export class CallPipeline {
     return true;
   }
 
-  /** A response that cannot be encoded, after its event is durable. The cause goes to the log only. */
+  /** A response could not be encoded after its event was durable. The cause goes to the log only. */
   encodingFailed(method: string, error: unknown): ConnectError {
     this.#parts.observer.failed(method, error);
     return toConnectError(asApiError(error), '');
   }
 
-  /** Calls whose messages are whole and that are not answered yet. */
+  /** Calls whose messages have arrived and that have no response yet. */
   get underWay(): number {
     return this.#places.taken;
   }
 
-  /** It takes a place when its message is whole. */
+  /** The call takes its place once its message has arrived. */
   begin(call: IncomingCall, headers: HeaderSource): ActiveCall {
     const parts = this.#parts;
     return parts.traced?.(parts, call, this.#places, headers) ?? new ActiveCall(parts, call, this.#places);
   }
 
-  /** Resolves when no call is under way and its responses have had time to leave. */
+  /** Resolves when no call is in flight and the responses have had time to leave. */
   idle(): Promise<void> {
     return this.#places.idle();
   }
 }
 
-/** One call. Every method that throws throws a ConnectError, after the failure's event is durable. */
+/** One call. Methods that throw throw a ConnectError, after the failure's event is durable. */
 export class ActiveCall {
   readonly #parts: CallPipelineParts;
   readonly #call: IncomingCall;
@@ -119,7 +119,7 @@ export class ActiveCall {
     this.#places = places;
   }
 
-  /** Finds out who calls and whether they may: the headers are enough. Undefined when that is known at once. */
+  /** Authenticates and authorises the caller by the headers. Undefined when no wait was needed. */
   authenticate(access: Access): MaybePromise<void> {
     this.#entered = true;
     try {
@@ -130,7 +130,7 @@ export class ActiveCall {
     }
   }
 
-  /** The message came long after the headers: whether the caller still may. */
+  /** Checks the caller again when the message arrived long after the headers. */
   async confirm(access: Access): Promise<void> {
     if (access === 'OPEN' || this.#caller === NOBODY) return;
     try {
@@ -140,7 +140,7 @@ export class ActiveCall {
     }
   }
 
-  /** The message is whole. @throws ConnectError when too many calls are under way */
+  /** Called when the message has arrived. @throws ConnectError when too many calls are in flight */
   takePlace(): void {
     if (this.#hasPlace) return;
     const { full } = this.#places;
@@ -162,7 +162,7 @@ export class ActiveCall {
     });
   }
 
-  /** All of a unary call: the caller, the message, the work, its event. Waits only where it must. */
+  /** A whole unary call: caller, message, work, event. Awaits only where necessary. */
   async respond<Q, A>(work: Work<Q, A>, read: () => MaybePromise<Q>, departure?: Departure): Promise<A> {
     this.takePlace();
     if (!this.#entered) {
@@ -172,7 +172,7 @@ export class ActiveCall {
     return this.serve(work, read, departure);
   }
 
-  /** Refuses before any work is done: what costs nothing keeps the throughput up. */
+  /** Refuses before any work is done, so that refusals do not cost throughput. */
   #shed(): ConnectError {
     this.#parts.audit.countRefused(1);
     this.#parts.shed();
@@ -181,7 +181,7 @@ export class ActiveCall {
     return OVERLOADED;
   }
 
-  /** Reads the message, has it handled, and resolves when the event is durable. */
+  /** Reads the message, handles it, and resolves when the event is durable. */
   async serve<Q, A>(work: Work<Q, A>, read: () => MaybePromise<Q>, departure?: Departure): Promise<A> {
     const { audit, clock } = this.#parts;
     this.takePlace();
@@ -205,7 +205,7 @@ export class ActiveCall {
 
   /**
    * Reads the message and opens the stream; resolves when its event is durable. The stream ends when the calling key
-   * no longer works. `end` must be called when nobody reads any more.
+   * stops working. Call `end` when the reader is gone.
    */
   async open(
     { method, implementation }: Extract<BoundMethod, { kind: 'server_streaming' }>,
@@ -242,7 +242,7 @@ export class ActiveCall {
       for await (const message of stream.messages)
         yield create(method.output as DescMessage, message as never);
     } catch (error) {
-      // The call has its event already.
+      // The call's event was recorded when the stream opened.
       const apiError = asApiError(error);
       if (apiError.code === 'INTERNAL') this.#parts.observer.failed(this.#call.method, apiError.facts.cause);
       throw toConnectError(apiError, this.#requestId);
@@ -251,7 +251,7 @@ export class ActiveCall {
     }
   }
 
-  /** A key that was revoked, or lost the scope, since the stream began ends it. A store that is away does not. */
+  /** Ends the stream once the calling key is revoked or loses the scope. An unavailable store does not end it. */
   async #recheck(access: Access, stream: OpenStream<object>): Promise<void> {
     if (access === 'OPEN') return;
     try {
@@ -262,7 +262,7 @@ export class ActiveCall {
     }
   }
 
-  /** Records a refusal and makes it ready to be sent. */
+  /** Records a refusal and prepares it for sending. */
   async refuse(error: ApiError): Promise<ConnectError> {
     if (!this.#hasPlace) this.#places.beginRefusal();
     const apiError = await this.#recorded(error);
@@ -272,7 +272,7 @@ export class ActiveCall {
     return toConnectError(apiError, this.#requestId);
   }
 
-  /** The error to tell: this one, or that its event could not be recorded. */
+  /** The error to send: this one, or the failure to record its event. */
   async #recorded(error: ApiError): Promise<ApiError> {
     const { audit, clock } = this.#parts;
     if (rowOf(error).unrecorded === true) {

@@ -36,7 +36,7 @@ import {
 const MIN_SECONDS = -62_135_596_800n;
 const MAX_SECONDS = 253_402_300_799n;
 
-/** Milliseconds since 1970, parts of a millisecond dropped. */
+/** Milliseconds since 1970, rounded down. */
 export function timeOf(found: Violations, field: string, value: Timestamp | undefined): number | undefined {
   if (value === undefined) return undefined;
   const { seconds, nanos } = value;
@@ -47,7 +47,7 @@ export function timeOf(found: Violations, field: string, value: Timestamp | unde
   return Number(seconds) * 1000 + Math.floor(nanos / 1e6);
 }
 
-/** Milliseconds; NaN for what is no duration, so that every bound refuses it. */
+/** Milliseconds; NaN for an invalid duration, so that every bound rejects it. */
 export function millisOf(value: Duration | undefined): number {
   if (value === undefined) return Number.NaN;
   const { seconds, nanos } = value;
@@ -57,7 +57,7 @@ export function millisOf(value: Duration | undefined): number {
     : Number.NaN;
 }
 
-/** A duration in whole milliseconds, parts dropped; undefined when it is absent. */
+/** A duration in whole milliseconds, rounded down; undefined when absent. */
 export function wholeMillisOf(
   found: Violations,
   field: string,
@@ -69,7 +69,7 @@ export function wholeMillisOf(
   return ms;
 }
 
-/** rotate_every; 0 and absent mean never. */
+/** rotate_every; 0 or absent means never. */
 export function rotateEveryOf(
   found: Violations,
   field: string,
@@ -91,7 +91,7 @@ export function rateLimitsOf(
   return fields.rateLimits(found, field, plain);
 }
 
-/** The request in the domain's words. What is wrong is named under `at`. */
+/** The request in domain terms. Violations are reported under `at`. */
 export function toValidateInput(found: Violations, at: string, request: ValidateKeyRequest): ValidateInput {
   if (request.minRevision < 0n) found.add(`${at}min_revision`, '0 or more');
   return {
@@ -147,7 +147,7 @@ export function toRateLimitState(state: RateLimitState) {
   };
 }
 
-/** @param oldUses of the rotation the key is in. */
+/** @param oldUses of the key's current rotation */
 export function toKeyMessage(key: Key, now: number, oldUses = 0): MessageInitShape<typeof KeySchema> {
   const time = (ms: number | undefined) => (ms === undefined ? undefined : timestampFromMs(ms));
   const optional = {
@@ -239,7 +239,7 @@ export function toDefectMessage({ kind, processId, sequence, eventId }: Defect) 
   return { kind: DEFECTS[kind], processId, sequence: BigInt(sequence), eventId };
 }
 
-/** How each kind of field stands in a message, under a name of its own where it has one. */
+/** The name and value of each kind of field in a message. */
 const TO_MESSAGE: Record<FieldKind, (name: string, value: never) => readonly [string, unknown]> = {
   text: (name, value) => [name, value],
   flag: (name, value) => [name, value],

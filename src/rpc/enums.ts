@@ -28,7 +28,7 @@ import type {
 import type { RotationState as RotationStateName } from '../keys/rotation.ts';
 import type { KeyNotice } from '../watch/key-feed.ts';
 
-// One row a word, in both directions; the compiler names the missing ones.
+// One row per word, for both directions; the compiler reports missing rows.
 export const DECISIONS = {
   LOCKED_OUT: Decision.LOCKED_OUT,
   MALFORMED: Decision.MALFORMED,
@@ -124,7 +124,7 @@ export const ALERT_TYPES = {
 
 const USAGE_STEPS = { HOUR: UsageStep.HOUR, DAY: UsageStep.DAY } as const;
 
-/** The word for an enum's number; UNSPECIFIED is undefined, a number nobody knows is a violation. */
+/** The word for an enum's number: undefined for UNSPECIFIED; an unknown number is a violation. */
 function wordOf<W extends string>(table: Record<W, number>, found: Violations, field: string, value: number) {
   if (value === 0) return undefined;
   const word = (Object.keys(table) as W[]).find((name) => table[name] === value);
@@ -164,7 +164,7 @@ export function anomalyStateOf(
   return wordOf(ANOMALY_STATES, found, field, value);
 }
 
-/** A required reason. */
+/** A required reason for a revocation. */
 export function revokeReasonOf(found: Violations, field: string, value: RevokeReason): RevokeReasonName {
   if (value === RevokeReason.UNSPECIFIED) found.add(field, 'required');
   return wordOf(REASONS, found, field, value) ?? 'KEY_COMPROMISE';
@@ -174,7 +174,7 @@ export function usageStepOf(found: Violations, field: string, value: UsageStep):
   return wordOf(USAGE_STEPS, found, field, value);
 }
 
-/** Of an audit event's outcome, `DECISION_VALID` and the like. */
+/** The decision in an audit event's outcome, `DECISION_VALID` and the like. */
 export function decisionOfOutcome(outcome: string): Decision {
   return DECISIONS[outcome.slice('DECISION_'.length) as DecisionName] ?? Decision.UNSPECIFIED;
 }

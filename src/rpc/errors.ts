@@ -18,15 +18,15 @@ export const ERROR_DOMAIN = 'apikey.v1';
 
 interface ErrorRow {
   readonly status: Code;
-  /** Counted in a gap event instead of recorded: the log or the server is away or overwhelmed. */
+  /** Counted in a gap event instead of recorded: the log or the server is down or overloaded. */
   readonly unrecorded?: true;
-  /** For PreconditionFailure: the kind of condition. */
+  /** The kind of condition for PreconditionFailure. */
   readonly precondition?: string;
-  /** For QuotaFailure: which quota. */
+  /** The quota for QuotaFailure. */
   readonly quota?: string;
 }
 
-/** THE table: what each ErrorCode is on the wire. ErrorInfo.reason is the ErrorCode itself. */
+/** THE table of each ErrorCode's form on the wire. ErrorInfo.reason is the ErrorCode itself. */
 export const ERRORS = {
   INVALID_REQUEST: { status: Code.InvalidArgument },
   MESSAGE_TOO_LARGE: { status: Code.ResourceExhausted },
@@ -83,7 +83,7 @@ export const ERRORS = {
   INTERNAL: { status: Code.Internal },
 } as const satisfies Record<ErrorCode, ErrorRow>;
 
-/** Any failure as one of ours; what was not foreseen is INTERNAL and keeps its cause to itself. */
+/** Any failure as an ApiError; an unexpected one becomes INTERNAL, and its cause is not sent. */
 export function asApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   return new ApiError('INTERNAL', 'internal error', { cause: error });
@@ -99,12 +99,12 @@ export function rowOf(error: ApiError): ErrorRow {
   return ERRORS[error.code];
 }
 
-/** The error that toConnectError was given. */
+/** The ApiError that toConnectError was called with. */
 export function wordedError(error: unknown): ApiError {
   return asApiError(error instanceof ConnectError ? error.cause : error);
 }
 
-/** The error with all details that say something, ready for either mount. */
+/** The error with all details that apply, for either mount. */
 export function toConnectError(error: ApiError, requestId: string): ConnectError {
   const { facts, code, message } = error;
   const row = rowOf(error);

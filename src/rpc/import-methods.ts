@@ -18,7 +18,7 @@ export function importMethods({ importKeys }: { readonly importKeys: ImportKeys 
           if (keys.length < 1 || keys.length > fields.BOUNDS.importedKeys)
             found.add('keys', `1 to ${fields.BOUNDS.importedKeys}`);
           const read = readAll(keys);
-          // As data, where only that was asked for.
+          // With validate_only, problems are returned as data.
           if (validateOnly) return read;
           for (const [i, { problems }] of read.entries())
             for (const { field, description } of problems) found.add(`keys[${i}].${field}`, description);
@@ -26,7 +26,7 @@ export function importMethods({ importKeys }: { readonly importKeys: ImportKeys 
         });
         if (!validateOnly) {
           const results = await importKeys.run(items, origin);
-          // Each key that was made has its own event already.
+          // Each created key has its own event already.
           const event = results.every(({ existing }) => existing) ? { event: {} } : {};
           return { message: { results: results.map(toResult) }, ...event };
         }
@@ -47,7 +47,7 @@ function toResult({ keyId, existing }: ImportResult) {
   return { id: keyId ?? '', existing };
 }
 
-/** Each key, with what is wrong with its fields. */
+/** The keys, each with the problems of its fields. */
 function readAll(keys: readonly ImportedKeyMessage[]) {
   const places = new Map<string, number>();
   return keys.map((message, i) => {
@@ -62,7 +62,7 @@ function readAll(keys: readonly ImportedKeyMessage[]) {
 
 function importedKeyOf(found: Violations, message: ImportedKeyMessage): ImportedKey {
   if (!isHash(message.keyHash)) found.add('key_hash', 'SHA-256 as 64 lower-case hex digits');
-  // It may be over: a file that is imported again must not have become wrong. Year 1 is another system's "never".
+  // A past time is valid, so that a file can be imported again. In other systems year 1 means "never".
   const expireTime = timeOf(found, 'expire_time', message.expireTime);
   if (expireTime !== undefined && expireTime < 0)
     found.add('expire_time', 'a time from 1970 to 9999; leave it out for a key that does not expire');

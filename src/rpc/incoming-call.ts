@@ -1,7 +1,7 @@
 import type { CallOrigin } from '../keys/ports/audit.ts';
 import type { Clock } from '../keys/ports/clock.ts';
 
-/** A call as both mounts hand it over: what is known before its message is read. */
+/** A call as both mounts pass it on, before its message is read. */
 export interface IncomingCall {
   /** `apikey.v1.ApiKeyAuth/ValidateKey` and the like. */
   readonly method: string;
@@ -13,9 +13,9 @@ export interface IncomingCall {
   readonly arriveMonotonic: number;
 }
 
-/** Tells work that takes long when nobody waits for it any more. */
+/** Signals long-running work that its caller is gone. */
 export interface Departure {
-  /** Aborted when the peer goes away or the deadline is over. Made when it is asked for. */
+  /** Aborted when the peer disconnects or the deadline passes. Created on first use. */
   gone(): AbortSignal;
 }
 
@@ -28,7 +28,7 @@ export function newCall(
   return { method, peerIp, authorization, arriveTime: clock.now(), arriveMonotonic: clock.monotonic() };
 }
 
-/** Who called: a key, or nobody known. */
+/** The caller: a key, or unknown. */
 export interface Caller {
   readonly keyId: string;
   readonly scopes: readonly string[];

@@ -20,10 +20,10 @@ export interface IntegrationsServiceParts {
   readonly clock: { now(): number };
 }
 
-/** What may stand in a header. */
+/** Characters that a header value may contain. */
 const SECRET = /^[\x21-\x7e]{1,1024}$/;
 const ONE_TIME_PASSWORD = /^[\x21-\x7e]{0,64}$/;
-/** Not a folder in an address, either. */
+/** Also excludes `.` and `..`, which would change the URL. */
 const GITEA_USER = /^(?!\.+$)[\w.-]{1,255}$/;
 const GITEA_SCOPE = /^[a-z-]{1,64}(:[a-z]{1,64})?$/;
 const N8N_SCOPE = /^[\w-]{1,64}:[\w-]{1,64}$/;
@@ -165,7 +165,7 @@ function giteaLoginOf(found: Violations, login: GiteaLogin | undefined): RemoteL
   return loginOf(found, ['username', username], password, ['otp', otp]);
 }
 
-/** Refused before it is asked for: Gitea has no user of another name, and part of an address it must not become. */
+/** Validated before the request: Gitea has no other user names, and the name becomes part of a URL. */
 function giteaUserName(found: Violations, at: string, name: string): string {
   const text = fields.optionalText(found, at, name);
   if (text.includes('@')) found.add(at, 'the user name, not the e-mail address');
@@ -180,7 +180,7 @@ function n8nLoginOf(found: Violations, login: N8nLogin | undefined): RemoteLogin
 
 type NamedText = readonly [field: string, value: string];
 
-/** Values are never told. */
+/** Reports violations without the values, which are secret. */
 function loginOf(found: Violations, name: NamedText, password: string, otp: NamedText): RemoteLogin {
   const [otpField, oneTimePassword] = otp;
   if (!ONE_TIME_PASSWORD.test(oneTimePassword))
@@ -224,12 +224,12 @@ function differenceOf({ seen, record, rotatedThere }: ListedRemoteKey): RemoteDi
   return record === undefined ? RemoteDifference.REMOTE_ONLY : RemoteDifference.UNSPECIFIED;
 }
 
-/** A change has written the event of its call already. */
+/** A change has recorded the event of its call already. */
 function eventUnless(recorded: boolean) {
   return recorded ? {} : { event: {} };
 }
 
-/** Of a list, or what one call was about. */
+/** A key of a list, or the one that a call was about. */
 type RemoteKey = Partial<Omit<ListedRemoteKey, 'record'>> & Pick<ListedRemoteKey, 'record'>;
 
 function toN8nApiKey(listed: RemoteKey) {
@@ -238,7 +238,7 @@ function toN8nApiKey(listed: RemoteKey) {
   return { label: name, ...rest, ...optionalTime('expireTime', expireTime) };
 }
 
-/** Where both sides know a thing, the other system's word counts: it is its key. */
+/** Where both sides have a value, the other system's applies: the key is there. */
 function toRemoteKey({ user, seen, record, rotatedThere = false }: RemoteKey) {
   return {
     id: seen?.id ?? record?.id ?? '',

@@ -10,7 +10,7 @@ interface Level {
   since: number;
 }
 
-/** So many at once, and so many in a time for as long as it goes on; of each subject by itself. */
+/** A token bucket for each subject: a burst at once, then a steady rate. */
 class Buckets {
   readonly #levels = new LRUCache<string, Level>({ max: MAX_REMEMBERED });
   readonly #clock: Clock;
@@ -23,7 +23,7 @@ class Buckets {
     this.#perMs = perMs;
   }
 
-  /** Milliseconds until there is one again; 0 when there is. */
+  /** Milliseconds until a token is available; 0 when one is. */
   waitMs(subject: string): number {
     const level = this.#levels.get(subject);
     return level === undefined ? 0 : Math.max(0, Math.ceil((1 - this.#left(level)) / this.#perMs));
@@ -41,18 +41,18 @@ class Buckets {
 }
 
 /**
- * What wrong credentials of an address may cost. Subjects are networks (an IPv6 /64) and hashes of credentials; those
- * that were good within the hour are remembered, so that whoever guesses from the same address does not shut them out.
+ * The budgets for wrong credentials of an address. Subjects are networks (an IPv6 /64) and hashes of credentials.
+ * Those that were good within the hour are remembered, so that an attacker at the same address does not block them.
  */
 export class LookBudgets {
   readonly #clock: Clock;
-  /** Of a locked address: 10 look-ups a minute. */
+  /** For a locked address: 10 look-ups a minute. */
   readonly #looks: Buckets;
-  /** Of a credential that was good lately, wherever it comes from. */
+  /** For a credential that was good lately, from any address. */
   readonly #goodLooks: Buckets;
-  /** Of an address that a good credential came from lately: one a minute for each of 256 parts of all credentials. */
+  /** For an address with a recent good credential: one a minute for each 256th of all credentials. */
   readonly #share: Buckets;
-  /** Failed credentials of an address that are recorded one by one: 100 a second. */
+  /** Failed credentials of an address that are recorded individually: 100 a second. */
   readonly #failures: Buckets;
   readonly #goodUntil = new LRUCache<string, number>({ max: 2 * MAX_REMEMBERED });
 
@@ -64,7 +64,7 @@ export class LookBudgets {
     this.#failures = new Buckets(clock, 1_000, 0.1);
   }
 
-  /** A look-up found a good credential. */
+  /** Notes that a look-up found a good credential. */
   good(network: string, credentialHash: string): void {
     const until = this.#clock.monotonic() + HOUR_MS;
     this.#goodUntil.set(network, until);
@@ -75,7 +75,7 @@ export class LookBudgets {
     return (this.#goodUntil.get(subject) ?? 0) > this.#clock.monotonic();
   }
 
-  /** Takes one look-up of a locked address; how long to wait when there is none, 0 when it was taken. */
+  /** Takes one look-up of a locked address: 0 when taken, else the milliseconds to wait. */
   lookWaitMs(network: string, credentialHash: string): number {
     const part = `${network} ${credentialHash.slice(0, 2)}`;
     const candidates: [Buckets, string, boolean][] = [
@@ -96,7 +96,7 @@ export class LookBudgets {
     return wait;
   }
 
-  /** How long until failed credentials of the address are looked at and recorded again. */
+  /** Milliseconds until failed credentials of the address are looked up and recorded again. */
   failureWaitMs(network: string): number {
     return this.#failures.waitMs(network);
   }

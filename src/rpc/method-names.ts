@@ -1,18 +1,18 @@
 import type { DescService } from '@bufbuild/protobuf';
 import type { Violations } from '../keys/errors.ts';
 
-/** What the server records about its own doing, and events of no method: not in any service. */
+/** Methods in events of the server's own actions; no service has them. */
 const OWN_METHODS = ['anomaly', 'bootstrap', 'recover', 'retention', 'sweep'].map(
   (name) => `apikeyd/${name}`,
 );
 
-/** What the gateways ask in events: this room does not know them. */
+/** Methods in the gateways' events, listed here since rpc does not import the gateways. */
 const GATEWAY_METHODS = ['envoy.service.auth.v3.Authorization/Check', 'http/auth', 'http/introspect'];
 
-/** Finds the method that a filter means: by its bare name, as Service/Method, or in full as events have it. */
+/** Finds the method that a filter names: bare, as Service/Method, or in full as in events. */
 export class MethodNames {
   readonly #full: readonly string[];
-  /** Without the packages of the services. */
+  /** The names without their packages. */
   readonly #short: readonly string[];
 
   constructor(services: readonly DescService[]) {

@@ -12,17 +12,17 @@ import type { CallOrigin } from '../keys/ports/audit.ts';
 import type { Departure, IncomingCall } from './incoming-call.ts';
 import { LIMITS } from './limits.ts';
 
-/** Which key may call: one with any of these scopes, one that works whatever its scopes, or anybody. */
+/** The keys that may call: with any of these scopes, any working key, or callers without a key. */
 export type Access =
   | { readonly anyOf: readonly string[]; readonly anonymous?: boolean }
   | { readonly anyOf: 'ANY_SCOPE'; readonly anonymous?: false }
   | 'OPEN';
 export type RequiredScope = readonly string[] | 'ANY_SCOPE';
 
-/** What a message may be. */
+/** The bounds of a message. */
 export interface MessageLimits {
   readonly bytes: number;
-  /** Whether it may be packed. */
+  /** Whether compression is allowed. */
   readonly packed: boolean;
 }
 
@@ -30,25 +30,25 @@ const ORDINARY: MessageLimits = { bytes: LIMITS.messageBytes, packed: true };
 const OPEN: MessageLimits = { bytes: LIMITS.openMessageBytes, packed: false };
 const ANONYMOUS: MessageLimits = { bytes: LIMITS.anonymousMessageBytes, packed: false };
 
-/** Of a call that nobody answers for: little, and nothing that must be unpacked. */
+/** Bounds by credential: a call without one may send little, and nothing compressed. */
 export function limitsOf(access: Access, authorization: string | undefined): MessageLimits {
   if (access === 'OPEN') return OPEN;
   return access.anonymous === true && authorization === undefined ? ANONYMOUS : ORDINARY;
 }
 
-/** A response. `event` is recorded before it leaves; without one the use case has recorded its own. */
+/** A response. `event` is recorded before the response is sent; without it the use case has recorded its own. */
 export interface HandlerResult<T> {
   readonly message: T;
   readonly event?: Partial<EventFacts>;
 }
 
-/** A faster way than the general one to read and to write messages; undefined leaves one to that. */
+/** A faster codec for some messages; undefined leaves a message to the general codec. */
 export interface Codec<I, O> {
   decode(bytes: Uint8Array): I | undefined;
   encode(message: O): Uint8Array | undefined;
 }
 
-/** The work of one call with one response, whatever protocol it came by. */
+/** The work of one call with one response, independent of the protocol. */
 export interface Work<Q, A> {
   readonly access: Access;
   handle(
@@ -57,21 +57,21 @@ export interface Work<Q, A> {
     call: IncomingCall,
     departure?: Departure,
   ): MaybePromise<HandlerResult<A>>;
-  /** A response that says this error, where the protocol has one; the error's event is recorded. */
+  /** A response that reports this error, where the protocol has one; the error's event is recorded. */
   wordError?(error: ApiError): A | undefined;
 }
 
 export interface Implementation<M extends DescMethodUnary>
   extends Work<MessageShape<M['input']>, MessageInitShape<M['output']>> {
   readonly codec?: Codec<MessageShape<M['input']>, MessageInitShape<M['output']>>;
-  /** Fields that are not known here are no conditions: they are skipped. */
+  /** Unknown fields are skipped, since they cannot be conditions here. */
   readonly skipsUnknownFields?: true;
 }
 
-/** A stream that is open. Its event is recorded before the first message leaves. */
+/** An open stream. Its event is recorded before the first message is sent. */
 export interface OpenStream<T> {
   readonly messages: AsyncIterable<T>;
-  /** Ends it at once; safe to call again. */
+  /** Ends the stream at once; idempotent. */
   end(failure?: ApiError): void;
   readonly event: Partial<EventFacts>;
 }
@@ -85,7 +85,7 @@ export interface StreamImplementation<M extends DescMethodServerStreaming> {
   ): Promise<OpenStream<MessageInitShape<M['output']>>>;
 }
 
-/** An implementation for every RPC of a service: the compiler proves that none is missing. */
+/** An implementation for every RPC of a service: the compiler finds missing ones. */
 export type ServiceImplementation<S extends DescService> = {
   readonly [K in keyof S['method']]: S['method'][K] extends DescMethodUnary
     ? Implementation<S['method'][K]>
@@ -94,7 +94,7 @@ export type ServiceImplementation<S extends DescService> = {
       : never;
 };
 
-/** A method with its implementation, unary or streaming its responses. */
+/** A method with its implementation, unary or server-streaming. */
 export type BoundMethod =
   | {
       readonly kind: 'unary';
@@ -107,7 +107,7 @@ export type BoundMethod =
       readonly implementation: StreamImplementation<DescMethodServerStreaming>;
     };
 
-/** A service with its implementations, as the mounts take it. */
+/** A service with its implementations, in the form for the mounts. */
 export interface BoundService {
   readonly service: DescService;
   readonly methods: readonly BoundMethod[];

@@ -8,7 +8,7 @@ import { checked } from './requests.ts';
 
 const DAY_MS = 86_400_000;
 
-/** A key to be made. @throws ApiError INVALID_REQUEST */
+/** The key to create. @throws ApiError INVALID_REQUEST */
 export function newKeyOf(request: CreateKeyRequest, now: number): NewKey {
   return checked((found) => {
     const key = newKeyFieldsOf(found, request);
@@ -16,7 +16,7 @@ export function newKeyOf(request: CreateKeyRequest, now: number): NewKey {
     const expireTime = expiry === 'expireTime' ? timeOf(found, 'expire_time', value) : undefined;
     if (expireTime !== undefined && expireTime <= now) found.add('expire_time', 'in the past');
     const ttlMs = expiry === 'ttl' ? Math.floor(millisOf(value)) : undefined;
-    // A century is beyond any real key and keeps the time a date.
+    // A century is more than any real key needs, and keeps the sum a valid date.
     if (ttlMs !== undefined && !(ttlMs > 0 && ttlMs <= 36_525 * DAY_MS))
       found.add('ttl', 'above 0, at most 100 years');
     const requestId = fields.optionalText(found, 'request_id', request.requestId);
@@ -24,7 +24,7 @@ export function newKeyOf(request: CreateKeyRequest, now: number): NewKey {
   });
 }
 
-/** What a new key and an imported one have in common. */
+/** The fields that new and imported keys share. */
 export function newKeyFieldsOf(found: Violations, message: CreateKeyRequest | ImportedKey) {
   const type = keyTypeOf(found, 'key_type', message.keyType);
   if (message.keyType === 0) found.add('key_type', 'required');

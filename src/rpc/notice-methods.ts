@@ -17,7 +17,7 @@ export interface NoticeMethodsParts {
   readonly clock: Clock;
 }
 
-/** The methods of ApiKeyAdmin about what the server noticed by itself. */
+/** The methods of ApiKeyAdmin about anomalies and alerts. */
 export function noticeMethods({ anomalies, alertFeed, clock }: NoticeMethodsParts) {
   return {
     listAnomalies: {

@@ -3,13 +3,13 @@ import type { Violations } from '../keys/errors.ts';
 import { pageSize } from '../keys/key-fields.ts';
 import type { Page } from '../keys/ports/page.ts';
 
-/** What list requests have in common. */
+/** Fields shared by all list requests. */
 interface PageRequest {
   readonly pageSize: number;
   readonly pageToken: string;
 }
 
-/** Reads page_size and page_token; a token belongs to the list and the filters that it was made with. */
+/** Reads page_size and page_token; a token is valid only for the same list and filters. */
 export function pageOf(found: Violations, request: PageRequest, list: string, filter: object): Page {
   const size = pageSize(found, 'page_size', request.pageSize);
   if (request.pageToken === '') return { size, after: undefined };
@@ -18,7 +18,7 @@ export function pageOf(found: Violations, request: PageRequest, list: string, fi
   return { size, after };
 }
 
-/** The token of the next page; '' on the last. */
+/** The token of the next page; '' after the last. */
 export function tokenOf(next: Page['after'], list: string, filter: object): string {
   if (next === undefined) return '';
   return Buffer.from(JSON.stringify([markOf(list, filter), ...next])).toString('base64url');
@@ -31,7 +31,7 @@ function decode(token: string, mark: string): (string | number)[] | undefined {
     if (!Array.isArray(parts) || parts.shift() !== mark || parts.length === 0) return undefined;
     return parts.every((part) => typeof part === 'string' || Number.isFinite(part)) ? parts : undefined;
   } catch {
-    // Not JSON: somebody else's token.
+    // Not JSON, so not a token of this server.
     return undefined;
   }
 }

@@ -1,13 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { LIMITS } from './limits.ts';
 
-/** A response that is made leaves within this. */
+/** A finished response is sent within this time. */
 const LEAVE_MS = 200;
 
-/** Calls under way: their messages are whole, and so many may be at once. */
+/** Counts calls in flight, from the arrival of the whole message; their number is bounded. */
 export class Places {
   #taken = 0;
-  /** Refusals that are being recorded: they hold no place, and the end of the process waits for them. */
+  /** Refusals being recorded: they take no place, but the shutdown waits for them. */
   #refusing = 0;
   #idle: (() => void) | undefined;
 
@@ -41,7 +41,7 @@ export class Places {
     return this.#taken + this.#refusing > 0;
   }
 
-  /** Resolves when no call is under way and its responses have had time to leave. */
+  /** Resolves when no call is in flight and the responses have had time to leave. */
   async idle(): Promise<void> {
     do {
       if (this.#busy) {

@@ -10,17 +10,17 @@ interface Time {
 }
 
 const SCRATCH = Buffer.allocUnsafeSlow(65_536);
-/** Characters of all texts of a response, and of one of its limits: longer ones might not fit, or not the length's two bytes. */
+/** Characters of all texts of a response, and of one limit: longer texts might exceed the two bytes of the length. */
 const MAX_TEXT = 16_384;
 const MAX_LIMIT_TEXT = 4_096;
 
 /**
- * The two messages of nearly all calls, read and written by hand: a third of what a call allocated was made by the
- * general way. Whatever is unusual is left to that, so only it decides what is an error.
+ * A hand-written codec for the two messages of nearly all calls: the general codec made a third of a call's
+ * allocations. Unusual messages are left to the general codec, so only that one decides about errors.
  */
 export const validateCodec: Codec<ValidateKeyRequest, Response> = { decode, encode };
 
-/** Undefined for what is not plain: unknown fields, other wire types, other letters than ASCII, large numbers. */
+/** Undefined for unusual messages: unknown fields, other wire types, non-ASCII letters, large numbers. */
 function decode(bytes: Uint8Array): ValidateKeyRequest | undefined {
   const request = {
     key: '',
@@ -65,7 +65,7 @@ function decode(bytes: Uint8Array): ValidateKeyRequest | undefined {
   return request as unknown as ValidateKeyRequest;
 }
 
-/** Undefined for what would not fit, or cannot be written so plainly. The same bytes as protobuf-es writes. */
+/** Undefined when the response does not fit or has unusual values. Writes the same bytes as protobuf-es. */
 function encode(response: Response): Uint8Array | undefined {
   if (!isPlain(response)) return undefined;
   const limits = response.rateLimits ?? [];
@@ -122,14 +122,14 @@ function isPlainLimit({ limit, remaining, window, resetTime, retryAfter }: RateL
   );
 }
 
-/** Negative ones take ten bytes each, in two's complement: a time before 1970, which is rare. */
+/** Negative values take ten bytes each, in two's complement: times before 1970, which are rare. */
 function isPlainTime(value: Time | undefined): boolean {
   return value === undefined || (isPlainNumber(value.seconds) && (value.nanos ?? 0) >= 0);
 }
 
 function isPlainNumber(value: bigint | undefined): boolean {
   if (value === undefined) return true;
-  // Comparing as bigints takes longer than all else of the encoding.
+  // Comparing bigints would take longer than the rest of the encoding.
   const rounded = Number(value);
   return rounded >= 0 && rounded <= Number.MAX_SAFE_INTEGER;
 }
@@ -150,7 +150,7 @@ function rateLimit(start: number, limit: RateLimit): number {
   return lengthOf(number(at, 0x40, limit.exceeded === true ? 1 : 0), start + 1);
 }
 
-/** A Timestamp or a Duration. */
+/** Writes a Timestamp or a Duration. */
 function time(start: number, tag: number, value: Time | undefined): number {
   if (value === undefined) return start;
   SCRATCH[start] = tag;
@@ -158,7 +158,7 @@ function time(start: number, tag: number, value: Time | undefined): number {
   return lengthOf(number(at, 0x10, value.nanos ?? 0), start + 1);
 }
 
-/** Writes the length of what lies between, for which one byte was left. */
+/** Writes the length of the bytes after `at`, where one byte was reserved. */
 function lengthOf(end: number, at: number): number {
   const length = end - at - 1;
   if (length < 0x80) {

@@ -4,7 +4,7 @@ import { ApiError } from '../keys/errors.ts';
 import { refuseTooMany } from '../messages/message-size.ts';
 import { LIMITS } from './limits.ts';
 
-/** Reads a binary message. What this server does not know is refused: it may be a condition on the response. */
+/** Reads a binary message. Unknown fields are refused, since they may be conditions on the response. */
 export function readMessage(schema: DescMessage, bytes: Uint8Array, skipsUnknownFields = false): Message {
   if (bytes.length > LIMITS.messageBytes) throw tooLarge();
   refuseTooMany(schema, bytes);
@@ -22,10 +22,7 @@ export function tooLarge(most: number = LIMITS.messageBytes): ApiError {
   return new ApiError('MESSAGE_TOO_LARGE', `a message may have at most ${most} bytes here`);
 }
 
-/**
- * A condition that an older server skips silently would be a check not made, so an unknown field is an error, in
- * JSON as in binary.
- */
+/** An unknown field is an error, in JSON as in binary: an older server must not silently skip a condition. */
 export function refuseUnknownFields(schema: DescMessage, message: Message, at = ''): void {
   const [unknown] = message.$unknown ?? [];
   if (unknown !== undefined) {

@@ -32,7 +32,7 @@ const SEND_MS = 3_000;
 /** The tracing library's functions for calls. */
 export interface Spans {
   readonly tracer: Tracer;
-  /** The context in which a call's span begins, from its `traceparent` and `tracestate`; undefined: the call is not traced. */
+  /** The context of a call's span, from `traceparent` and `tracestate`; undefined when the call is not traced. */
   parentOf(headers: HeaderSource): Context | undefined;
   /** Sends the remaining spans. */
   stop(): Promise<void>;

@@ -4,21 +4,21 @@ import { type Subscriber, Subscribers, type Subscription } from './subscription.
 
 const POLL_MS = 1_000;
 const PAGE = 500;
-/** An alert may be written so late after its time, and by a clock that much off: it is looked for as far back. */
+/** How late an alert may be written after its time, clock differences included: each look reaches back this far. */
 const OVERLAP_MS = 15_000;
 
-/** Alerts to subscribers, live: those of this process at once, those of others by a look into the store each second. */
+/** Live alerts for subscribers: those of this process at once, those of others from a read of the store each second. */
 export class AlertFeed {
   readonly #alerts: AlertLog;
   readonly #clock: Clock;
   readonly #warn: (text: string, error: unknown) => void;
   readonly #subscribers = new Subscribers<Alert>();
-  /** Alerts already pushed, by id, with their times. */
+  /** Times of the alerts already pushed, by id. */
   readonly #pushed = new Map<string, number>();
   #timer: NodeJS.Timeout | undefined;
   #looking: Promise<void> | undefined;
   #failing = false;
-  /** When the last look that succeeded began: what came before is pushed. */
+  /** When the last successful look began: earlier alerts are pushed. */
   #through = 0;
 
   constructor(alerts: AlertLog, clock: Clock, warn: (text: string, error: unknown) => void) {
@@ -27,7 +27,7 @@ export class AlertFeed {
     this.#warn = warn;
   }
 
-  /** @param since also those from then on; undefined: only from now on. */
+  /** @param since also push alerts from then on; undefined: only new alerts */
   subscribe(
     since: number | undefined,
     who: Subscriber,
@@ -39,7 +39,7 @@ export class AlertFeed {
     return { alerts: this.#read(subscription, from, since !== undefined), subscription };
   }
 
-  /** Looks into the store now: something was written. */
+  /** Reads the store now, since an alert was written. */
   wake(): void {
     if (this.#subscribers.size > 0) this.#look();
   }
@@ -57,7 +57,7 @@ export class AlertFeed {
     const live = subscription[Symbol.asyncIterator]();
     const replayed = new Set<string>();
     try {
-      // What is pushed meanwhile waits in the subscription, so nothing falls between the two.
+      // Alerts pushed meanwhile wait in the subscription, so none is lost between replay and live.
       for (let after: readonly (string | number)[] | undefined; replay; ) {
         const page = await this.#alerts.list(from, { size: PAGE, after });
         for (const alert of page.items) {

@@ -5,25 +5,25 @@ import type { Alert, AlertLog } from '../keys/notices.ts';
 const MAX_WAITING = 10_000;
 const MAX_KNOWN = 100_000;
 const RETRY_MS = 1_000;
-/** A new alert that nobody delivered by then was left by a process that ended. */
+/** An alert undelivered after this time was left by a process that ended. */
 export const LEFT_BEHIND_MS = 10_000;
 const REDELIVER = 200;
 
-/** Where alerts go beside the store. */
+/** A destination of alerts besides the store. */
 export interface AlertSink {
-  /** Rejects when it was not taken; it is tried again later. */
+  /** Rejects when the alert was not accepted; delivery is retried later. */
   publish(alert: Alert): Promise<void>;
 }
 
 export interface AlertRaiserParts {
   readonly alerts: AlertLog;
   readonly sinks: readonly AlertSink[];
-  /** Told once for each alert that this process delivers. */
+  /** Called once for each alert that this process delivers. */
   readonly told: (alert: Alert) => void;
   readonly warn: (text: string, error: unknown) => void;
 }
 
-/** Writes alerts down, each once however often it is raised, and hands new ones on. Never keeps its callers waiting. */
+/** Writes alerts, each once however often it is raised, and delivers new ones. Callers never wait. */
 export class AlertRaiser {
   readonly #parts: AlertRaiserParts;
   readonly #known = new LRUCache<string, true>({ max: MAX_KNOWN });
@@ -37,7 +37,7 @@ export class AlertRaiser {
     this.#parts = parts;
   }
 
-  /** @returns whether it is one that this process did not know, and that goes to the store */
+  /** @returns whether the alert is new to this process and will be written */
   raise(alert: Alert): boolean {
     if (this.#known.has(alert.id)) return false;
     if (this.#waiting.size >= MAX_WAITING) {
@@ -51,7 +51,7 @@ export class AlertRaiser {
     return true;
   }
 
-  /** Delivers what processes that ended have left. */
+  /** Delivers alerts left by processes that ended. */
   async redeliver(now: number): Promise<void> {
     for (const alert of await this.#parts.alerts.undelivered(now - LEFT_BEHIND_MS, REDELIVER)) {
       if (!(await this.#deliver(alert))) return;
@@ -59,14 +59,14 @@ export class AlertRaiser {
     }
   }
 
-  /** Resolves when what was raised is written, or the store does not take it. */
+  /** Resolves when the raised alerts are written, or the store does not accept them. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     await this.#working;
   }
 
   async #work(): Promise<void> {
-    // Not before the call that raised it has gone on.
+    // Starts only after the raising call has continued.
     await new Promise(setImmediate);
     for (const [id, alert] of this.#waiting) {
       try {
@@ -87,12 +87,12 @@ export class AlertRaiser {
     this.#working = this.#waiting.size > 0 && !this.#stopping.signal.aborted ? this.#work() : undefined;
   }
 
-  /** False when a sink did not take it: it stays marked, and the sweep tries again. */
+  /** False when a sink did not accept the alert, which stays undelivered for the next sweep. */
   async #deliver(alert: Alert): Promise<boolean> {
     try {
       for (const sink of this.#parts.sinks) await sink.publish(alert);
     } catch {
-      // The sink itself says once that it is away.
+      // The sink logs its outage itself.
       return false;
     }
     await this.#parts.alerts.markDelivered(alert.id);

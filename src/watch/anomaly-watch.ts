@@ -6,7 +6,7 @@ import { type AlertRaiser, LEFT_BEHIND_MS } from './alert-raiser.ts';
 import { type AnomalyThresholds, AnomalyWindows } from './anomaly-windows.ts';
 
 const FLUSH_MS = 250;
-/** Keys with trips that wait to be written. */
+/** Keys with trips pending to be written. */
 const MAX_KEYS = 10_000;
 const MAX_OPEN = 1_000;
 const DAY_MS = 86_400_000;
@@ -25,21 +25,21 @@ export interface AnomalyWatchParts {
   readonly alerts: Pick<AlertRaiser, 'raise'>;
   readonly alertLog: Pick<AlertLog, 'get'>;
   readonly thresholds: AnomalyThresholds;
-  /** ANOMALY_ACTION=disable: disables the key; false when it is disabled or ended already. */
+  /** ANOMALY_ACTION=disable: disables the key; false when it is disabled or revoked already. */
   readonly disable: ((keyId: string) => Promise<boolean>) | undefined;
   readonly warn: (text: string, error: unknown) => void;
 }
 
-/** Counts decisions made with a working secret, and writes down what is unusual, off the path of the call. */
+/** Counts decisions made with a working secret and records anomalies, off the path of the call. */
 export class AnomalyWatch {
   readonly #parts: AnomalyWatchParts;
-  /** Undefined when every threshold is off: then nothing is counted. */
+  /** Undefined when every threshold is off, so that nothing is counted. */
   readonly #windows: AnomalyWindows | undefined;
   #trips = new Map<string, TripsOfKey>();
   #timer: NodeJS.Timeout | undefined;
   #writing: Promise<void> = Promise.resolve();
   #failing = false;
-  /** Anomalies known to be told. */
+  /** Anomalies known to have been reported. */
   readonly #reported = new LRUCache<string, true>({ max: 10 * MAX_OPEN });
 
   constructor(parts: AnomalyWatchParts) {
@@ -57,7 +57,7 @@ export class AnomalyWatch {
     }
   }
 
-  /** Writes what was noted; what cannot be written is told, kept and tried again. */
+  /** Writes pending trips; those that cannot be written are logged, kept and retried. */
   flush(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -65,7 +65,7 @@ export class AnomalyWatch {
     return this.#writing;
   }
 
-  /** Tells what a process opened and did not live to tell. */
+  /** Reports anomalies opened by a process that ended before it could report them. */
   async finishAbandoned(now: number): Promise<void> {
     const { anomalies, alertLog } = this.#parts;
     const { items } = await anomalies.list({ state: 'OPEN' }, { size: MAX_OPEN, after: undefined });
@@ -84,7 +84,7 @@ export class AnomalyWatch {
       try {
         const anomaly = await this.#parts.anomalies.trip(trip);
         this.#failing = false;
-        // Its first trip opened it: told by whoever wrote that, once.
+        // The first trip opened the anomaly: only the process that wrote it reports it.
         if (anomaly.count === trip.count) await this.#opened(anomaly);
       } catch (error) {
         if (!this.#failing) this.#parts.warn('anomalies cannot be written, trying again', error);

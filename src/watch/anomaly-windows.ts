@@ -2,13 +2,13 @@ import { LRUCache } from 'lru-cache';
 import { ANOMALY_TYPES, type AnomalyType } from '../keys/notices.ts';
 
 export interface AnomalyThresholds {
-  /** More calls than this in 60 s. */
+  /** Calls per key in 60 s; more trip HIGH_REQUEST_RATE. */
   readonly maxRequestsPerMinute: number;
-  /** More denials than this part of the decisions of 5 minutes, 0 to 1. */
+  /** Share of denials in the decisions of 5 minutes, 0 to 1; more trips HIGH_ERROR_RATE. */
   readonly maxErrorRatio: number;
-  /** Of at least so many decisions. */
+  /** The share counts only with at least this many decisions. */
   readonly minSamples: number;
-  /** More client addresses than this in an hour. */
+  /** Client addresses per key in an hour; more trip MULTIPLE_IPS. */
   readonly maxIpsPerHour: number;
   /** Hours of the day in UTC, from inclusive, to exclusive; may wrap midnight. Undefined: none. */
   readonly quietHours: { readonly from: number; readonly to: number } | undefined;
@@ -18,33 +18,33 @@ const MINUTE_MS = 60_000;
 const ERROR_WINDOW_MS = 300_000;
 const HOUR_MS = 3_600_000;
 
-/** Keys whose windows are kept; the one used longest ago makes room for another and begins anew when it comes back. */
+/** Keys with windows; the least recently used one is evicted, and starts anew when used again. */
 export const MAX_KEYS = 10_000;
-/** A key's error ratio is over the decisions of 5 minutes, and over this many of the latest at most. */
+/** The error ratio covers the decisions of 5 minutes, and at most this many of the latest. */
 const MAX_DECISIONS = 4_096;
-/** Decisions remembered of all keys together: 16 MiB. */
+/** Decisions remembered for all keys together: 16 MiB. */
 const MAX_SLOTS = 2_097_152;
 
-/** What a call trips, by its bits in the order of ANOMALY_TYPES: no list is made for a call. */
+/** The anomalies of a call, by a bit for each of ANOMALY_TYPES: shared lists, so that no call allocates one. */
 const TRIPS: readonly (readonly AnomalyType[])[] = Array.from({ length: 16 }, (_, bits) =>
   ANOMALY_TYPES.filter((_type, i) => (bits & (1 << i)) !== 0),
 );
 
 /**
- * The latest decisions about one key: a ring of times, denials as half a millisecond more. Most keys of many are asked
- * for once in a while, from one address: such a window is small and cheap to make.
+ * The latest decisions about one key: a ring of times, with half a millisecond added for a denial. Most keys are
+ * validated rarely and from one address; their windows are small and cheap to create.
  */
 class KeyWindow {
   #ring = [0.5, 0.5];
-  /** Decisions ever pushed, dropped, and dropped from the minute: places in the ring are these modulo its size. */
+  /** Decisions ever pushed, dropped, and dropped from the minute; modulo the ring's size they are positions in it. */
   #end = 0;
   #start = 0;
   #minuteStart = 0;
   #denied = 0;
   #last = 0;
-  /** Latest use of each address, oldest first; one more than the threshold decides, so no more are kept. */
+  /** Latest use of each address, oldest first. One address more than the threshold decides, so no more are kept. */
   #ips: Map<string, number> | undefined;
-  /** The last entry, whose time is kept here; the only one as long as there is no map. */
+  /** The most recent address, whose time is kept here; the only address while there is no map. */
   #latestIp: string | undefined;
   #latestIpTime = 0;
   #oldestIpTime = 0;
@@ -89,7 +89,7 @@ class KeyWindow {
 
   addIp(ip: string, maxIps: number): void {
     const now = this.#last;
-    // Most calls come from where the last one came from.
+    // Most calls come from the same address as the previous one.
     if (ip === this.#latestIp && this.#oldestIpTime > now - HOUR_MS) {
       this.#latestIpTime = now;
       return;
@@ -130,7 +130,7 @@ class KeyWindow {
   }
 }
 
-/** Sliding windows over the decisions about keys. Exact for the keys it keeps; its memory has a bound. */
+/** Sliding windows over the decisions about keys: exact for the keys it holds, with bounded memory. */
 export class AnomalyWindows {
   readonly #thresholds: AnomalyThresholds;
   readonly #maxSlotsOfKey: number;
@@ -157,7 +157,7 @@ export class AnomalyWindows {
     return this.#slots;
   }
 
-  /** Adds a decision about a key; returns what it trips. */
+  /** Adds a decision about a key; returns the anomalies that it trips. */
   add(keyId: string, time: number, denied: boolean, clientIp: string | undefined): readonly AnomalyType[] {
     const window = this.#windowOf(keyId);
     const before = window.slots;

@@ -8,21 +8,21 @@ import type { AlertRaiser } from './alert-raiser.ts';
 
 const DAY_MS = 86_400_000;
 const PAGE = 500;
-/** What one sweep does for one kind of time: keys that it looks at, and new alerts. The rest comes with the next. */
+/** Work of one sweep for one kind of time: keys read, and new alerts. The next sweep does the rest. */
 const MAX_KEYS = 100_000;
 const MAX_ALERTS = 2_500;
-/** How far another process's clock may be behind this one's: settled-time.ts lets nothing be swept beyond a minute. */
+/** How far another process's clock may be behind; beyond a minute, settled-time.ts stops all sweeps. */
 const APART_MS = 120_000;
 
 type Cursor = readonly (string | number)[] | undefined;
 
-/** One look at all keys of a kind, over as many sweeps as it takes. */
+/** One pass over all keys of a kind, which may take several sweeps. */
 interface Round {
-  /** Where a round begins: keys before it need not be looked at again. */
+  /** The start of a pass: keys before it are done for good. */
   begin: Cursor;
-  /** Where it goes on. */
+  /** Where the next sweep continues. */
   at: Cursor;
-  /** When it began. */
+  /** When the pass began. */
   time: number;
 }
 
@@ -30,20 +30,20 @@ export interface DueKeysParts {
   readonly keys: Pick<KeyStore, 'due'>;
   readonly rotations: Pick<RotationLog, 'noteGraceEnded'>;
   readonly alerts: Pick<AlertRaiser, 'raise'>;
-  /** Completes the rotation the key is in, if its grace is over. */
+  /** Completes the key's rotation, if its grace is over. */
   readonly complete: (key: Key) => Promise<void>;
-  /** Told once a rotation: its grace has ended. */
+  /** Called once per rotation, when its grace has ended. */
   readonly graceEnded: (key: Key) => void;
   readonly clock: Clock;
   /** ROTATION_AUTO_CLEANUP. */
   readonly autoCleanup: boolean;
 }
 
-/** What the passing of time does to keys: rotations that are over or due, and notices before keys expire. */
+/** Handles keys as time passes: rotations that are over or due, and alerts before keys expire. */
 export class DueKeys {
   readonly #parts: DueKeysParts;
   readonly #rounds: Partial<Record<DueTime, Round>> = {};
-  /** This process has noted the end of each grace that was over by then. */
+  /** This process has noted the end of each grace that was over by this time. */
   #notedUntil = Number.NEGATIVE_INFINITY;
 
   constructor(parts: DueKeysParts) {
@@ -52,21 +52,21 @@ export class DueKeys {
 
   async sweep(): Promise<void> {
     const now = this.#parts.clock.now();
-    // A clock that was set back is believed.
+    // A clock that was set back may well be right, so older ends are noted again.
     this.#notedUntil = Math.min(this.#notedUntil, now - APART_MS);
     const round = await this.#each('ROTATION_GRACE', now, now, (key) => this.#graceOver(key, now));
     if (round !== undefined) this.#notedUntil = round - APART_MS;
     await this.#each('ROTATION', now, now, async (key) => this.#rotationDue(key, now));
-    // A key whose time was changed to one before the beginning is over too, or is found again at the next start.
+    // A key whose expire_time was moved before `begin` is over too, or is found after the next start.
     const over = ({ expireTime }: Key) => expireTime !== undefined && expireTime <= now;
     await this.#each('EXPIRY', now, now + 7 * DAY_MS, async (key) => this.#expiring(key, now), over);
   }
 
   /**
-   * Goes on with the round where the sweep before stopped.
-   * @param handle answers whether it raised a new alert
-   * @param over of keys that need not be looked at again
-   * @returns when the round began, if it has come to its end
+   * Continues the pass where the previous sweep stopped.
+   * @param handle returns whether it raised a new alert
+   * @param over whether a key need not be read again
+   * @returns when the pass began, if it is complete
    */
   async #each(
     kind: DueTime,
@@ -112,7 +112,7 @@ export class DueKeys {
 
   #rotationDue(key: Key, now: number): boolean {
     const due = rotationDueTime(key);
-    // An ended key needs no new secret.
+    // An expired key needs no new secret.
     if (due === undefined || key.expired || (key.expireTime !== undefined && key.expireTime <= now))
       return false;
     const what = `the secret of ${key.id} is due for rotation`;
@@ -124,7 +124,7 @@ export class DueKeys {
     const { expireTime } = key;
     if (expireTime === undefined || key.expired || expireTime <= now) return false;
     const days = expireTime - now <= DAY_MS ? 1 : 7;
-    // A key made for less than that was never meant to be noticed.
+    // A key with a shorter life than the notice needs no notice.
     if (expireTime - key.createTime <= days * DAY_MS) return false;
     const within = days === 1 ? 'a day' : '7 days';
     const detail = { days: String(days), expire_time: iso(expireTime) };

@@ -4,19 +4,19 @@ import { type Subscriber, Subscribers, type Subscription } from './subscription.
 const POLL_MS = 250;
 const HEARTBEAT_POLLS = 4;
 
-/** A change of a key; RESET when changes were forgotten, so anything may have changed; no change: a heartbeat. */
+/** A change of a key. RESET: changes are no longer remembered, so any key may have changed. Undefined: a heartbeat. */
 export interface KeyNotice {
   readonly revision: number;
   readonly keyId: string;
   readonly change: KeyChange | 'RESET' | undefined;
 }
 
-/** Changes of keys to subscribers, in the order of their revisions, none left out. */
+/** Streams changes of keys to subscribers, in the order of their revisions and without gaps. */
 export class KeyFeed {
   readonly #keys: Pick<KeyStore, 'changesSince'>;
   readonly #warn: (text: string, error: unknown) => void;
   readonly #subscribers = new Subscribers<KeyNotice>();
-  /** Everything up to here was pushed; undefined while nobody listens. */
+  /** Changes up to this revision were pushed; undefined without subscribers. */
   #cursor: number | undefined;
   #looking: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -28,7 +28,7 @@ export class KeyFeed {
     this.#warn = warn;
   }
 
-  /** @param since also what was published after this revision; undefined: only from now on. */
+  /** @param since also push changes after this revision; undefined: only new changes */
   subscribe(
     since: number | undefined,
     who: Subscriber,
@@ -53,7 +53,7 @@ export class KeyFeed {
     looked: Promise<void>,
   ): AsyncGenerator<KeyNotice, void> {
     try {
-      // The cursor must stand before the past is read: what comes after the cursor is pushed.
+      // The cursor must be set before past changes are read, since only changes after it are pushed.
       await looked;
       const { revision, changes } = await this.#keys.changesSince(since ?? Number.MAX_SAFE_INTEGER);
       if (since === undefined) yield { revision, keyId: '', change: undefined };

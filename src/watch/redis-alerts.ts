@@ -2,14 +2,14 @@ import { createClient } from '@redis/client';
 import type { Alert } from '../keys/notices.ts';
 import type { AlertSink } from './alert-raiser.ts';
 
-/** Fixed: dashboards listen to it. */
+/** Fixed, since dashboards subscribe to this channel. */
 export const REDIS_CHANNEL = 'momentry:anomaly:alerts';
 
 const CONNECT_MS = 3_000;
 const PUBLISH_MS = 3_000;
 const MAX_RECONNECT_MS = 5_000;
 
-/** Publishes alerts as JSON on a Redis channel. Away, it says so once and comes back by itself. */
+/** Publishes alerts as JSON on a Redis channel. Logs an outage once and reconnects by itself. */
 export class RedisAlerts implements AlertSink {
   readonly #client: ReturnType<typeof createClient>;
   readonly #warn: (text: string, error: unknown) => void;
@@ -31,7 +31,7 @@ export class RedisAlerts implements AlertSink {
     this.#client.on('ready', () => {
       this.#away = false;
     });
-    // It goes on trying; what it meets is told by the handler above.
+    // The client keeps trying; the handler above logs its errors.
     void this.#client.connect().catch(() => {});
   }
 
@@ -39,7 +39,7 @@ export class RedisAlerts implements AlertSink {
     try {
       await this.#client.publish(REDIS_CHANNEL, JSON.stringify(messageOf(alert)));
     } catch (error) {
-      // Before the first connection stands nothing is away yet.
+      // Before the first connection there is no outage to report.
       if (this.#client.isReady) this.#isAway(error);
       throw error;
     }

@@ -8,10 +8,10 @@ import type { AlertRaiser } from './alert-raiser.ts';
 const FLUSH_MS = 1_000;
 const MAX_ROTATIONS = 10_000;
 const HOUR_MS = 3_600_000;
-/** A use after this part of the grace is late. */
+/** A use after this share of the grace is late. */
 const LATE = 0.8;
 const MAX_REJECTED = 10_000;
-/** A rejected secret is logged at most so often for a key and an address. */
+/** The least time between two log lines about a rejected secret of the same key and address. */
 const LOG_MS = 1_000;
 
 export interface RotationLogger {
@@ -34,7 +34,7 @@ interface Rejected {
   alertedAt: number;
 }
 
-/** Counts the uses of old secrets, and tells those that are late or refused. */
+/** Counts the uses of old secrets, and raises alerts about late and rejected ones. */
 export class RotationWatch {
   readonly #parts: RotationWatchParts;
   readonly #rejected = new LRUCache<string, Rejected>({ max: MAX_REJECTED });
@@ -47,14 +47,14 @@ export class RotationWatch {
     this.#parts = parts;
   }
 
-  /** @param decided about a key, by a secret that is not its current one. */
+  /** @param decided about a key, with a secret that is not its current one */
   used(decided: Decided): void {
     if (decided.dryRun || decided.key === undefined) return;
     if (decided.decision === 'ROTATED') this.#refused(decided);
     else if (decided.slot === 'PREVIOUS' && isWorkingSecret(decided.decision)) this.#inGrace(decided);
   }
 
-  /** Writes the uses that were counted; what cannot be written is told, kept and tried again. */
+  /** Writes pending counts of uses; those that cannot be written are logged, kept and retried. */
   flush(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -106,7 +106,9 @@ export class RotationWatch {
     void this.#alertRejected(place, key.id, clientIp, time, seen);
   }
 
-  /** The hour is part of the id, so that processes agree; the hour before may still cover this use. */
+  /**
+   * The hour is part of the id, so that all processes use the same one; the previous hour's alert may cover this use.
+   */
   async #alertRejected(place: string, keyId: string, clientIp: string, time: number, seen: Rejected) {
     const hour = Math.floor(time / HOUR_MS);
     const id = (of: number) => `OLD_KEY_REJECTED:${place}:${of}`;
@@ -117,7 +119,7 @@ export class RotationWatch {
         return;
       }
     } catch (error) {
-      this.#parts.warn('alerts cannot be read; a use of an old secret is told perhaps twice', error);
+      this.#parts.warn('alerts cannot be read; a use of an old secret may be reported twice', error);
     }
     this.#parts.alerts.raise({
       id: id(hour),

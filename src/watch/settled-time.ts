@@ -1,21 +1,21 @@
 import type { Clock } from '../keys/ports/clock.ts';
 
-/** How far the clocks may part between two looks. */
+/** How far the clocks may diverge between two looks. */
 const TOLERANCE_MS = 60_000;
 const SETTLED_MS = 3_600_000;
 
-/** What the clocks say at one look. */
+/** The time, and how far it can be trusted. */
 export interface TimeSeen {
   readonly now: number;
-  /** No step was seen within the hour: good enough for what a person can put right. */
+  /** No step was seen within the hour: trusted for actions that a person can undo. */
   readonly steady: boolean;
-  /** The clocks have agreed for an hour: good enough to delete what is old. */
+  /** The clocks have agreed for an hour: trusted for deleting old rows. */
   readonly settled: boolean;
 }
 
 /**
- * Whether the time may be acted on. A clock that is 100 days ahead for five seconds must not delete the audit of 100
- * days: this machine's, its monotonic one and the store's have to agree over an hour.
+ * Whether the time can be trusted. A clock that is 100 days ahead for five seconds must not delete the audit of 100
+ * days: the machine's clock, its monotonic clock and the store's must agree for an hour.
  */
 export class SettledTime {
   readonly #clock: Clock;

@@ -2,16 +2,16 @@ import { ApiError } from '../keys/errors.ts';
 
 const MAX_WAITING = 1_000;
 const MAX_SUBSCRIBERS = 1_000;
-/** Of one calling key, and of one address: nobody shuts all others out. */
+/** Subscribers of one calling key, and of one network, so that none can take all places. */
 export const MAX_OF_ONE = 500;
 
-/** Who listens: the calling key, and the network it calls from. */
+/** A subscriber: the calling key, and the network it calls from. */
 export interface Subscriber {
   readonly keyId: string;
   readonly network: string;
 }
 
-/** What one subscriber has still to read: bounded, so that a slow one is dropped rather than buffered without end. */
+/** The unread messages of one subscriber. Bounded, so that a slow subscriber is dropped instead of buffered forever. */
 export class Subscription<T> implements AsyncIterable<T> {
   readonly #waiting: T[] = [];
   #ended = false;
@@ -34,7 +34,7 @@ export class Subscription<T> implements AsyncIterable<T> {
     this.#wake?.();
   }
 
-  /** Ends the stream at once, with an error or as if there were no more. */
+  /** Ends the stream at once, with an error or normally. */
   end(failure?: ApiError): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -61,7 +61,7 @@ export class Subscription<T> implements AsyncIterable<T> {
   }
 }
 
-/** The subscribers of one kind of message. */
+/** The subscribers to one kind of message. */
 export class Subscribers<T> {
   readonly #all = new Map<Subscription<T>, Subscriber>();
   #closed = false;
@@ -98,7 +98,7 @@ export class Subscribers<T> {
     for (const subscription of this.#all.keys()) subscription.push(item);
   }
 
-  /** Ends every stream: clients come back to another process. */
+  /** Ends every stream; clients reconnect to another process. */
   close(): void {
     this.#closed = true;
     for (const subscription of this.#all.keys()) subscription.end(stopping());

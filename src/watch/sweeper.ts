@@ -8,10 +8,10 @@ import type { DueKeys } from './due-keys.ts';
 import type { SettledTime } from './settled-time.ts';
 
 const DAY_MS = 86_400_000;
-/** Retention deletes in small steps, so that it never holds up a call for long. */
+/** Retention deletes in small steps, so that it never delays a call for long. */
 const STEP_ROWS = 500;
 const MAX_STEPS = 200;
-/** The pause after a sweep that left something old: the rest of the work, and other processes, have their turn in it. */
+/** The pause after a sweep that left old rows, so that other work and processes get their turn. */
 const BEHIND_MS = 250;
 
 export interface SweeperParts {
@@ -27,25 +27,25 @@ export interface SweeperParts {
   readonly time: Pick<SettledTime, 'look'>;
   readonly intervalMs: number;
   readonly usage: Pick<UsageLog, 'flush' | 'deleteBefore'>;
-  /** 0 keeps everything. */
+  /** Days to keep events, alerts and resolved anomalies; 0 keeps all. */
   readonly retentionDays: number;
-  /** 0 keeps everything. */
+  /** Days to keep usage counts; 0 keeps all. */
   readonly usageRetentionDays: number;
   readonly warn: (text: string, error: unknown) => void;
 }
 
 /**
- * Tidies up now and then, on one process of a deployment: what crashes left, counters that are over, notices whose
- * time has come, rows past their retention. Every step may be done twice.
+ * Cleans up periodically, on one process of a deployment: leftovers of crashes, ended counters, due notices, rows past
+ * their retention. Every step is idempotent.
  */
 export class Sweeper {
   readonly #parts: SweeperParts;
   #timer: NodeJS.Timeout | undefined;
   #sweeping: Promise<void> = Promise.resolve();
   #stopped = false;
-  /** The time up to which what is old was deleted last. */
+  /** Old rows were last deleted as of this time. */
   #deletedAt: number | undefined;
-  /** Something of before that time is left. */
+  /** Rows from before that time remain. */
   #left = false;
   #told = false;
 
@@ -61,7 +61,7 @@ export class Sweeper {
     });
   }
 
-  /** Waits for the sweep that is under way, and lets another process go on. */
+  /** Waits for the current sweep and releases the lease to another process. */
   async stop(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#timer);
@@ -70,8 +70,8 @@ export class Sweeper {
   }
 
   /**
-   * One sweep, if it is this process's turn. What fails is told and left for the next one; the rest goes on.
-   * @returns false when there is more that is old than one sweep deletes
+   * One sweep, if this process holds the lease. A failed step is logged and left for the next sweep; the others go on.
+   * @returns false when old rows remain
    */
   async sweep(): Promise<boolean> {
     const { lease, store, dueKeys, anomalyWatch, alerts, usage, checkpoints } = this.#parts;
@@ -79,28 +79,28 @@ export class Sweeper {
     const { now, steady, settled } = time.look();
     if (!steady && !this.#told)
       this.#parts.warn(
-        'a clock was set: nothing is deleted and no key is noticed until it has gone well for an hour',
+        'a clock was set: until it has been steady for an hour, nothing is deleted and no due key is handled',
         undefined,
       );
     this.#told = !steady;
-    // By each process: a chain is named by the others only.
+    // Runs on each process, since a chain is referred to only by the chains of others.
     await this.#reportFailure(() => checkpoints.tick());
-    // Its holder has missed a sweep and a half when another takes it over.
+    // Another process takes over after the holder has missed a sweep and a half.
     const ours = await this.#reportFailure(() => lease.take(2.5 * intervalMs));
     if (ours !== true) return true;
     await this.#reportFailure(() => store.sweep(steady));
     if (steady) await this.#reportFailure(() => dueKeys.sweep());
     await this.#reportFailure(() => anomalyWatch.finishAbandoned(now));
     await this.#reportFailure(() => alerts.redeliver(now));
-    // Before events go: retention keeps those that are not counted.
+    // Before events are deleted: retention keeps events that are not counted.
     await this.#reportFailure(() => usage.flush());
     return !settled || ((await this.#reportFailure(() => this.#deleteOld(now))) ?? true);
   }
 
-  /** @returns whether nothing old is left */
+  /** @returns whether no old rows remain */
   async #deleteOld(now: number): Promise<boolean> {
     const { retention, alertLog, anomalies, usage, retentionDays, usageRetentionDays } = this.#parts;
-    // At most a day's worth more than the last time, and no more while that is not all gone.
+    // At most one day more than the last time, and only once that day's rows are deleted.
     const at = this.#left ? (this.#deletedAt ?? now) : Math.min(now, (this.#deletedAt ?? now) + DAY_MS);
     this.#deletedAt = at;
     const before = (days: number) => at - days * DAY_MS;

@@ -15,7 +15,7 @@ export interface AddressUse {
   readonly count: number;
 }
 
-/** How often keys were used, and from where. */
+/** How often keys were used, and from which addresses. */
 export class UsageReport {
   readonly #usage: UsageLog;
   readonly #audit: Pick<AuditLog, 'list'>;
@@ -36,7 +36,7 @@ export class UsageReport {
     return { rows, lastAddresses: keyId === undefined ? [] : await this.#lastAddresses(keyId) };
   }
 
-  /** From the newest events of the last day, a bounded number of them. */
+  /** Addresses in the newest events of the last day; a bounded number of events is read. */
   async #lastAddresses(keyId: string): Promise<readonly AddressUse[]> {
     const found = new Map<string, AddressUse>();
     const filter = { keyId, startTime: this.#clock.now() - DAY_MS };

@@ -22,7 +22,7 @@ import { type RotationLogger, RotationWatch } from './rotation-watch.ts';
 import { SettledTime } from './settled-time.ts';
 import { Sweeper } from './sweeper.ts';
 
-/** What the watch writes to. */
+/** The stores that the watch uses. */
 export interface WatchStore {
   readonly audit: AuditLog;
   readonly chainLog: ChainLog;
@@ -36,7 +36,7 @@ export interface WatchStore {
   sweep(dropOld?: boolean): Promise<void>;
 }
 
-/** What people are told in the log. */
+/** The watch's log lines for people. */
 export interface WatchLogger extends RotationLogger {
   alert(alert: Alert): void;
   rotationBegun(key: Key, rotation: RotationStart): void;
@@ -50,7 +50,7 @@ export interface WatchParts {
   readonly sinks: readonly AlertSink[];
   readonly logger: WatchLogger;
   readonly counted: (decision: Decision) => void;
-  /** Completes the rotation a key is in, if its grace is over. */
+  /** Completes the key's rotation, if its grace is over. */
   readonly complete: (key: Key) => Promise<void>;
   /** ANOMALY_ACTION=disable. */
   readonly disable: ((keyId: string) => Promise<boolean>) | undefined;
@@ -62,7 +62,7 @@ export interface WatchParts {
   readonly usageRetentionDays: number;
 }
 
-/** Everything that looks at what happens: counts it, writes down what is unusual, tells people, tidies up. */
+/** Observes decisions: counts them, records anomalies, raises alerts and cleans up. */
 export class Watch implements Observer {
   readonly alertFeed: AlertFeed;
   readonly keyFeed: KeyFeed;
@@ -140,13 +140,13 @@ export class Watch implements Observer {
     this.#sweeper.start();
   }
 
-  /** Ends all streams: they never end by themselves, and their clients come back elsewhere. */
+  /** Ends all streams, which never end by themselves; clients reconnect elsewhere. */
   endStreams(): void {
     this.alertFeed.close();
     this.keyFeed.close();
   }
 
-  /** Writes what it has counted and lets everything go. */
+  /** Writes pending counts and closes everything. */
   async stop(): Promise<void> {
     this.endStreams();
     await this.#sweeper.stop();
