@@ -1,5 +1,4 @@
 #!/usr/bin/env -S node --disable-warning=ExperimentalWarning
-import { writeSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import packageJson from '../package.json' with { type: 'json' };
 import { apiKeyCommand } from './cli/api-key/group.ts';
@@ -9,7 +8,7 @@ import { CliError, EXIT } from './cli/client.ts';
 import { completionCommand } from './cli/completion.ts';
 import { giteaCommand, n8nCommand } from './cli/integrations.ts';
 import { alertsCommand, anomaliesCommand } from './cli/notices.ts';
-import { printable, table } from './cli/output.ts';
+import { printable, table, tellAll } from './cli/output.ts';
 import { ConfigError, settingsInUse } from './config.ts';
 import { StartError } from './store/store.ts';
 
@@ -39,7 +38,7 @@ function fail(error: unknown): never {
   const known = error instanceof CliError || error instanceof StartError;
   const exitCode = known ? error.exitCode : error instanceof ConfigError ? EXIT.configuration : EXIT.software;
   const text = exitCode === EXIT.software ? (error as Error).stack : (error as Error).message;
-  writeSync(2, `apikeyd: ${printable(text ?? '')}\n`);
+  tellAll(`apikeyd: ${printable(text ?? '')}\n`);
   process.exit(exitCode);
 }
 

@@ -1,3 +1,4 @@
+import { writeSync } from 'node:fs';
 import { stripVTControlCharacters, styleText } from 'node:util';
 import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
 import { toJson } from '@bufbuild/protobuf';
@@ -76,6 +77,25 @@ function cut(text: string, width: number): string {
 
 export function time(value: Timestamp | undefined): string {
   return value === undefined ? '-' : timestampDate(value).toISOString();
+}
+
+const FULL_MS = 5;
+const MAX_FULL = 1_000;
+
+/** Standard error has all of it before the process ends: a pipe takes some 64 KiB at once. Nothing where nobody reads. */
+export function tellAll(text: string): void {
+  const moment = new Int32Array(new SharedArrayBuffer(4));
+  let rest = Buffer.from(text);
+  for (let full = 0; rest.length > 0 && full < MAX_FULL; ) {
+    try {
+      rest = rest.subarray(writeSync(2, rest));
+      full = 0;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') return;
+      full++;
+      Atomics.wait(moment, 0, 0, FULL_MS);
+    }
+  }
 }
 
 const SHOW_EVERY_MS = 100;

@@ -20,7 +20,7 @@ const NAMED =
 
 /** In whole seconds, as options have them, and with limits that have names. */
 const inSeconds = ({ rateLimits, rotateEvery, ...rest }: Fields): Fields => {
-  const whole = (ms: number) => Math.trunc(ms / 1_000) * 1_000;
+  const whole = (ms: number) => Math.trunc(ms / 1_000) * 1_000 + 0;
   const named = rateLimits?.filter(({ name }) => /^[a-z.]+$/.test(name));
   return {
     ...rest,
@@ -159,6 +159,14 @@ describe('any value, by the command line', () => {
     const told = refusals(refused);
     expect(cases.map((_, i) => told.get(i + 1))).toEqual(
       cases.map(([, said]) => expect.stringContaining(said)),
+    );
+  });
+
+  it('a file of 20 000 wrong lines: all are told, though a pipe does not take so much at once', async () => {
+    const { code, stderr } = await cli('import', file('long.jsonl', '{\n'.repeat(20_000)));
+    expect(code).toBe(1);
+    expect(stderr.trimEnd().split('\n').slice(1)).toEqual(
+      Array.from({ length: 20_000 }, (_, i) => `  line ${i + 1}: not JSON`),
     );
   });
 

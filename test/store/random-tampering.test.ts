@@ -1,27 +1,31 @@
 // If this fails, somebody who can write to the store changes the audit in a way that nobody thought of, unseen.
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, describe, expect, it } from 'vitest';
+import { expect, inject, it, onTestFinished } from 'vitest';
 import { Retention } from '../../src/audit/retention.ts';
 import { AuditVerifier } from '../../src/audit/verify.ts';
 import type { ChainPlace } from '../../src/keys/ports/audit.ts';
+import { openMongoStore } from '../../src/store/mongo/open.ts';
 import { openSqliteStore } from '../../src/store/sqlite/open.ts';
 import type { Store } from '../../src/store/store.ts';
+import { onEachStore } from '../rpc/cases.ts';
 import { TestClock } from '../support/clock.ts';
 import { entryWith } from '../support/keys.ts';
+import { freshDatabase, type StoreKind } from '../support/server.ts';
 import { LEASE, LOCKOUT } from './contract/harness.ts';
-import { changed, copyOf, type Ledger, relink } from './tampering/ledger.ts';
+import { changed, copyOf, type Ledger, type LedgerStore, relink } from './tampering/ledger.ts';
+import { mongoLedger } from './tampering/mongo-ledger.ts';
 import { sqliteLedger } from './tampering/sqlite-ledger.ts';
 
 const LONG = process.env.LONG === '1';
-const STORES = LONG ? 40 : 3;
+/** Stores and tamperings of each: a thousand in the long run, of each kind of store. */
+const STORES = LONG ? { sqlite: 40, mongo: 40 } : { sqlite: 3, mongo: 1 };
 const TAMPERINGS = LONG ? 25 : 8;
 const SEED = 20_250_101;
 
-const folder = mkdtempSync(join(tmpdir(), 'apikeyd-random-'));
-afterAll(() => rmSync(folder, { recursive: true }));
+const KINDS: Record<StoreKind, { open: typeof openSqliteStore; ledger: LedgerStore }> = {
+  sqlite: { open: openSqliteStore, ledger: sqliteLedger },
+  mongo: { open: openMongoStore, ledger: mongoLedger },
+};
 const clock = new TestClock();
 
 /** The same numbers in each run. */
@@ -103,18 +107,32 @@ const CHANGES: readonly ((ledger: Ledger, next: Next, earlier: Ledger) => void)[
 ];
 
 class RandomStore {
-  readonly url = `sqlite:${join(folder, randomBytes(6).toString('hex'), 'x.db')}`;
+  readonly #url: string;
+  readonly #kind: (typeof KINDS)[StoreKind];
   readonly #key = randomBytes(32);
   anchor: readonly ChainPlace[] = [];
 
+  constructor(kind: StoreKind, url: string) {
+    this.#kind = KINDS[kind];
+    this.#url = url;
+  }
+
   async use<T>(what: (store: Store) => Promise<T>): Promise<T> {
-    const options = { url: this.url, clock, lockout: LOCKOUT, lease: LEASE, chainKey: this.#key };
-    const store = await openSqliteStore({ ...options, warn: () => {} });
+    const options = { url: this.#url, clock, lockout: LOCKOUT, lease: LEASE, chainKey: this.#key };
+    const store = await this.#kind.open({ ...options, warn: () => {} });
     try {
       return await what(store);
     } finally {
       await store.close();
     }
+  }
+
+  read(): Promise<Ledger> {
+    return this.#kind.ledger.read(this.#url);
+  }
+
+  write(ledger: Ledger): Promise<void> {
+    return this.#kind.ledger.write(this.#url, ledger);
   }
 
   /** Writes chains of random lengths, some of them cut; answers how it was before the last. */
@@ -123,7 +141,7 @@ class RandomStore {
     const chains = 2 + next(3);
     for (let chain = 0; chain < chains; chain++) {
       await this.use(async (store) => {
-        if (chain === chains - 1) earlier = await sqliteLedger.read(this.url);
+        if (chain === chains - 1) earlier = await this.read();
         for (let i = 3 + next(12); i > 0; i--)
           await store.audit.record(entryWith({ time: 1_000 * (chain + 1) + i, requestId: `r${i}` }));
         await store.usage.flush();
@@ -143,23 +161,26 @@ class RandomStore {
   }
 }
 
-describe('random tamperings of random stores, with a chain key and an anchor', () => {
-  it.each(Array.from({ length: STORES }, (_, i) => SEED + i))('are all found, seed %i', async (seed) => {
+onEachStore('random tamperings of random stores, with a chain key and an anchor, on %s', (kind) => {
+  const seeds = Array.from({ length: STORES[kind] }, (_, i) => SEED + i);
+  it.each(seeds)('are all found, seed %i', async (seed) => {
+    const database = freshDatabase(kind, inject('mongoUri'));
+    onTestFinished(() => database.drop());
     const next = numbersFrom(seed);
-    const store = new RandomStore();
+    const store = new RandomStore(kind, database.url);
     const earlier = await store.fill(next);
-    const whole = await sqliteLedger.read(store.url);
+    const whole = await store.read();
     expect((await store.verify()).defect).toBeUndefined();
     for (let done = 0; done < TAMPERINGS; ) {
       const ledger = copyOf(whole);
-      const kind = next(CHANGES.length);
+      const change = next(CHANGES.length);
       try {
-        CHANGES[kind]?.(ledger, next, earlier);
+        CHANGES[change]?.(ledger, next, earlier);
       } catch {
         continue;
       }
-      await sqliteLedger.write(store.url, ledger);
-      expect((await store.verify()).defect, `tampering ${done}, kind ${kind}`).toBeDefined();
+      await store.write(ledger);
+      expect((await store.verify()).defect, `tampering ${done}, change ${change}`).toBeDefined();
       done++;
     }
   });
