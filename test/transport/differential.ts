@@ -1,6 +1,6 @@
 /** The same bytes to both servers of HTTP/2, in the same pieces; what each answers, in words that can be compared. */
 import { once } from 'node:events';
-import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { LIMITS } from '../../src/rpc/limits.ts';
 import { FLAG, FRAME, FRAME_HEAD } from '../../src/transport/http2/frames.ts';
 import { HpackDecoder } from '../../src/transport/http2/hpack.ts';
@@ -10,10 +10,13 @@ import {
   type ServerStream,
 } from '../../src/transport/http2/transport.ts';
 import { frame, PREFACE, SETTINGS } from '../attacks/attack.ts';
-import { HTTP2_SERVER_NAMES, HTTP2_SERVERS, type Http2ServerName } from '../support/http2.ts';
+import { HTTP2_SERVERS, type Http2ServerName } from '../support/http2.ts';
+import { MemorySocket } from './http2/memory-socket.ts';
 
 /** Closes the sequence: its acknowledgement tells that everything before it was looked at. */
-const MARK = Buffer.from('the end.');
+const MARK = frame(FRAME.PING, 0, 0, Buffer.from('the end.'));
+/** A damaged frame may swallow what follows: these are more than any frame takes, and no frames of a connection. */
+const FATAL = Buffer.alloc(20_000);
 const OK = new ResponseHeaders([[':status', '200']]);
 const TRAILERS = new ResponseHeaders([['x-end', 'yes']]);
 
@@ -24,54 +27,14 @@ export interface Told {
   readonly end: string;
 }
 
-/** Both servers, each on a port; every request is answered with its body. */
-export class Pair {
-  readonly #servers: Server[] = [];
-  readonly #ports = new Map<Http2ServerName, number>();
-  readonly #connections = new Set<ServerConnection>();
-
-  static async listen(): Promise<Pair> {
-    const pair = new Pair();
-    for (const name of HTTP2_SERVER_NAMES) {
-      const server = createServer({ noDelay: true }, (socket) => {
-        socket.on('error', () => socket.destroy());
-        const connection = new HTTP2_SERVERS[name](socket, '', LIMITS, AROUND, 0);
-        pair.#connections.add(connection);
-        socket.on('close', () => pair.#connections.delete(connection));
-      }).listen(0, '127.0.0.1');
-      await once(server, 'listening');
-      pair.#servers.push(server);
-      pair.#ports.set(name, (server.address() as AddressInfo).port);
-    }
-    return pair;
-  }
-
-  close(): void {
-    for (const connection of this.#connections) connection.destroy();
-    for (const server of this.#servers) server.close();
-  }
-
-  async tell(name: Http2ServerName, frames: readonly Buffer[], cuts: readonly number[]): Promise<Told> {
-    const socket = connect({ port: this.#ports.get(name) ?? 0, host: '127.0.0.1', noDelay: true });
-    socket.on('error', () => {});
-    const answers = new Answers(socket);
-    await once(socket, 'connect');
-    const bytes = Buffer.concat([PREFACE, SETTINGS, ...frames, frame(FRAME.PING, 0, 0, MARK)]);
-    let at = 0;
-    for (const cut of cuts) {
-      if (at + cut >= bytes.length) break;
-      socket.write(bytes.subarray(at, at + cut));
-      at += cut;
-      await new Promise((resolve) => setImmediate(resolve));
-    }
-    socket.write(bytes.subarray(at));
-    const told = await answers.told();
-    socket.destroy();
-    return told;
-  }
+/** Frames, of which the bytes may be damaged: then they end their connection. */
+export interface Sequence {
+  readonly frames: readonly Buffer[];
+  readonly damaged: boolean;
 }
 
-function answer(stream: ServerStream) {
+/** Answers every request with its body. */
+function echo(stream: ServerStream) {
   const parts: Buffer[] = [];
   return {
     data: (part: Buffer) => {
@@ -84,69 +47,126 @@ function answer(stream: ServerStream) {
 }
 
 const AROUND = {
-  begin: answer,
+  begin: echo,
   failed: (error: unknown) => {
     throw error;
   },
   holdUnread: () => true,
 };
 
-/** Reads what a server sends, until the mark is answered and the streams that were whole are, or the end. */
+/** Both servers: ours in memory, Node's on a socket of its own. */
+export class Pair {
+  readonly #node = createServer((socket) => this.#accept(socket));
+  readonly #connections = new Set<ServerConnection>();
+
+  static async listen(): Promise<Pair> {
+    const pair = new Pair();
+    pair.#node.listen(0, '127.0.0.1');
+    await once(pair.#node, 'listening');
+    return pair;
+  }
+
+  #accept(socket: Socket): void {
+    socket.setNoDelay().on('error', () => socket.destroy());
+    const connection = new HTTP2_SERVERS.node(socket, '', LIMITS, AROUND, 0);
+    this.#connections.add(connection);
+    socket.on('close', () => this.#connections.delete(connection));
+  }
+
+  close(): void {
+    for (const connection of this.#connections) connection.destroy();
+    this.#node.close();
+  }
+
+  /** @param cuts lengths of the first pieces. */
+  tell(name: Http2ServerName, { frames, damaged }: Sequence, cuts: readonly number[]): Promise<Told> {
+    const after = damaged ? FATAL : MARK;
+    const bytes = Buffer.concat([PREFACE, SETTINGS, ...frames, after]);
+    const pieces: Buffer[] = [];
+    let at = 0;
+    for (const cut of [...cuts, bytes.length]) {
+      if (at < bytes.length) pieces.push(bytes.subarray(at, at + cut));
+      at += cut;
+    }
+    return name === 'own' ? this.#own(pieces) : this.#ofNode(pieces, damaged);
+  }
+
+  async #own(pieces: readonly Buffer[]): Promise<Told> {
+    const socket = new MemorySocket();
+    const connection = new HTTP2_SERVERS.own(socket.asSocket, '', LIMITS, AROUND, 0);
+    for (const piece of pieces) socket.receive(piece);
+    const answers = new Answers();
+    answers.read(await socket.taken());
+    connection.destroy();
+    return answers.told(answers.marks > 0 ? 'open' : 'closed');
+  }
+
+  async #ofNode(pieces: readonly Buffer[], damaged: boolean): Promise<Told> {
+    const { port } = this.#node.address() as AddressInfo;
+    const socket = connect({ port, host: '127.0.0.1', noDelay: true });
+    const answers = new Answers();
+    const end = new Promise<string>((resolve) => {
+      socket.on('data', (chunk: Buffer) => {
+        const { marks } = answers;
+        answers.read(chunk);
+        // Node keeps the socket of a connection that nghttp2 has given up: the word of it is the end.
+        if (answers.isOver) resolve('');
+        if (answers.marks === marks) return;
+        // Node answers in later turns than it acknowledges: what it still has to say comes before the second mark.
+        if (answers.marks === 1) setImmediate(() => setImmediate(() => socket.write(MARK)));
+        else resolve('open');
+      });
+      socket.on('error', () => {});
+      socket.on('close', () => resolve('closed'));
+    });
+    for (const piece of pieces) {
+      socket.write(piece);
+      if (pieces.length > 1) await new Promise((resolve) => setImmediate(resolve));
+    }
+    // One that nghttp2 has given up may say nothing: it is let go of when its client goes.
+    if (damaged) socket.end();
+    const told = answers.told(await end);
+    socket.destroy();
+    return told;
+  }
+}
+
+/** Reads what a server sends. */
 class Answers {
   readonly #streams: Record<number, string> = {};
   readonly #bodies = new Map<number, number>();
   readonly #hpack = new HpackDecoder();
   #goAway: number | undefined;
   #rest = Buffer.alloc(0);
-  readonly #done: Promise<string>;
+  /** Acknowledgements of the mark. */
+  marks = 0;
 
-  constructor(socket: Socket) {
-    this.#done = new Promise((resolve) => {
-      socket.on('data', (chunk: Buffer) => {
-        const marked = this.#read(chunk);
-        // Node keeps the socket of a connection that nghttp2 has given up: the word of it is the end.
-        if (this.#goAway !== undefined) resolve(`GOAWAY ${this.#goAway}`);
-        if (!marked) return;
-        // Node answers in later turns than it acknowledges: what it still has to say comes before the second mark.
-        if (this.#marks === 1)
-          setImmediate(() => setImmediate(() => socket.write(frame(FRAME.PING, 0, 0, MARK))));
-        else resolve('open');
-      });
-      socket.on('close', () => resolve('closed'));
-    });
+  get isOver(): boolean {
+    return this.#goAway !== undefined;
   }
 
-  #marks = 0;
-
-  /** Whether a mark has come back. */
-  #read(chunk: Buffer): boolean {
+  read(chunk: Buffer): void {
     let bytes = Buffer.concat([this.#rest, chunk]);
-    let marked = false;
     while (bytes.length >= FRAME_HEAD && bytes.length >= FRAME_HEAD + bytes.readUIntBE(0, 3)) {
       const end = FRAME_HEAD + bytes.readUIntBE(0, 3);
-      const id = bytes.readUInt32BE(5);
-      if (this.#frame(bytes[3] ?? 0, bytes[4] ?? 0, id, bytes.subarray(FRAME_HEAD, end))) {
-        this.#marks++;
-        marked = true;
-      }
+      this.#frame(bytes[3] ?? 0, bytes[4] ?? 0, bytes.readUInt32BE(5), bytes.subarray(FRAME_HEAD, end));
       bytes = bytes.subarray(end);
     }
     this.#rest = bytes;
-    return marked;
   }
 
-  #frame(type: number, flags: number, id: number, payload: Buffer): boolean {
+  #frame(type: number, flags: number, id: number, payload: Buffer): void {
     if (type === FRAME.GOAWAY) this.#goAway = payload.readUInt32BE(4);
     if (type === FRAME.RST_STREAM) this.#streams[id] ??= `reset ${payload.readUInt32BE(0)}`;
     if (type === FRAME.DATA) this.#bodies.set(id, (this.#bodies.get(id) ?? 0) + payload.length);
     if (type === FRAME.HEADERS) this.#hpack.decode(payload, () => {});
     if ((type === FRAME.DATA || type === FRAME.HEADERS) && (flags & FLAG.END_STREAM) !== 0)
       this.#streams[id] = `${this.#bodies.get(id) ?? 0} bytes`;
-    return type === FRAME.PING && (flags & FLAG.ACK) !== 0 && payload.equals(MARK);
+    if (type === FRAME.PING && (flags & FLAG.ACK) !== 0 && payload.equals(MARK.subarray(FRAME_HEAD)))
+      this.marks++;
   }
 
-  async told(): Promise<Told> {
-    const end = await this.#done;
-    return { streams: this.#streams, end };
+  told(end: string): Told {
+    return { streams: this.#streams, end: this.#goAway === undefined ? end : `GOAWAY ${this.#goAway}` };
   }
 }

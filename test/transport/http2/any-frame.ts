@@ -268,12 +268,17 @@ const small = fc.oneof(
   at(recent, FRAME.RST_STREAM, ofLength(4, 0, 3, 5)),
   at(fc.oneof(connection, recent), FRAME.WINDOW_UPDATE, increment),
   at(fc.oneof(connection, recent), FRAME.WINDOW_UPDATE, increment),
-  at(sometimes(connection, recent), FRAME.PING, ofLength(8, 0, 7, 9), fc.constantFrom(0, ACK)),
+  at(
+    sometimes(connection, recent),
+    FRAME.PING,
+    ofLength(8, 0, 7, 9),
+    sometimes(fc.constant(0), fc.constant(ACK), 8),
+  ),
   fc
     .tuple(recent, dependency)
     .map(([where, on]) => making(where, (id) => [frame(FRAME.PRIORITY, 0, id, on(id & MOST))])),
   fc.integer({ min: 10, max: 255 }).chain((type) => at(recent, type, fc.constant(filled(3)), noise)),
-  fc.oneof(settings, settingsAck).map((bytes) =>
+  sometimes(settings, settingsAck, 8).map((bytes) =>
     making(
       () => 0,
       () => [bytes],
@@ -281,7 +286,11 @@ const small = fc.oneof(
   ),
 );
 const rare = fc.oneof(
-  at(sometimes(connection, recent, 4), FRAME.GOAWAY, fc.constantFrom(8, 8, 0, 7, 20).map(filled)),
+  at(
+    sometimes(connection, recent, 4),
+    FRAME.GOAWAY,
+    fc.constantFrom(8, 8, 0, 7, 20).map((n) => Buffer.alloc(n)),
+  ),
   at(recent, FRAME.CONTINUATION, block, fc.constantFrom(0, END_HEADERS)),
   at(recent, FRAME.PUSH_PROMISE, fc.constant(Buffer.concat([uint32(2), request('/r')]))),
   // Longer than any frame may be.

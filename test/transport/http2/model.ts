@@ -23,6 +23,8 @@ const OF_STREAMS: readonly number[] = [
 ];
 const OF_CONNECTION: readonly number[] = [FRAME.SETTINGS, FRAME.PING, FRAME.GOAWAY];
 
+export type Fields = readonly (readonly [name: string, value: string])[];
+
 export interface ModelLimits {
   readonly streams: number;
   readonly headerBytes: number;
@@ -37,6 +39,8 @@ export interface Verdict {
   resets?: number;
   /** What the receiver of the frame's stream must hear. */
   readonly heard: string[];
+  /** Of a header block that the frame completes. */
+  fields?: Fields;
   /** Acknowledgements, by the type of their frames. */
   readonly acknowledged: number[];
 }
@@ -58,8 +62,6 @@ export interface ModelStream {
   queued: number;
   ends: boolean;
 }
-
-type Fields = readonly (readonly [name: string, value: string])[];
 
 export class Http2Model {
   readonly #limits: ModelLimits;
@@ -213,6 +215,7 @@ export class Http2Model {
       verdict.ends.add(ERROR.COMPRESSION_ERROR);
       return;
     }
+    verdict.fields = fields;
     this.#headers(id, (block.flags & FLAG.END_STREAM) !== 0, fields, verdict);
   }
 
