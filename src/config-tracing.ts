@@ -1,4 +1,4 @@
-/** The settings of traces, by the names that OpenTelemetry gives them, and what their texts mean. */
+/** The settings of traces, by OpenTelemetry's names, and the parser for their headers. */
 import { ConfigError, type Row } from './config-values.ts';
 
 export const TRACING_SETTINGS = [

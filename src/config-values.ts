@@ -1,4 +1,4 @@
-/** What the texts of single settings mean. */
+/** Parsers and checks for the values of single settings. */
 
 /** A setting of the table. */
 export interface Row {
@@ -8,13 +8,13 @@ export interface Row {
   readonly unit?: string;
   readonly min?: number;
   readonly max?: number;
-  /** Never printed. */
+  /** The value is never printed. */
   readonly secret?: true;
   readonly choices?: readonly string[];
   readonly about: string;
 }
 
-/** A setting that cannot be used: exit 78 with this one line. */
+/** An invalid setting: exit code 78 with this one line. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
@@ -29,7 +29,7 @@ export function parseQuietHours(value: string): { from: number; to: number } | u
   return { from: Number(from), to: Number(to) };
 }
 
-/** Nothing secret and nothing to be cut off: the same text is logged, and paths are put behind it. @throws ConfigError */
+/** No secret, query or fragment: the same text is logged, and paths are appended to it. @throws ConfigError */
 export function checkWebAddress(name: string, value: string): void {
   if (value === '') return;
   const url = URL.canParse(value) ? new URL(value) : undefined;
@@ -39,7 +39,7 @@ export function checkWebAddress(name: string, value: string): void {
 }
 
 const HEADER_NAME = /^[!#$%&'*+\-.^_`|~0-9a-z]{1,64}$/;
-/** Headers that say who asks or what is asked, and so can never be the end client's key. */
+/** Headers with data about the caller or the request, which can never carry the end client's key. */
 const OF_THE_QUESTION = [
   'x-apikeyd-authorization',
   'x-client-ip',
@@ -49,7 +49,7 @@ const OF_THE_QUESTION = [
 ];
 const MAX_KEY_HEADERS = 8;
 
-/** `authorization,x-api-key` as names in lower case. @throws ConfigError */
+/** `authorization,x-api-key` as lower-case names. @throws ConfigError */
 export function parseKeyHeaders(value: string): readonly string[] {
   const names = value.split(',').map((name) => name.trim().toLowerCase());
   const fit = names.every((name) => HEADER_NAME.test(name) && !OF_THE_QUESTION.includes(name));
@@ -69,7 +69,7 @@ export function parseAddress(name: string, value: string): { host: string; port:
   return { host: v6 ?? host ?? '', port: Number(port) };
 }
 
-/** The value of a text, by the kind and bounds of its row. @throws ConfigError */
+/** Parses a value by the kind and bounds of its row. @throws ConfigError */
 export function readValue(row: Row, text: string): string | number | boolean {
   if (row.kind === 'boolean') {
     if (text !== 'true' && text !== 'false') throw new ConfigError(`${row.name}: must be true or false`);

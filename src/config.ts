@@ -1,4 +1,4 @@
-/** THE table of settings: everything that can be set from outside, with its bounds. docs/reference/settings.md is made from it. */
+/** THE table of settings: everything that can be set from outside, with its bounds. Source of docs/reference/settings.md. */
 
 import { parseTraceHeaders, TRACING_SETTINGS } from './config-tracing.ts';
 import {
@@ -343,7 +343,7 @@ type ValueOf<K> = K extends 'integer' | 'number' ? number : K extends 'boolean' 
 /** The settings of this process, by name. */
 export type Config = { readonly [N in SettingName]: ValueOf<Kinds[N]> };
 
-// A typo in one of ours must not be silently ignored; other programs' variables are none of our business.
+// A typo in one of our names must not be silently ignored; other programs' variables are not checked.
 const OUR_PREFIXES = ['ANOMALY_', 'ROTATION_', 'RATE_LIMIT_', 'CACHE_', 'REVISION_', 'AUDIT_', 'APIKEYD_'];
 
 /** Reads and checks all settings. @throws ConfigError naming the variable. */
@@ -362,7 +362,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   return config as Config;
 }
 
-/** What settings must be to each other. */
+/** Checks settings that depend on each other. */
 function checkTogether(config: Config): void {
   if (config.ROTATION_MIN_GRACE_SECONDS > config.ROTATION_MAX_GRACE_SECONDS) {
     throw new ConfigError('ROTATION_MIN_GRACE_SECONDS: must not be above ROTATION_MAX_GRACE_SECONDS');
@@ -379,12 +379,12 @@ function checkTogether(config: Config): void {
 
 export interface SettingInUse {
   readonly name: string;
-  /** Of a secret one only whether it is set. */
+  /** For a secret, only whether it is set. */
   readonly value: string;
   readonly origin: 'default' | 'environment';
 }
 
-/** What is in force, for people to look at. @throws ConfigError */
+/** The settings in force, for display. @throws ConfigError */
 export function settingsInUse(env: Readonly<Record<string, string | undefined>>): SettingInUse[] {
   const config = readConfig(env);
   const rows: readonly Row[] = SETTINGS;

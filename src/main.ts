@@ -22,17 +22,17 @@ interface RestoreOptions extends JsonOption {
 
 const print = (text: string) => void process.stdout.write(`${printable(text)}\n`);
 
-/** Loaded only when it is wanted: a client command starts in half the time without it. */
+/** Loaded on demand: a client command starts in half the time without it. */
 const server = () => import('./server/commands.ts');
 
-/** Each setting with its value, but never a secret one. */
+/** Prints each setting with its value, except secret values. */
 function configCommand({ json }: JsonOption): void {
   const settings = settingsInUse(process.env);
   const rows = settings.map(({ name, value, origin }) => [name, value, origin]);
   print(json ? JSON.stringify({ settings }, null, 2) : table(['SETTING', 'VALUE', 'FROM'], rows));
 }
 
-/** One line, and the exit code that says what kind of failure it was. */
+/** Prints one line and exits with the code for the kind of failure. */
 function fail(error: unknown): never {
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? EXIT.ok : EXIT.usage);
   const known = error instanceof CliError || error instanceof StartError;
@@ -52,7 +52,7 @@ program
   .action(async () => (await server()).serveCommand(process.env));
 program
   .command('doctor')
-  .description('look for what would stop a server from working here; exit 1 when something would')
+  .description('look for problems that would stop a server from working here; exit 1 when there is one')
   .option('--json', 'print JSON')
   .action(async ({ json = false }: JsonOption) => (await server()).doctorCommand(process.env, json, print));
 program
@@ -67,15 +67,15 @@ program
   .action(async ({ json = false }: JsonOption) => (await server()).recoverCommand(process.env, json, print));
 program
   .command('restore <file>')
-  .description('put a backup in the place of the embedded store, while no server runs; settings as for serve')
+  .description('replace the embedded store with a backup, while no server runs; settings as for serve')
   .option('--json', 'print JSON')
   .option(
     '--without-log',
-    'also where REVOCATION_LOG does not reach back to the backup: revoked keys may work again',
+    'even if REVOCATION_LOG does not reach back to the backup: revoked keys may work again',
   )
   .addHelpText(
     'after',
-    '\nExample: apikeyd restore backups/monday.db\nThe store before is kept beside it. What was revoked since the backup is revoked again by the next start.',
+    '\nExample: apikeyd restore backups/monday.db\nThe previous store is kept beside it. Keys revoked since the backup are revoked again by the next start.',
   )
   .action(async (file: string, options: RestoreOptions) =>
     (await server()).restoreCommand(process.env, file, options, print),
@@ -110,7 +110,7 @@ for (const command of groups) {
 program.commands
   .find((command) => command.name() === 'audit')
   ?.command('reindex')
-  .description('build what lists of events go by anew, straight on the store, while no server runs')
+  .description('rebuild the tables behind lists of events, straight on the store, while no server runs')
   .option('--json', 'print JSON')
   .exitOverride()
   .action(async ({ json = false }: JsonOption) => (await server()).reindexCommand(process.env, json, print));

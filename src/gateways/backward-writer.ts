@@ -2,18 +2,18 @@ const LENGTH = 2;
 const SCRATCH = Buffer.allocUnsafeSlow(65_536);
 
 /**
- * Writes a protobuf message from its end to its beginning, so that a length is known when it is written. Fields are
- * written in the opposite order. One message at a time; nothing may be awaited in between.
+ * Writes a protobuf message from its end to its beginning, so that each length is known when it is written. Fields are
+ * written in reverse order. Writes one message at a time, without an await in between.
  */
 export class BackwardWriter {
   #at = SCRATCH.length;
 
-  /** A place to remember: what is written from here on is the content of a field. */
+  /** A position: everything written after it can become the content of a field. */
   get mark(): number {
     return this.#at;
   }
 
-  /** Begins a new message. */
+  /** Starts a new message. */
   clear(): void {
     this.#at = SCRATCH.length;
   }
@@ -25,7 +25,7 @@ export class BackwardWriter {
 
   text(field: number, value: string): void {
     const before = this.#at;
-    // Nearly all texts are short and ASCII: for those a loop is faster than Buffer.
+    // Nearly all texts are short and ASCII, where a loop is faster than Buffer.
     const start = before - value.length;
     let i = start < 0 ? value.length + 1 : 0;
     for (; i < value.length; i++) {
@@ -50,7 +50,7 @@ export class BackwardWriter {
     this.#varint(field * 8);
   }
 
-  /** Makes what was written since `mark` the content of a field. */
+  /** Encloses everything written since `mark` as the content of a field. */
   enclose(field: number, mark: number): void {
     this.#varint(mark - this.#at);
     this.#varint(field * 8 + LENGTH);

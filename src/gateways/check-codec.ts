@@ -8,7 +8,7 @@ type Response = MessageInitShape<typeof CheckResponseSchema>;
 type HttpResponse = NonNullable<Response['httpResponse']>;
 type Options = NonNullable<Extract<HttpResponse, { case: 'okResponse' }>['value']['headers']>;
 
-/** What is read of a CheckRequest. */
+/** The fields read from a CheckRequest. */
 interface Read {
   readonly headers: Record<string, string>;
   readonly contextExtensions: Record<string, string>;
@@ -16,13 +16,13 @@ interface Read {
   http: boolean;
 }
 
-/** A header that is wanted, as bytes, and its name. */
+/** Headers to read: the name as bytes and as text. */
 type Wanted = readonly (readonly [bytes: Buffer, name: string])[];
 
 /**
- * Reads of a CheckRequest what is asked for and nothing else, and writes CheckResponses: the general way takes longer
- * for these messages than all the rest of a check. What is unusual is left to that.
- * @param names the headers that are wanted.
+ * Reads only the needed fields of a CheckRequest and writes CheckResponses: for these messages the general codec takes
+ * longer than the rest of a check. Unusual messages are left to the general codec.
+ * @param names the headers to read
  */
 export function checkCodec(names: readonly string[]): Codec<CheckRequest, Response> {
   const wanted = names.map((name) => [Buffer.from(name), name] as const);
@@ -63,7 +63,7 @@ function readAttributes(fields: WireFields, buffer: Buffer, read: Read, wanted: 
       if (http !== undefined) readHttp(http, buffer, read, wanted);
     } else if (number === 10) readExtension(inner.enter(start, stop), read.contextExtensions);
   }
-  // Two of a kind are merged by the rules of protobuf.
+  // Protobuf would merge repeated submessages, which is left to the general codec.
   if (sources > 1 || requests > 1) throw new Malformed();
 }
 
@@ -71,11 +71,11 @@ function readHttp(fields: WireFields, buffer: Buffer, read: Read, wanted: Wanted
   read.http = true;
   const entry = new WireFields(buffer);
   while (fields.next()) {
-    // header_map is seldom used.
+    // header_map, which is rare.
     if (fields.number === 13) throw new Malformed();
     if (fields.number !== 3) continue;
     entry.enter(fields.start, fields.stop);
-    // Name, then value: as every library writes an entry of a map.
+    // Name, then value: the order in which every library writes a map's entry.
     if (!entry.next() || entry.number !== 1) throw new Malformed();
     const name = wantedName(buffer, entry.start, entry.stop, wanted);
     if (name === undefined) continue;
@@ -86,7 +86,7 @@ function readHttp(fields: WireFields, buffer: Buffer, read: Read, wanted: Wanted
   }
 }
 
-/** Without making a text of each name that nobody wants. */
+/** Compares bytes, so that no text is allocated for other names. */
 function wantedName(buffer: Buffer, start: number, stop: number, wanted: Wanted): string | undefined {
   for (const [bytes, name] of wanted) {
     const { length } = bytes;
@@ -98,7 +98,7 @@ function wantedName(buffer: Buffer, start: number, stop: number, wanted: Wanted)
   return undefined;
 }
 
-/** An entry of a map; the last of a name counts. */
+/** Reads an entry of a map; the last entry of a name applies. */
 function readExtension(fields: WireFields, into: Record<string, string>): void {
   let key = '';
   let value = '';
@@ -106,7 +106,7 @@ function readExtension(fields: WireFields, into: Record<string, string>): void {
     if (fields.number === 1) key = fields.text();
     else if (fields.number === 2) value = fields.text();
   }
-  // Assigned, it would mean the prototype, and the option that nobody knows would be passed over.
+  // Assigning `__proto__` would set the prototype, and this unknown option would be ignored.
   into[key === '__proto__' ? '?__proto__' : key] = value;
 }
 
@@ -124,7 +124,7 @@ function only(fields: WireFields, number: number): WireFields | undefined {
 
 const writer = new BackwardWriter();
 
-/** The same bytes as protobuf-es writes. */
+/** Writes the same bytes as protobuf-es. */
 function encode({ status, httpResponse }: Response): Uint8Array | undefined {
   writer.clear();
   const end = writer.mark;

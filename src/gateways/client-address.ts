@@ -1,12 +1,12 @@
 import { normalizeIp } from '../keys/ip.ts';
 
-/** Longer texts are no address, whatever stands in them. */
+/** A longer text is not an address. */
 const MAX_CHARACTERS = 128;
 const V4_AND_PORT = /^(\d+\.\d+\.\d+\.\d+):\d{1,5}$/;
 const IN_BRACKETS = /^\[([^[\]]+)\](?::\d{1,5})?$/;
 const ZONE = /%[\w.~-]{1,64}$/;
 
-/** An address as proxies write it, with a port or a zone or neither; undefined for anything else. */
+/** The address in a text from a proxy, with or without a port or a zone; undefined for anything else. */
 export function addressIn(text: string): string | undefined {
   const trimmed = text.trim();
   if (trimmed.length > MAX_CHARACTERS) return undefined;
@@ -15,8 +15,8 @@ export function addressIn(text: string): string | undefined {
 }
 
 /**
- * The entry of `x-forwarded-for` that the nth proxy from here has written, counted from the right: only those are
- * not the client's to choose. Undefined when there are fewer.
+ * The `x-forwarded-for` entry written by the nth proxy from here, counted from the right: the client can choose all
+ * entries to its left. Undefined when there are fewer.
  */
 export function entryFromRight(forwardedFor: string, n: number): string | undefined {
   let end = forwardedFor.length;

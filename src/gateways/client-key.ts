@@ -1,17 +1,17 @@
-/** A request's header by its name in lower case; several of one name are joined by commas. */
+/** A request's header by its lower-case name; repeated headers are joined by commas. */
 export type HeaderOf = (name: string) => string | undefined;
 
 const BEARER = /^bearer(?: +(.*))?$/is;
 
-/** The end client's key, and where it was. */
+/** The end client's key, and the headers that carried it. */
 export interface FoundKey {
   /** Undefined when the client has sent no key. */
   readonly secret: string | undefined;
-  /** The headers that hold a key, whether it was looked at or not. */
+  /** All headers that carry a key, including those not read. */
   readonly carriers: readonly string[];
 }
 
-/** Where the end client's key is: the first of these headers that is there. */
+/** Finds the end client's key: in the first of these headers that is present. */
 export class ClientKey {
   readonly names: readonly string[];
 

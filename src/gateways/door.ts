@@ -6,11 +6,11 @@ import type { Header } from './ratelimit-headers.ts';
 /** A request of plain HTTP. */
 export interface WebRequest {
   readonly method: string;
-  /** What follows the `?`, as it was sent; '' for none. */
+  /** The part after the `?`, unchanged; '' when empty. */
   readonly query: string;
   readonly peerIp: string;
   readonly header: HeaderOf;
-  /** Reads the body: undefined when it has more bytes than this; rejects when it does not come whole. */
+  /** Reads the body: undefined when it exceeds `mostBytes`; rejects when it does not arrive completely. */
   body(mostBytes: number): Promise<string | undefined>;
 }
 
@@ -20,7 +20,7 @@ export interface WebResponse {
   readonly body: string;
 }
 
-/** A path of plain HTTP that decides about keys. */
+/** A plain HTTP endpoint that decides about keys. */
 export interface Door {
   readonly path: string;
   /** Never rejects. */
@@ -28,10 +28,10 @@ export interface Door {
 }
 
 export const JSON_TYPE: Header = ['content-type', 'application/json'];
-/** What is answered here holds for one request. */
+/** A response is valid for one request only. */
 export const NO_STORE: Header = ['cache-control', 'no-store'];
 
-/** One value a name: undefined with a violation for a name that comes twice. @returns the names' values */
+/** The values by name. @throws the error of `twice` when a name is repeated */
 export function singleValues(text: string, twice: (name: string) => ApiError): ReadonlyMap<string, string> {
   const values = new Map<string, string>();
   for (const [name, value] of new URLSearchParams(text)) {

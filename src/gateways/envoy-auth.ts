@@ -14,14 +14,14 @@ import type { Header } from './ratelimit-headers.ts';
 import { failureOf, type GatewayResponse, isMisconfigured, UPSTREAM_HEADERS } from './response.ts';
 import { type Route, readRoute, refuseUnknown } from './route.ts';
 
-/** The name under which calls are audited and counted. */
+/** The method name in audit events and metrics. */
 const METHOD = 'envoy.service.auth.v3.Authorization/Check';
 const EXTENSIONS = new Set(['required_scope', 'cost', 'trusted_hops', 'dry_run']);
-/** Whoever makes up ever new ones has them read each time. */
+/** Routes beyond this number are parsed again for each request. */
 const MAX_KNOWN = 256;
-/** gRPC's PERMISSION_DENIED: every code but OK denies. */
+/** gRPC's PERMISSION_DENIED; Envoy denies on every code except OK. */
 const DENIED = 7;
-/** Headers that are read besides the key's. */
+/** Headers that are read besides those of the key. */
 const READ = ['x-forwarded-for', 'user-agent', 'x-request-id'];
 
 type CheckResponse = MessageInitShape<typeof CheckResponseSchema>;
@@ -34,13 +34,13 @@ export function envoyAuthorization(gateway: Gateway): ServiceImplementation<type
     check: {
       access: gateway.access,
       codec: checkCodec([...clientKey.names, ...READ]),
-      // Envoy's messages grow.
+      // Newer versions of Envoy add fields.
       skipsUnknownFields: true,
       handle(request, origin) {
         const address = request.attributes?.source?.address?.socketAddress?.address || undefined;
         return gateway.decide(routes.of(request), headersOf(request), address, origin).then(toHandlerResult);
       },
-      /** Denied in words of its own, so that a proxy which lets requests through on errors does not do so on these. */
+      /** An explicit denial, since a proxy that lets requests through on errors must not do so on these. */
       wordError(error) {
         gateway.note(METHOD, error);
         return isMisconfigured(error) ? toCheckResponse(failureOf(error)) : undefined;
@@ -49,7 +49,7 @@ export function envoyAuthorization(gateway: Gateway): ServiceImplementation<type
   };
 }
 
-/** Routes as they were read before: a proxy has few, and asks with the same ones again and again. */
+/** Caches parsed routes: a proxy has few and sends the same ones with each request. */
 class KnownRoutes {
   readonly #known = new Map<string, Route>();
 
@@ -83,7 +83,7 @@ function routeOf({ attributes }: CheckRequest): Route {
   return route;
 }
 
-/** Envoy sends a map, or with encode_raw_headers a list. */
+/** Envoy sends a map or, with encode_raw_headers, a list. */
 function headersOf({ attributes }: CheckRequest): HeaderOf {
   const http = attributes?.request?.http;
   if (http === undefined) {
@@ -113,7 +113,7 @@ function toCheckResponse(response: GatewayResponse): CheckResponse {
       httpResponse: { case: 'deniedResponse', value: { status: { code: status }, headers, body } },
     };
   }
-  // What the client made up under these names goes, also where this key has nothing to say there.
+  // Removes headers of these names sent by the client, also when this key sets no value for them.
   const headersToRemove = [...keyHeaders];
   for (const name of UPSTREAM_HEADERS)
     if (!upstream.some(([set]) => set === name)) headersToRemove.push(name);

@@ -10,7 +10,7 @@ import type { ClientKey, HeaderOf } from './client-key.ts';
 import { type GatewayResponse, isMisconfigured, responseTo } from './response.ts';
 import type { Route } from './route.ts';
 
-/** Faults of configuration are few; whoever makes more than this up is not told of each. */
+/** Faults of configuration are few; beyond this number they are not logged. */
 const MAX_FAULTS = 100;
 
 export interface GatewayParts {
@@ -21,11 +21,11 @@ export interface GatewayParts {
   readonly allowAnonymous: boolean;
   /** GATEWAY_REASONS. */
   readonly reasons: boolean;
-  /** Told once of each fault in how a proxy asks. The text holds nothing of the client's. */
+  /** Called once for each fault in a proxy's requests. The text contains nothing from the client. */
   readonly misconfigured: (method: string, text: string) => void;
 }
 
-/** Decides about requests that a proxy holds back: the use case of ValidateKey, in a proxy's words. */
+/** Decides about requests held by a proxy: ValidateKey, in terms of proxies. */
 export class Gateway {
   readonly #parts: GatewayParts;
   readonly #faults = new Set<string>();
@@ -40,7 +40,7 @@ export class Gateway {
     return this.#parts.clientKey;
   }
 
-  /** @param peer the address that the proxy names as its peer, as it was sent; undefined when it names none. */
+  /** @param peer the proxy's peer address as sent; undefined without one */
   decide(
     route: Route,
     header: HeaderOf,
@@ -67,7 +67,7 @@ export class Gateway {
       .then((verdict) => responseTo(verdict, input, clock.now(), reasons, carriers));
   }
 
-  /** Says once in the log how a proxy's configuration is wrong. */
+  /** Logs a fault of a proxy's configuration, once. */
   note(method: string, error: ApiError): void {
     const fault = `${method} ${error.message}`;
     if (!isMisconfigured(error) || this.#faults.size >= MAX_FAULTS || this.#faults.has(fault)) return;
@@ -76,7 +76,7 @@ export class Gateway {
   }
 }
 
-/** The client's address, from where the operator says that the client cannot write it. */
+/** The client's address, from the source that the operator has configured as safe from the client. */
 function clientIpOf({ trustedHops }: Route, header: HeaderOf, peer: string | undefined): string | undefined {
   if (trustedHops === 0) {
     if (peer === undefined) return undefined;

@@ -8,14 +8,14 @@ import type { Gateway } from './gateway.ts';
 import { failureOf, type GatewayResponse } from './response.ts';
 import { type Route, readRoute, refuseUnknown } from './route.ts';
 
-/** The name under which calls are audited and counted. */
+/** The method name in audit events and metrics. */
 const METHOD = 'http/auth';
 const OPTIONS = new Set(['scope', 'cost', 'trusted_hops', 'dry_run', 'client_ip', 'deny']);
-/** Routes are few; whoever asks with ever new queries has them read each time. */
+/** Routes beyond this number are parsed again for each request. */
 const MAX_KNOWN = 256;
 
 interface AuthRoute extends Route {
-  /** The client's address stands in `x-client-ip`, which the proxy sets. */
+  /** The client's address is in `x-client-ip`, which the proxy sets. */
   readonly clientIpInHeader: boolean;
 }
 
@@ -34,7 +34,7 @@ export class HttpAuth implements Door {
       access: gateway.access,
       handle: async (request, origin) => {
         const route = this.#routeOf(request.query);
-        // A header that is missing is no address: the proxy was to set it.
+        // A missing header counts as an invalid address, since the proxy should have set it.
         const peer = route.clientIpInHeader ? (request.header('x-client-ip') ?? '') : undefined;
         return { message: await gateway.decide(route, request.header, peer, origin) };
       },
@@ -84,7 +84,7 @@ function readQuery(query: string): AuthRoute {
   return { ...route, clientIpInHeader: clientIp !== undefined };
 }
 
-/** With deny=403 every denial is 403, since nginx takes what it does not know for a failure. */
+/** With deny=403 every denial is 403, since nginx treats statuses it does not know as failures. */
 function toWeb({ status, upstream, client, body }: GatewayResponse, deny: string | null): WebResponse {
   if (status === 200) return { status, headers: [...upstream, ...client, NO_STORE], body: '' };
   const told = deny === '403' ? 403 : status;

@@ -12,9 +12,9 @@ import { type Header, rateLimitHeaders } from './ratelimit-headers.ts';
 import { failureOf, retryAfter } from './response.ts';
 import { refuseUnknown } from './route.ts';
 
-/** The name under which calls are audited and counted. */
+/** The method name in audit events and metrics. */
 const METHOD = 'http/introspect';
-/** `token_type_hint` and `client_id` are what OAuth's clients may send; they say nothing here. */
+/** OAuth clients may send `token_type_hint` and `client_id`, which have no effect here. */
 const PARAMETERS = new Set(['token', 'scope', 'client_ip', 'token_type_hint', 'client_id']);
 const FORM = /^application\/x-www-form-urlencoded *(;|$)/i;
 const BASIC = /^basic +([A-Za-z0-9+/]+=*)$/i;
@@ -65,7 +65,7 @@ export class Introspection implements Door {
     }
   }
 
-  /** The body of the request, if it is of the right kind. */
+  /** The body of the request, if it is a form. */
   async #form(request: WebRequest): Promise<string> {
     if (request.method !== 'POST' || !FORM.test(request.header('content-type') ?? ''))
       throw new ApiError('INVALID_REQUEST', 'POST with application/x-www-form-urlencoded');
@@ -78,7 +78,7 @@ export class Introspection implements Door {
   }
 }
 
-/** The password of Basic is a key, as that of a client of OAuth; its user name says nothing. */
+/** The password of Basic is the calling key, as for an OAuth client's secret; the user name has no effect. */
 function bearerOf(authorization: string | undefined): string | undefined {
   const basic = BASIC.exec(authorization ?? '')?.[1];
   if (basic === undefined) return authorization;
@@ -109,7 +109,7 @@ function inputOf({ form, userAgent }: Question, origin: CallOrigin): ValidateInp
   };
 }
 
-/** All that makes a key of no use is inactive; but a caller that should come back later is told when. */
+/** Any key that does not work is inactive; but a rate-limited caller learns when to retry. */
 function responseTo({ decision, key, quota, retryAfterMs }: Verdict, now: number): WebResponse {
   const limits = rateLimitHeaders(quota?.states ?? [], now);
   if (decision === 'RATE_LIMITED' || decision === 'LOCKED_OUT') {
@@ -131,7 +131,7 @@ function responseTo({ decision, key, quota, retryAfterMs }: Verdict, now: number
   return webResponse(200, claims, limits);
 }
 
-/** Errors in the words of OAuth (RFC 6749 section 5.2). The caller is no stranger, so the text may tell why. */
+/** OAuth errors (RFC 6749 section 5.2). The caller is trusted, so the text may give the reason. */
 function refusal({ method }: WebRequest, error: ApiError): WebResponse {
   const told = (status: number, name: string, headers: readonly Header[] = []) =>
     webResponse(status, { error: name, error_description: error.message }, headers);

@@ -8,8 +8,8 @@ const MAX_INTEGER = 999_999_999_999_999;
 const seconds = (ms: number) => Math.min(MAX_INTEGER, Math.max(0, Math.ceil(ms / 1000)));
 
 /**
- * The key's limits as draft-ietf-httpapi-ratelimit-headers writes them. A limit's name needs no escape: it is made of
- * letters, digits, `_`, `.` and `-`.
+ * The key's limits in the format of draft-ietf-httpapi-ratelimit-headers. A limit's name needs no escaping: it consists
+ * of letters, digits, `_`, `.` and `-`.
  */
 export function rateLimitHeaders(states: readonly RateLimitState[], now: number): Header[] {
   if (states.length === 0) return [];

@@ -3,21 +3,21 @@ import type { ApiError } from '../keys/errors.ts';
 import type { ValidateInput, Verdict } from '../keys/validate-key.ts';
 import { type Header, rateLimitHeaders } from './ratelimit-headers.ts';
 
-/** What becomes of a request that was held back; a proxy's protocol only words it. */
+/** The result for a held request; each proxy protocol only encodes it. */
 export interface GatewayResponse {
-  /** 200 lets it through. */
+  /** 200 lets the request through. */
   readonly status: number;
-  /** For the upstream, in the place of what the client sent under these names. */
+  /** Headers for the upstream, which replace the client's headers of these names. */
   readonly upstream: readonly Header[];
-  /** For the client. */
+  /** Headers for the client. */
   readonly client: readonly Header[];
-  /** For the client; '' when the request goes on. */
+  /** The body for the client; '' when the request goes on. */
   readonly body: string;
-  /** Headers of the request that hold a key. */
+  /** Headers of the request that carry a key. */
   readonly keyHeaders?: readonly string[];
 }
 
-/** What the upstream is told; the client's own headers of these names never reach it. */
+/** Headers set for the upstream; the client's own headers of these names never reach it. */
 export const UPSTREAM_HEADERS = [
   'x-apikey-id',
   'x-apikey-owner',
@@ -30,7 +30,7 @@ type Denied = { readonly status: 401 | 403 | 429; readonly error: string };
 const INVALID: Denied = { status: 401, error: 'invalid_token' };
 const FORBIDDEN: Denied = { status: 403, error: 'insufficient_scope' };
 
-/** THE table: what the client is answered. */
+/** THE table of responses to the client. */
 const RESPONSES = {
   LOCKED_OUT: { status: 429, error: 'too_many_failures' },
   MALFORMED: INVALID,
@@ -44,7 +44,7 @@ const RESPONSES = {
   RATE_LIMITED: { status: 429, error: 'rate_limited' },
 } as const satisfies Record<Exclude<Decision, 'VALID'>, Denied>;
 
-/** The response to a decision. `reasons`: the client may know which one it was. */
+/** The response to a decision. `reasons`: whether the client may see which decision it was. */
 export function responseTo(
   verdict: Verdict,
   input: ValidateInput,
@@ -67,7 +67,7 @@ export function responseTo(
   return { status, upstream: [], client, body: JSON.stringify({ error: told, ...reason }) };
 }
 
-/** RFC 6750: without a key only the scheme; else what is wrong with it. */
+/** RFC 6750: without a key only the scheme; else also the error. */
 function challenge(status: 401 | 403, input: ValidateInput, reason: Decision | undefined): string {
   if (input.keyAbsent === true) return 'Bearer';
   const described = reason === undefined ? '' : `, error_description="${reason}"`;
@@ -87,12 +87,12 @@ function upstreamHeaders({ key, matchedScope }: Verdict): Header[] {
   return headers;
 }
 
-/** What is not printable ASCII, and `%`, as `%XX` of its UTF-8: a text in a header must not become two headers. */
+/** Encodes non-printable and non-ASCII characters and `%` as `%XX` of UTF-8, so that a text cannot add a header. */
 function headerText(text: string): string {
   return /^[\x21-\x24\x26-\x7e]*$/.test(text) ? text : encodeURIComponent(text.toWellFormed());
 }
 
-/** No decision: what to tell of the error. Clients of the proxy learn nothing of the store or the configuration. */
+/** The response when there is no decision. Clients of the proxy learn nothing of the store or the configuration. */
 export function failureOf(error: ApiError): GatewayResponse {
   const { retryAfterMs } = error.facts;
   if (isMisconfigured(error) || error.code === 'INTERNAL')
@@ -108,7 +108,7 @@ const MISCONFIGURED = new Set([
   'SCOPE_MISSING',
 ]);
 
-/** The proxy asks in a way that can never be answered: its configuration is wrong, not the client's request. */
+/** Whether the proxy's configuration is wrong, not the client's request, so that retries cannot succeed. */
 export function isMisconfigured(error: ApiError): boolean {
   return MISCONFIGURED.has(error.code);
 }

@@ -1,13 +1,13 @@
 import type { Violations } from '../keys/errors.ts';
 import * as fields from '../keys/key-fields.ts';
 
-/** What a route's configuration says about the requests that it guards. */
+/** A route's configuration for the requests that it guards. */
 export interface Route {
   readonly requiredScope: string | undefined;
   readonly cost: number;
-  /** How many proxies of the operator's append to `x-forwarded-for`; 0: that header is not read. */
+  /** How many of the operator's proxies append to `x-forwarded-for`; with 0 that header is not read. */
   readonly trustedHops: number;
-  /** Decided and recorded, but let through whatever the decision. */
+  /** The decision is made and recorded, but every request is let through. */
   readonly dryRun: boolean;
 }
 
@@ -16,7 +16,7 @@ const MAX_NAME = 64;
 
 type Values = Record<'cost' | 'trusted_hops' | 'dry_run', string | undefined>;
 
-/** Reads the options of a route. @param scope the option that names the scope, and its value */
+/** Reads the options of a route. @param scope the name and value of the option for the scope */
 export function readRoute(
   found: Violations,
   scope: readonly [name: string, value: string | undefined],
@@ -30,7 +30,7 @@ export function readRoute(
   };
 }
 
-/** Refuses what is none of the names: a check that is not made because of a typo must be seen. */
+/** Refuses unknown names: a typo must not silently disable a check. */
 export function refuseUnknown(found: Violations, names: Iterable<string>, known: ReadonlySet<string>): void {
   for (const name of names)
     if (!known.has(name))
@@ -54,7 +54,7 @@ function flagIn(found: Violations, name: string, text: string): boolean {
   return text === 'true';
 }
 
-/** It is logged, so only what a name may look like. */
+/** The name as it may be logged: shortened, with other characters replaced. */
 function nameToTell(name: string): string {
   return name.slice(0, MAX_NAME).replace(/[^\w.-]/g, '?');
 }

@@ -1,4 +1,4 @@
-/** What cannot be read. */
+/** The bytes are not a valid message. */
 export class Malformed extends Error {}
 
 const VARINT = 0;
@@ -6,14 +6,14 @@ const FIXED_64 = 1;
 const LENGTH = 2;
 const FIXED_32 = 5;
 
-/** Goes over the fields of a protobuf message in place: those with a length are shown, others are passed over. */
+/** Iterates over the fields of a protobuf message in place. Yields length-delimited fields and skips all others. */
 export class WireFields {
   readonly #bytes: Buffer;
   #at = 0;
   #end = 0;
-  /** The number of the field at hand. */
+  /** The number of the current field. */
   number = 0;
-  /** Where its content begins and ends; before the first field, that of the message. */
+  /** The bounds of the current field's content; before the first field, those of the message. */
   start = 0;
   stop = 0;
 
@@ -22,7 +22,7 @@ export class WireFields {
     this.enter(start, end);
   }
 
-  /** Goes over another message of the same bytes. */
+  /** Switches to another message in the same bytes. */
   enter(start: number, end: number): this {
     this.#at = start;
     this.#end = end;
@@ -31,7 +31,7 @@ export class WireFields {
     return this;
   }
 
-  /** Goes to the next field that has a length; false at the end. @throws Malformed */
+  /** Moves to the next length-delimited field; false at the end. @throws Malformed */
   next(): boolean {
     while (this.#at < this.#end) {
       const tag = this.#varint();
@@ -55,7 +55,7 @@ export class WireFields {
     return false;
   }
 
-  /** The content as text. */
+  /** The current field's content as text. */
   text(): string {
     return this.#bytes.toString('utf8', this.start, this.stop);
   }

@@ -10,10 +10,12 @@ import type {
 } from '../keys/remote-keys.ts';
 import { field, idField, type Remote, type RemoteResponse, textField, textsField } from './remote.ts';
 
-/** More than a server gives (50 unless it is set otherwise): the fewest pages. The second makes other pages. */
+/**
+ * The first size exceeds servers' limit (50 by default), for the fewest pages; the second splits the list differently.
+ */
 const PAGE_SIZES = [1_000, 41];
 const MAX_PAGES = 250;
-/** What a new name may be to be told. */
+/** Characters that a new user name must have to be quoted in an error. */
 const GITEA_USER = /^(?!\.+$)[\w.-]{1,255}$/;
 const REDIRECTS = [301, 302, 307, 308];
 
@@ -40,15 +42,15 @@ export class Gitea implements RemoteSystem {
   }
 }
 
-/** What a refused token is. Gitea's words change between versions: those that are not known tell nothing. */
+/** The meaning of a refused token. Gitea's texts change between versions; an unknown one means UNKNOWN. */
 function refusedAs(message: string): RemoteVerification {
-  // A server that shows nothing to strangers takes a dead token for one.
+  // A server that requires sign-in reports a dead token like a missing one.
   if (/only signed in user/i.test(message)) return { result: 'DEAD', why: '' };
   const unusable = (why: string) => ({ result: 'UNUSABLE' as const, why });
   if (/prohibited/i.test(message)) return unusable('its owner is blocked from signing in');
   if (/not activated/i.test(message)) return unusable('the account of its owner is not active');
   if (/change your password/i.test(message)) return unusable('its owner must change the password first');
-  // It works, but may not read its user.
+  // The token works, but may not read its user.
   if (/scope|public-only/i.test(message)) return { result: 'ALIVE', why: '' };
   return { result: 'UNKNOWN', why: 'Gitea refuses it for a reason that is not known here' };
 }
@@ -56,7 +58,7 @@ function refusedAs(message: string): RemoteVerification {
 class GiteaSession implements RemoteSession {
   readonly #remote: Remote;
   readonly #login: RemoteLogin;
-  /** Since 1.27 Gitea takes each once. */
+  /** Each is used once, as Gitea requires since 1.27. */
   readonly #oneTimePasswords: string[];
   readonly #hasSecondFactor: boolean;
 
@@ -91,14 +93,14 @@ class GiteaSession implements RemoteSession {
     const whose = this.#userOf(user);
     const userId = await this.#userIdOf(whose);
     const keys = new Map<string, SeenRemoteKey>();
-    // Tokens of one second come in any order, so that one may stand on two pages and another on none.
+    // Tokens of the same second have no fixed order, so a token may appear on two pages and another on none.
     for (const size of PAGE_SIZES)
       if (await this.#readPages(whose, size, keys))
         return { user: whose, userId, keys: [...keys.values()], othersById: false };
     throw this.#remote.unreadable('its list changes while it is read');
   }
 
-  /** @returns whether that is all of them. */
+  /** @returns whether the list is complete */
   async #readPages(whose: string, size: number, keys: Map<string, SeenRemoteKey>): Promise<boolean> {
     let seen = 0;
     let first = 0;
@@ -120,16 +122,16 @@ class GiteaSession implements RemoteSession {
 
   async delete(user: string, id: string): Promise<boolean> {
     const whose = this.#userOf(user);
-    // Gitea reads other ways to write a number, too: only its own is sent.
+    // Gitea also accepts other notations of a number: only its own is sent.
     if (!/^[1-9]\d{0,18}$/.test(id)) throw new Error(`no id of a token: ${id}`);
     const response = await this.#ask('DELETE', `${tokensOf(whose)}/${id}`);
-    // A page of some other server says 404, too, but not in Gitea's words.
+    // Another server's page may also answer 404, but without Gitea's `message`.
     if (response.status === 404 && textField(response.json, 'message') !== undefined) return false;
     this.#expect(response, [204, 200], whose);
     return true;
   }
 
-  /** Gitea's id of a user, which outlives a new name. Costs no one-time password; strangers are told a new name, too. */
+  /** Gitea's id of a user, which survives a rename. Uses no one-time password; renames show without a login, too. */
   async #userIdOf(whose: string): Promise<string | undefined> {
     const path = `/api/v1/users/${encodeURIComponent(whose)}`;
     const toStrangers = await this.#remote.request('GET', path, { reads: REDIRECTS });
@@ -142,7 +144,7 @@ class GiteaSession implements RemoteSession {
     return response.status === 200 ? idField(response.json) : undefined;
   }
 
-  /** Gitea refuses tokens where tokens are managed, but as a password it takes one of write:user. */
+  /** Gitea's token management accepts no Authorization token, but a token with write:user as the password. */
   #basic(): string {
     const { name, password } = this.#login;
     return `Basic ${Buffer.from(`${name}:${password}`).toString('base64')}`;
@@ -163,7 +165,7 @@ class GiteaSession implements RemoteSession {
     throw new ApiError('REMOTE_UNAUTHENTICATED', text, { metadata: { system: 'gitea' } });
   }
 
-  /** Gitea's user names are the same in either case. */
+  /** Gitea's user names are case-insensitive. */
   #userOf(user: string): string {
     return (user || this.#login.name).toLowerCase();
   }
@@ -199,7 +201,7 @@ class GiteaSession implements RemoteSession {
     throw this.#remote.notFound(`user ${whose} any more: the name is ${path} now`);
   }
 
-  /** Five causes have this status. Only those that Gitea's words show are named as the cause. */
+  /** Five causes share this status. A cause is named only when Gitea's text shows it. */
   #forbidden({ json }: RemoteResponse, whose: string): string {
     const message = textField(json, 'message') ?? '';
     const own = whose === this.#login.name.toLowerCase();

@@ -11,17 +11,17 @@ import { field, idField, type Remote, type RemoteResponse, textField, textsField
 
 const KEYS = '/rest/api-keys';
 const SWITCHED_OFF = 'its public API is switched off (N8N_PUBLIC_API_DISABLED)';
-/** The most that 2.x gives at once. */
+/** The largest page that 2.x returns. */
 const PAGE = 250;
 const MAX_PAGES = 40;
-/** Of n8n's own making, and fit for an address. */
+/** The form of n8n's own ids, safe in a URL. */
 const KEY_ID = /^[\w-]{1,64}$/;
 
 const ALIVE = { result: 'ALIVE', why: '' } as const;
 const DEAD = { result: 'DEAD', why: '' } as const;
 const unknown = (why: string) => ({ result: 'UNKNOWN', why }) as const;
 
-/** API keys of n8n (1.89 and later): its internal interface, since the public one has none for keys. */
+/** API keys of n8n (1.89 and later) over its internal interface, since the public one does not manage keys. */
 export class N8n implements RemoteSystem {
   readonly #remote: Remote;
   readonly #clock: { now(): number };
@@ -31,7 +31,7 @@ export class N8n implements RemoteSystem {
     this.#clock = clock;
   }
 
-  /** No `browser-id` is sent, so none is asked for later. */
+  /** No `browser-id` is sent, so that n8n does not require one later. */
   async open({ name, password, oneTimePassword }: RemoteLogin): Promise<N8nSession> {
     const mfa = oneTimePassword === '' ? {} : { mfaCode: oneTimePassword };
     const body = { emailOrLdapLoginId: name, password, ...mfa };
@@ -60,7 +60,7 @@ export class N8n implements RemoteSystem {
       return this.#refused(secret, login);
     if (discovered.status !== 404)
       throw this.#remote.unreadable(`status ${discovered.status} to a verification`);
-    // Before 2.0 there is no such thing, and no interface at all when it is switched off.
+    // Before 2.0 this path does not exist; with the public API switched off, neither does any other.
     const worked = await this.#remote.request('GET', '/api/v1/workflows?limit=1', { headers });
     const said = textField(worked.json, 'message') !== undefined;
     if (worked.status === 200 && Array.isArray(field(worked.json, 'data'))) return ALIVE;
@@ -70,7 +70,7 @@ export class N8n implements RemoteSystem {
     throw this.#remote.unreadable(`status ${worked.status} to a verification`);
   }
 
-  /** 2.x refuses every key in the same words when its public API is switched off; a user can see whether it is. */
+  /** 2.x refuses every key with the same text while its public API is off; a user can see whether it is. */
   async #refused(secret: string, login: RemoteLogin | undefined): Promise<RemoteVerification> {
     if ((expiryOf(secret) ?? Number.POSITIVE_INFINITY) < this.#clock.now()) return DEAD;
     if (login === undefined)
@@ -94,14 +94,14 @@ class N8nSession implements RemoteSession {
   }
 
   async create({ name, scopes, expireTime }: NewRemoteKey) {
-    // n8n wants the field, also when it says nothing.
+    // n8n requires the field even without a value.
     const expiresAt = expireTime === undefined ? null : Math.floor(expireTime / 1000);
     const body = { label: name, scopes, expiresAt };
     const response = await this.#ask('POST', KEYS, { body, makes: true, reads: [500] });
     if (response.status === 500) throw this.#failure(response, name);
     if (response.status === 400) throw this.#remote.refused(wrongPart(response));
     const data = this.#data(response);
-    // Very old versions answer the secret where newer ones answer it redacted.
+    // Very old versions return the secret in the field where newer ones return it redacted.
     const secret = textField(data, 'rawApiKey') ?? textField(data, 'apiKey');
     const id = idField(data);
     if (id === undefined || !secret)
@@ -115,7 +115,7 @@ class N8nSession implements RemoteSession {
     const whose = { user: this.#user, userId: undefined };
     let read = 0;
     for (let page = 0; page < MAX_PAGES; page++) {
-      // Without `ownership`, an owner of the instance sees everybody's. 1.x knows none of these, and gives all its own.
+      // Without `ownership`, an owner of the instance sees all users' keys. 1.x ignores the query: all own keys.
       const path = `${KEYS}?ownership=mine&take=${PAGE}&skip=${read}`;
       const data = this.#data(await this.#ask('GET', path));
       const is2 = !Array.isArray(data);
@@ -130,7 +130,7 @@ class N8nSession implements RemoteSession {
       }
       const total = field(field(data, 'counts'), 'mine');
       const isAll = typeof total === 'number' ? read >= total : items.length < PAGE;
-      // Those of one moment come in any order: one may have stood on two pages, and another on none.
+      // Keys of the same moment have no fixed order: a key may have appeared on two pages, and another on none.
       if (typeof total === 'number' && isAll && read === total && keys.size < total)
         throw this.#remote.unreadable('its list changes while it is read');
       if (!is2 || isAll || items.length === 0) return { ...whose, keys: [...keys.values()], othersById: is2 };
@@ -142,7 +142,7 @@ class N8nSession implements RemoteSession {
     if (!KEY_ID.test(id)) return false;
     const response = await this.#ask('DELETE', `${KEYS}/${id}`);
     if (response.status === 404) {
-      // The same status for a key that is gone and for an interface that is switched off.
+      // A missing key and a switched-off interface have the same status.
       if (await this.publicApiIsOn()) return false;
       throw this.#remote.refused(SWITCHED_OFF);
     }
@@ -165,7 +165,7 @@ class N8nSession implements RemoteSession {
     return this.#remote.request(method, path, { ...more, headers: this.#headers });
   }
 
-  /** Both lines answer a label that is in use so; 1.x also a second key of one second, which would be the same. */
+  /** 1.x and 2.x fail like this for a label in use; 1.x also for a second key in one second, which would be identical. */
   #failure(response: RemoteResponse, label: string): Error {
     if (/already an entry/i.test(textField(response.json, 'message') ?? ''))
       return this.#remote.exists(
@@ -190,19 +190,19 @@ class N8nSession implements RemoteSession {
   }
 }
 
-/** A key of n8n is a JWT, which tells itself when it ends. */
+/** The expiry of a key, which is a JWT. */
 function expiryOf(secret: string): number | undefined {
   try {
     const claims: unknown = JSON.parse(Buffer.from(secret.split('.')[1] ?? '', 'base64url').toString());
     const exp = field(claims, 'exp');
     return typeof exp === 'number' ? exp * 1000 : undefined;
   } catch {
-    // No JWT: keys of long ago are none, and have no end.
+    // Not a JWT: very old keys are not, and do not expire.
     return undefined;
   }
 }
 
-/** n8n names the field where its shape is wrong. */
+/** n8n names the field whose format is wrong. */
 function wrongPart({ json }: RemoteResponse): string {
   const path = field(json, 'path');
   if (Array.isArray(path) && path[0] === 'label')
@@ -219,7 +219,7 @@ function toSeen(json: unknown): SeenRemoteKey | undefined {
     id,
     name: textField(json, 'label') ?? '',
     scopes: textsField(json, 'scopes') ?? [],
-    // Redacted: stars, and the last four.
+    // Redacted: stars, then the last four characters.
     ending: /^\*+(.{1,8})$/.exec(textField(json, 'apiKey') ?? '')?.[1] ?? '',
     ...(typeof expires === 'number' ? { expireTime: expires * 1000 } : {}),
   };

@@ -1,28 +1,28 @@
 import { ApiError } from '../keys/errors.ts';
 
-/** A slower response is no response. */
+/** The time limit for a response. */
 const TIMEOUT_MS = 10_000;
 const MAX_ANSWER_BYTES = 4 << 20;
 
 export interface RemoteResponse {
   readonly status: number;
   readonly headers: Headers;
-  /** Undefined when it is not JSON. */
+  /** Undefined when the body is not JSON. */
   readonly json: unknown;
 }
 
 export interface RemoteRequest {
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: object;
-  /** It makes something: when the response is lost, nobody knows whether it did. */
+  /** The request creates something, so a lost response leaves its outcome unknown. */
   readonly makes?: true;
-  /** Statuses that are the caller's to read, though they are redirects or failures. */
+  /** Redirect and error statuses that the caller handles itself. */
   readonly reads?: readonly number[];
 }
 
-/** Calls to one other system: no redirects, no other host, everything bounded. Its words are never passed on. */
+/** Requests to one other system: no redirects, no other host, everything bounded. Its texts are never passed on. */
 export class Remote {
-  /** As people call it. */
+  /** The display name. */
   readonly name: string;
   readonly #base: string;
   readonly #timeoutMs: number;
@@ -34,7 +34,7 @@ export class Remote {
     this.#timeoutMs = timeoutMs;
   }
 
-  /** Any response but a redirect or a failure of the server's own. @throws ApiError */
+  /** Any response except redirects and server errors. @throws ApiError */
   async request(
     method: 'GET' | 'POST' | 'DELETE',
     path: string,
@@ -71,12 +71,12 @@ export class Remote {
     return response;
   }
 
-  /** The other system's own failure. */
+  /** The other system itself failed. */
   failed({ status }: RemoteResponse, makes?: true): ApiError {
     return this.#failed('REMOTE_UNAVAILABLE', `answered ${status}`, makes === true);
   }
 
-  /** It answers, but is not ready. */
+  /** The other system responds, but is not ready. */
   starting(why: string): ApiError {
     return this.#failed('REMOTE_UNAVAILABLE', why, false);
   }
@@ -97,7 +97,7 @@ export class Remote {
     return new ApiError('REMOTE_NOT_FOUND', `${this.name} has no ${what}`, this.#facts());
   }
 
-  /** What came is not what this system answers. */
+  /** The response does not have this system's format. */
   unreadable(why: string): ApiError {
     const text = `the answer of ${this.name} cannot be used: ${why}`;
     return new ApiError('REMOTE_ANSWER_UNREADABLE', text, this.#facts());
@@ -110,7 +110,7 @@ export class Remote {
     return new ApiError('REMOTE_RATE_LIMITED', text, { ...this.#facts(), retryAfterMs: wait * 1000 });
   }
 
-  /** When nobody knows whether it took place, repeating it is not offered. */
+  /** No retry is suggested when the outcome is unknown. */
   #failed(
     code: 'REMOTE_TIMEOUT' | 'REMOTE_UNAVAILABLE',
     what: string,
@@ -145,7 +145,7 @@ function unreached(error: unknown): string {
   return code === 'ECONNREFUSED' ? 'cannot be reached: nothing listens there' : 'cannot be reached';
 }
 
-/** Of what fetch wraps. */
+/** The code of the error that fetch wraps. */
 function causeCode(error: unknown): string {
   return textField(field(error, 'cause'), 'code') ?? '';
 }
@@ -171,7 +171,7 @@ function parsed(text: string): unknown {
   }
 }
 
-/** A field of what came, whatever came. */
+/** A field of a response of any form. */
 export function field(json: unknown, name: string): unknown {
   return typeof json === 'object' && json !== null ? (json as Record<string, unknown>)[name] : undefined;
 }
@@ -186,7 +186,7 @@ export function textsField(json: unknown, name: string): readonly string[] | und
   return Array.isArray(value) && value.every((each) => typeof each === 'string') ? value : undefined;
 }
 
-/** Ids are numbers here and texts there. */
+/** Ids are numbers in Gitea and texts in n8n. */
 export function idField(json: unknown): string | undefined {
   const id = field(json, 'id');
   return (typeof id === 'string' && id !== '') || Number.isSafeInteger(id) ? String(id) : undefined;
