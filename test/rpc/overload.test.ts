@@ -47,7 +47,7 @@ describe.each(HTTP2)('more calls at once than may be under way, over %s', (trans
     );
     expect(served.length).toBeGreaterThanOrEqual(LIMITS.callsUnderWay);
     for (const failure of failures) {
-      expect(failure.findDetails(ErrorInfoSchema)[0]?.reason).toBe('SERVER_OVERLOADED');
+      expect(failure.findDetails(ErrorInfoSchema)[0]?.reason, failure.message).toBe('SERVER_OVERLOADED');
       expect(failure.findDetails(RetryInfoSchema)[0]?.retryDelay?.seconds).toBe(1n);
     }
     expect(served.length + failures.length).toBe(total);
