@@ -1,4 +1,4 @@
-/** THE table of settings: everything that can be set from outside, with its bounds. Source of docs/reference/settings.md. */
+/** THE table of all settings and their bounds. docs/reference/settings.md is generated from it. */
 
 import { parseTraceHeaders, TRACING_SETTINGS } from './config-tracing.ts';
 import {

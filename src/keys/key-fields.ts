@@ -4,7 +4,7 @@ import type { RateLimit } from './key.ts';
 import { isGrant, isRequirableScope } from './scope.ts';
 import { forAudit, isFit, UNFIT_TEXT } from './text.ts';
 
-/** Bounds of what a request may carry (docs/design/rules.md 10); strings in characters. */
+/** Bounds of the fields of requests (docs/design/rules.md 10); strings in characters. */
 export const BOUNDS = {
   textCharacters: 1024,
   metadataValueCharacters: 4096,

@@ -66,7 +66,7 @@ export interface Key {
   /** Expiry as a state, so that ExpireKey(now) takes effect whatever a clock says. */
   readonly expired: boolean;
   readonly rotation: KeyRotation | undefined;
-  /** How often its secret should be replaced. */
+  /** How often the key's secret should be replaced. */
   readonly rotateEveryMs: number | undefined;
   readonly revokeTime: number | undefined;
   readonly revokeReason: RevokeReason | undefined;

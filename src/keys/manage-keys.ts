@@ -16,7 +16,7 @@ import { completeRotation, graceOf, rotate, rotationStateOf } from './rotation.t
 import { isControlScope, matchingGrant } from './scope.ts';
 import { hashSecret, hintOf, mintEtag, mintKeyId, mintRotationId, mintSecret } from './secret.ts';
 
-/** How long a request_id stands for the key made with it. */
+/** How long a request_id refers to the key created with it. */
 export const REQUEST_ID_MS = 24 * 3_600_000;
 const MAX_ATTEMPTS = 16;
 
@@ -80,7 +80,7 @@ export class ManageKeys {
     this.#mayBeSecret = mayBeSecret;
   }
 
-  /** Makes a key. `secret` is given only for the bootstrap key. */
+  /** Creates a key. `secret` is given only for the bootstrap key. */
   async create(input: NewKey, origin: CallOrigin, secret?: string): Promise<{ key: Key; secret: string }> {
     requireHeld(input.scopes, origin);
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
@@ -188,7 +188,7 @@ export class ManageKeys {
   }
 
   /**
-   * Mints a new secret; the old one works on for the grace.
+   * Mints a new secret; the old one keeps working for the grace.
    * @param askedGraceMs undefined means the default of the type and mode.
    */
   async rotate(

@@ -19,7 +19,7 @@ import { hasSameSecret, whichRemoteKey } from './which-remote-key.ts';
 export interface ManageRemoteKeysParts {
   /** Undefined when the integration is switched off. */
   readonly system: RemoteSystem | undefined;
-  /** The setting that switches it on. */
+  /** The setting that switches the integration on. */
   readonly setting: string;
   readonly log: RemoteKeyLog;
   readonly clock: Clock;

@@ -21,12 +21,10 @@ export function mintKeyId(): string {
   return `uid-apikey-${randomBytes(8).toString('hex')}`;
 }
 
-/** A new id of a rotation. */
 export function mintRotationId(): string {
   return `rotation-${randomBytes(8).toString('hex')}`;
 }
 
-/** A new version tag of a key. */
 export function mintEtag(): string {
   return randomBytes(8).toString('hex');
 }

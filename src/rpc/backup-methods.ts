@@ -7,7 +7,6 @@ import { ADMIN, checked } from './requests.ts';
 
 const TELL_EVERY_MS = 200;
 
-/** CreateBackup of ApiKeyAdmin. */
 export function backupMethods({ backups }: { readonly backups: Backups }) {
   return {
     createBackup: {

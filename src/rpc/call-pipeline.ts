@@ -38,7 +38,7 @@ export interface CallPipelineParts {
   readonly audit: AuditLog;
   readonly clock: Clock;
   readonly observer: CallObserver;
-  /** Called for each call refused because too many are in flight. */
+  /** Counts a call that is refused because too many are in flight. */
   readonly shed: () => void;
   /** Returns the call if it is traced. Undefined without tracing. */
   readonly traced?: Traced | undefined;

@@ -8,7 +8,6 @@ import type { ServiceImplementation } from './method.ts';
 import { newKeyFieldsOf } from './new-key.ts';
 import { ADMIN, checked } from './requests.ts';
 
-/** ImportKeys of ApiKeyAdmin. */
 export function importMethods({ importKeys }: { readonly importKeys: ImportKeys }) {
   return {
     importKeys: {

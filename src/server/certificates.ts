@@ -85,7 +85,7 @@ export class Certificates {
       logger.info({ expires }, 'TLS files read again: new connections use them');
     } catch (error) {
       const { message } = refusal(error);
-      logger.warn({ reason: message }, 'TLS files cannot be used: the ones before stay in use');
+      logger.warn({ reason: message }, 'TLS files cannot be used: the previous ones stay in use');
     }
   }
 }

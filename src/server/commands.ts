@@ -172,7 +172,7 @@ export async function restoreCommand(
       : `the next start puts right what was revoked, narrowed or rotated since, of ${keysToCheck} keys`,
     ...(before === undefined
       ? []
-      : [`the store before is kept as ${before}; it holds the hashes of secrets`]),
+      : [`the previous store is kept as ${before}; it holds the hashes of secrets`]),
   ];
   print(rows.join('\n'));
 }

@@ -93,7 +93,7 @@ async function makeAgain(
     await Promise.all(records.slice(at, at + AT_ONCE).map(one));
   logger.warn(
     { changes: again, unknown_keys: unknown },
-    'made again what was revoked, narrowed or rotated since',
+    'applied again the revocations, narrowings and rotations that the store lacked',
   );
   return { again, unknown, added: 0 };
 }
@@ -127,7 +127,7 @@ async function putRight(
     // Another starting process was faster.
     key = stored ?? (await keys.get(record.keyId)) ?? key;
   }
-  throw new StartError(69, `REVOCATION_LOG: key ${record.keyId} cannot be put as it was`);
+  throw new StartError(69, `REVOCATION_LOG: key ${record.keyId} cannot be restored to its last state`);
 }
 
 function eventOf({ facet, key }: Correction, { revision }: RevocationRecord, clock: Clock) {
