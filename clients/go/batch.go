@@ -9,7 +9,7 @@ import (
 
 const maxBatch = 100
 
-// pending is a question under way; what is below done is written before done is closed.
+// pending is a question in flight; the fields below done are written before done is closed.
 type pending struct {
 	request *apikeyv1.ValidateKeyRequest
 	done    chan struct{}
@@ -26,7 +26,7 @@ func (p *pending) verdict() (Verdict, *NoDecision) {
 	return verdictOf(p.response)
 }
 
-// batcher sends what comes within a window, or as soon as a batch is full.
+// batcher sends the questions of one window together, or earlier when a batch is full.
 type batcher struct {
 	window time.Duration
 	send   func([]*pending)
@@ -54,7 +54,7 @@ func (b *batcher) add(asked *pending) {
 }
 
 func (b *batcher) flush() {
-	// A timer that fires while a full batch leaves may find nothing.
+	// Nothing is left when the timer fires while a full batch is being sent.
 	if len(b.waiting) > 0 {
 		go b.send(b.waiting)
 		b.waiting = nil

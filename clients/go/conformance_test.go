@@ -29,7 +29,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// clients/conformance/README.md says what these are.
+// clients/conformance/README.md describes these types.
 type vectors struct {
 	CallingKey     string
 	RequiredScopes []struct {
@@ -89,7 +89,7 @@ type call struct {
 	Requests []map[string]any
 }
 
-// bench is the server that misbehaves, and what a run has seen.
+// bench is the misbehaving server, and the results of a run.
 type bench struct {
 	t             *testing.T
 	grpc, control string
@@ -99,7 +99,7 @@ type bench struct {
 	outcomes []string
 }
 
-// Write is for logs.
+// Write collects the logs.
 func (b *bench) Write(text []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -134,7 +134,7 @@ func (b *bench) seen() (calls []call) {
 	return calls
 }
 
-// told is what a client was told by HTTP or gRPC.
+// told is the response that a client got by HTTP or gRPC.
 type told struct {
 	status  int
 	code    codes.Code
@@ -376,7 +376,7 @@ func (b *bench) guarded(guard *Guard, rule Rule, transport string) (func(map[str
 	return b.guardedGRPC(guard, rule, transport == "stream")
 }
 
-// handled counts by request.
+// handled counts the calls of the handler by request.
 type counter struct {
 	mu    sync.Mutex
 	count map[string]int

@@ -15,8 +15,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// Rules by method: "/package.Service/Method", "/package.Service/*" or "*"; the narrowest counts. A method without a
-// rule lets nobody in.
+// Rules by method: "/package.Service/Method", "/package.Service/*" or "*"; the most specific applies. Calls of a method
+// without a rule are denied.
 type Rules map[string]Rule
 
 func (rules Rules) mustHold() Rules {
@@ -39,8 +39,8 @@ func (rules Rules) of(method string) (Rule, bool) {
 	return Rule{}, false
 }
 
-// UnaryServerInterceptor lets in whose key is good for the rule of the method. It panics when a rule does not hold
-// together.
+// UnaryServerInterceptor calls the handler only when the key of the caller satisfies the rule of the method. It panics
+// when a rule is invalid.
 func (g *Guard) UnaryServerInterceptor(rules Rules) grpc.UnaryServerInterceptor {
 	rules = rules.mustHold()
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
@@ -52,7 +52,7 @@ func (g *Guard) UnaryServerInterceptor(rules Rules) grpc.UnaryServerInterceptor 
 	}
 }
 
-// StreamServerInterceptor is UnaryServerInterceptor for streams. The key is looked at when the stream begins.
+// StreamServerInterceptor is UnaryServerInterceptor for streams. The key is validated when the stream begins.
 func (g *Guard) StreamServerInterceptor(rules Rules) grpc.StreamServerInterceptor {
 	rules = rules.mustHold()
 	return func(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
@@ -92,7 +92,7 @@ func (g *Guard) admitCall(ctx context.Context, rules Rules, method string) (cont
 		limits = metadata.Pairs("ratelimit-policy", said.policy, "ratelimit", said.limits)
 	}
 	if said.status == 0 {
-		// Fails only where there is no call, as in a test of the handler alone.
+		// Fails only without a call, as in a test of the handler alone.
 		_ = grpc.SetHeader(ctx, limits)
 		return context.WithValue(ctx, verdictKey{}, verdict), nil
 	}

@@ -1,10 +1,10 @@
-// Package apikeyd guards HTTP handlers and gRPC methods by API keys that an apikeyd server decides about:
+// Package apikeyd guards HTTP handlers and gRPC methods with API keys that an apikeyd server validates:
 //
 //	guard, err := apikeyd.New(apikeyd.Options{Address: "127.0.0.1:50051", KeyFile: "guard.key"})
 //	…
 //	http.Handle("/traces", guard.HTTP(apikeyd.Rule{Scope: "traces:read"})(handler))
 //
-// No decision is a no: whatever goes wrong, the handler is not called. No key is in any error, log or metric.
+// Without a decision the handler is not called, whatever the error. Errors, logs and metrics contain no key.
 package apikeyd
 
 import (
@@ -30,51 +30,51 @@ import (
 	apikeyv1 "example.com/apikeyd/clients/go/apikey/v1"
 )
 
-// DefaultDeadline is the longest that a question takes, its retries included.
+// DefaultDeadline bounds the time of a question, retries included.
 const DefaultDeadline = 500 * time.Millisecond
 
 const (
 	maxCalls   = 3
 	firstPause = 50 * time.Millisecond
-	// Longer texts are no key; a batch of them would be larger than the server takes.
+	// Longer texts are no keys; a batch of them would exceed the limit of the server.
 	maxKeyInBatch = 1024
-	// How long a server that says nothing is waited for before the connection counts as lost.
+	// The connection counts as lost when the server has been silent for so long.
 	silence = 2 * time.Second
 )
 
-// Options say how a Guard reaches apikeyd.
+// Options configure a Guard.
 type Options struct {
 	// Address of apikeyd's gRPC port: "host:port" or "http://host:port" without TLS, "https://host:port" with it.
 	Address string
-	// KeyFile holds the guard's own key, which needs the scope apikeys:validate. It is read again when it changes.
+	// KeyFile holds the guard's own key, which needs the scope apikeys:validate. The file is read again when it changes.
 	KeyFile string
-	// Deadline of a question with its retries; 0 means DefaultDeadline.
+	// Deadline of a question, retries included; 0 means DefaultDeadline.
 	Deadline time.Duration
-	// BatchWindow above 0 joins the questions that come within it (1 ms, say) into one call of at most 100.
+	// BatchWindow above 0 (1 ms, say) joins the questions of such a window into one call of at most 100.
 	BatchWindow time.Duration
-	// TLS for an address with https; nil means the system's roots.
+	// TLS configures an https address; nil means the root certificates of the system.
 	TLS *tls.Config
-	// Observe is called once for each question when it is answered, for metrics. It must not block.
+	// Observe is called once for each question when it ends, for metrics. It must not block.
 	Observe func(Observation)
-	// Logger is told once of each way in which the guard is misconfigured; nil means slog.Default().
+	// Logger gets each kind of misconfiguration of the guard once; nil means slog.Default().
 	Logger *slog.Logger
-	// DialOptions are added to the guard's own, for tracing and the like.
+	// DialOptions are added to those of the guard, for tracing and the like.
 	DialOptions []grpc.DialOption
 }
 
-// Observation is what a metric may be told of a question.
+// Observation describes one question, for metrics.
 type Observation struct {
 	// Outcome is a Decision, or NO_KEY, UNAVAILABLE (no decision) or MISCONFIGURED.
 	Outcome string
-	// Err says why there is no decision.
+	// Err is the reason when there is no decision.
 	Err error
-	// Calls to apikeyd that it took.
+	// Calls is how many calls to apikeyd the question needed.
 	Calls int
 	// Duration of the question.
 	Duration time.Duration
 }
 
-// Guard asks apikeyd. It is safe for concurrent use; make one for each server and Close it at the end.
+// Guard validates keys with apikeyd. It is safe for concurrent use; create one per server and Close it at the end.
 type Guard struct {
 	options Options
 	key     *keyFile
@@ -82,11 +82,11 @@ type Guard struct {
 	apikeyd apikeyv1.ApiKeyAuthClient
 	batch   *batcher
 
-	// Faults of the configuration that were logged.
+	// Kinds of misconfiguration that were logged.
 	told sync.Map
 }
 
-// New makes a Guard. It reads the key file and does not connect yet.
+// New creates a Guard. It reads the key file, but does not connect yet.
 func New(options Options) (*Guard, error) {
 	if options.Deadline < 0 || options.BatchWindow < 0 {
 		return nil, errors.New("apikeyd: Deadline and BatchWindow must not be negative")
@@ -114,10 +114,10 @@ func New(options Options) (*Guard, error) {
 	reconnecting := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: silence}
 	conn, err := grpc.NewClient(target, append([]grpc.DialOption{
 		transport,
-		// Retries are the guard's own: those of gRPC know nothing of RetryInfo.
+		// The guard retries by itself, since the retries of gRPC ignore RetryInfo.
 		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnecting, MinConnectTimeout: silence}),
-		// Every call would else wait for minutes for a server that vanished without a word.
+		// Without keepalive, calls would wait for minutes for a server that vanished without closing the connection.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: silence}),
 	}, options.DialOptions...)...)
 	if err != nil {
@@ -143,11 +143,11 @@ func dialling(options Options) (string, grpc.DialOption, error) {
 	return "", nil, errors.New("apikeyd: Address must be host:port, http://host:port or https://host:port")
 }
 
-// Close ends the connection. Questions under way get no decision.
+// Close closes the connection. Questions in flight get no decision.
 func (g *Guard) Close() error { return g.conn.Close() }
 
-// Validate asks about one key. An error means that there is no decision, and is always a *NoDecision: the key must be
-// treated as not good. Without an error look at the verdict: a denial is no error.
+// Validate asks about one key. An error means that there is no decision, and is always a *NoDecision: treat the key as
+// denied. Without an error check the verdict: a denial is not an error.
 func (g *Guard) Validate(ctx context.Context, question Question) (Verdict, error) {
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, g.options.Deadline)
@@ -158,7 +158,7 @@ func (g *Guard) Validate(ctx context.Context, question Question) (Verdict, error
 		select {
 		case <-asked.done:
 		case <-ctx.Done():
-			// What is under way in the batch is no longer this question's.
+			// The batch may still write to the pending question: it must not be read any more.
 			asked = &pending{err: status.FromContextError(ctx.Err()).Err()}
 		}
 	} else {
@@ -179,7 +179,7 @@ func (g *Guard) observe(verdict Verdict, err *NoDecision, calls int, begun time.
 	seen := Observation{Outcome: string(verdict.Decision), Calls: calls, Duration: time.Since(begun)}
 	if err != nil {
 		seen.Outcome, seen.Err = err.outcome(), err
-		// It comes with every request.
+		// Logged once: every request would repeat it.
 		if _, known := g.told.LoadOrStore(err.Error(), true); err.Misconfigured && !known {
 			g.options.Logger.Error("the guard is misconfigured and lets nobody in", "fault", err.Error())
 		}
@@ -194,8 +194,8 @@ func (g *Guard) sendOne(ctx context.Context, asked *pending) {
 	})
 }
 
-// sendBatch answers each question, in one call. One question that the server refuses fails a batch before anything is
-// decided: then each is asked alone, so that it fails only itself.
+// sendBatch answers all questions by one call. A question that the server refuses fails the batch before any decision
+// is made: then each question is sent alone, so that only the refused one fails.
 func (g *Guard) sendBatch(all []*pending) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.options.Deadline)
 	defer cancel()
@@ -230,11 +230,11 @@ func (g *Guard) sendBatch(all []*pending) {
 	each.Wait()
 }
 
-// retrying calls again after UNAVAILABLE, and once after UNAUTHENTICATED when the key file holds another key by then.
+// retrying repeats a call after UNAVAILABLE, and once after UNAUTHENTICATED if the key file has a new key by then.
 func (g *Guard) retrying(ctx context.Context, call func(context.Context) error) (calls int, err error) {
 	key, renewed := g.key.current(), false
 	for calls, tries := 1, 1; ; calls++ {
-		// Nothing of the guarded request's own metadata goes along.
+		// The metadata of the guarded request is not passed on.
 		err = call(metadata.NewOutgoingContext(ctx, metadata.Pairs("authorization", "Bearer "+key)))
 		switch code := status.Code(err); {
 		case code == codes.Unauthenticated && !renewed:
@@ -255,7 +255,7 @@ func (g *Guard) retrying(ctx context.Context, call func(context.Context) error) 
 	}
 }
 
-// pause waits. It does not begin to when the deadline comes first. It is false when there is no time for another call.
+// pause waits, and reports whether there is time for another call. It returns at once when the deadline is earlier.
 func pause(ctx context.Context, wait time.Duration) bool {
 	if end, ok := ctx.Deadline(); ok && time.Until(end) <= wait {
 		return false

@@ -42,13 +42,13 @@ func writeKey(t *testing.T, content string) string {
 	return path
 }
 
-// server answers as its functions say, and counts.
+// server answers by its functions, and counts calls.
 type server struct {
 	apikeyv1.UnimplementedApiKeyAuthServer
 	mu      sync.Mutex
 	sizes   []int
 	singles int
-	// short leaves out the last answer of a batch.
+	// short: the last answer of a batch is left out.
 	short  bool
 	answer func(*apikeyv1.ValidateKeyRequest) (*apikeyv1.ValidateKeyResponse, error)
 }
@@ -393,7 +393,7 @@ func TestTheGeneratedCodeFitsTheProtos(t *testing.T) {
 	}
 }
 
-// What the protos have besides does not matter.
+// Other words of the protos do not matter.
 func fits(t *testing.T, ours protoreflect.MessageDescriptor, protos *protoregistry.Files) {
 	theirs, err := protos.FindDescriptorByName(ours.FullName())
 	for i := range ours.Fields().Len() {

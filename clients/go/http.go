@@ -9,13 +9,13 @@ import (
 
 type verdictKey struct{}
 
-// FromContext gives the verdict on the request that a guard has let in; false where no guard was.
+// FromContext returns the verdict on a request that a guard has admitted; false for an unguarded request.
 func FromContext(ctx context.Context) (Verdict, bool) {
 	verdict, ok := ctx.Value(verdictKey{}).(Verdict)
 	return verdict, ok
 }
 
-// HTTP is a middleware that lets in whose key is good for the rule. It panics when the rule does not hold together.
+// HTTP returns a middleware that admits requests whose key satisfies the rule. It panics when the rule is invalid.
 func (g *Guard) HTTP(rule Rule) func(http.Handler) http.Handler {
 	rule = rule.mustHold()
 	return func(next http.Handler) http.Handler {

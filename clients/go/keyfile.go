@@ -13,7 +13,7 @@ const maxKeyFileBytes = 4096
 
 var keyShape = regexp.MustCompile(`^[\x21-\x7e]+$`)
 
-// keyFile is the guard's own key, as its file holds it now. A file that is gone, empty or unreadable changes nothing.
+// keyFile is the guard's own key, from its file. A file that is missing, empty or unreadable leaves the key unchanged.
 type keyFile struct {
 	path string
 
@@ -30,7 +30,7 @@ func openKeyFile(path string) (*keyFile, error) {
 	return file, nil
 }
 
-// current looks whether the file is another one, or has another time or size, and reads it only then.
+// current returns the key. It reads the file only when the file was replaced or its time or size changed.
 func (f *keyFile) current() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -41,7 +41,7 @@ func (f *keyFile) current() string {
 	return f.key
 }
 
-// reread reads the file, whatever it looks like.
+// reread reads the file even when it seems unchanged.
 func (f *keyFile) reread() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -50,7 +50,7 @@ func (f *keyFile) reread() string {
 }
 
 func (f *keyFile) read() error {
-	// Before the content: a change in between is seen the next time.
+	// Stat before reading: a change in between is noticed the next time.
 	info, err := os.Stat(f.path)
 	if err != nil {
 		return err

@@ -10,15 +10,15 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// reply is what a client is told, for HTTP and gRPC alike.
+// reply is the response to a client, for HTTP and gRPC alike.
 type reply struct {
-	// status is 0 for a request that goes on.
+	// status is 0 for an admitted request.
 	status int
 	code   codes.Code
 	// word is the error in the body, or the message of the gRPC status.
 	word      string
 	challenge string
-	// retryAfter in whole seconds; 0: the client is not told to wait.
+	// retryAfter is in whole seconds; 0: no retry-after is sent.
 	retryAfter int64
 	// policy and limits are RateLimit-Policy and RateLimit; "" for a key without limits.
 	policy, limits string
@@ -28,7 +28,7 @@ var (
 	noKey     = reply{401, codes.Unauthenticated, "missing_token", "Bearer", 0, "", ""}
 	invalid   = reply{401, codes.Unauthenticated, "invalid_token", `Bearer error="invalid_token"`, 0, "", ""}
 	forbidden = reply{403, codes.PermissionDenied, "insufficient_scope", `Bearer error="insufficient_scope"`, 0, "", ""}
-	// replies is THE table: what a client is told of each decision.
+	// replies has the response for each decision.
 	replies = map[Decision]reply{
 		Malformed: invalid, NotFound: invalid, Revoked: invalid, Disabled: invalid, Expired: invalid, Rotated: invalid,
 		IPNotAllowed: forbidden, InsufficientScope: forbidden,
@@ -60,7 +60,7 @@ func replyToNone(err *NoDecision) reply {
 	return reply{status: 503, code: codes.Unavailable, word: "unavailable", retryAfter: wait}
 }
 
-// limitsOf writes the limits as draft-ietf-httpapi-ratelimit-headers has them.
+// limitsOf formats the limits as in draft-ietf-httpapi-ratelimit-headers.
 func limitsOf(verdict Verdict, now time.Time) (policy, state string) {
 	var policies, states []string
 	for _, limit := range verdict.Answer.GetRateLimits() {
@@ -78,7 +78,7 @@ func limitsOf(verdict Verdict, now time.Time) (policy, state string) {
 	return strings.Join(policies, ", "), strings.Join(states, ", ")
 }
 
-// wholeSeconds rounds up, and never below 0.
+// wholeSeconds rounds up; negative values become 0.
 func wholeSeconds(duration time.Duration) int64 {
 	return max(0, int64(math.Ceil(duration.Seconds())))
 }

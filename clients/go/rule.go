@@ -12,21 +12,21 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Rule says what a handler or a method needs. Exactly one of Scope, AnyKey and Open is set.
+// Rule is the requirement of a handler or a method. Exactly one of Scope, AnyKey and Open is set.
 type Rule struct {
 	// Scope that the key must cover, such as "traces:read".
 	Scope string
-	// AnyKey lets every good key in.
+	// AnyKey accepts every valid key.
 	AnyKey bool
-	// Open lets everybody in and asks nobody.
+	// Open admits every request without asking apikeyd.
 	Open bool
-	// Cost of a request, taken from each limit of the key; 0 means 1, at most 1 000 000 000.
+	// Cost of a request, consumed from each limit of the key; 0 means 1, at most 1 000 000 000.
 	Cost uint64
-	// TrustedHops is how many proxies of yours append to x-forwarded-for; 0: the client's address is the peer's.
+	// TrustedHops is how many of your proxies append to x-forwarded-for; 0: the peer is the client.
 	// At most 16.
 	TrustedHops int
-	// KeyHeaders are where a key may be, the first that is there counts; nil means authorization and x-api-key.
-	// authorization counts only as Bearer.
+	// KeyHeaders may hold the key; the first one present counts. nil means authorization and x-api-key. authorization
+	// counts only with the scheme Bearer.
 	KeyHeaders []string
 }
 
@@ -39,7 +39,8 @@ var (
 	inBrackets  = regexp.MustCompile(`^\[([^\[\]]+)\](?::\d{1,5})?$`)
 )
 
-// Check says what is wrong with a rule. HTTP and the interceptors panic with it, as http.Handle does with a bad pattern.
+// Check returns an error for an invalid rule. HTTP and the interceptors panic with it, as http.Handle does with a bad
+// pattern.
 func (r Rule) Check() error {
 	chosen := map[bool]int{}
 	for _, is := range []bool{r.Scope != "", r.AnyKey, r.Open} {
@@ -65,7 +66,7 @@ func (r Rule) Check() error {
 	return nil
 }
 
-// mustHold is the rule with its defaults.
+// mustHold returns the rule with its defaults. It panics when the rule is invalid.
 func (r Rule) mustHold() Rule {
 	if err := r.Check(); err != nil {
 		panic(err)
@@ -76,7 +77,7 @@ func (r Rule) mustHold() Rule {
 	return r
 }
 
-// headers gives every value of a name; none when it is not there.
+// headers returns every value of a header; none when it is absent.
 type headers func(name string) []string
 
 // admit decides about a request.
@@ -123,7 +124,7 @@ func (r Rule) keyIn(header headers) (Secret, bool) {
 	return "", false
 }
 
-// clientIP is from where the client cannot write.
+// clientIP takes the address from a place that the client cannot forge.
 func (r Rule) clientIP(header headers, peer string) (string, *NoDecision) {
 	if r.TrustedHops == 0 {
 		return addressIn(peer), nil
@@ -137,7 +138,7 @@ func (r Rule) clientIP(header headers, peer string) (string, *NoDecision) {
 	return "", &NoDecision{Misconfigured: true, Code: codes.Internal, Reason: "TRUSTED_HOPS"}
 }
 
-// addressIn reads an address as proxies write it, with a port or a zone or neither; "" for anything else.
+// addressIn reads an address as proxies write it, with or without port and zone; "" for anything else.
 func addressIn(text string) string {
 	text = strings.TrimSpace(text)
 	if match := hasPortV4.FindStringSubmatch(text); match != nil {

@@ -14,18 +14,18 @@ import (
 	apikeyv1 "example.com/apikeyd/clients/go/apikey/v1"
 )
 
-// Secret is a key. Formatted or logged it is "[key]".
+// Secret is a key. It is formatted and logged as "[key]".
 type Secret string
 
 func (Secret) Format(out fmt.State, _ rune) { _, _ = out.Write([]byte("[key]")) }
 func (Secret) LogValue() slog.Value         { return slog.StringValue("[key]") }
 func (Secret) MarshalText() ([]byte, error) { return []byte("[key]"), nil }
 
-// Question is about one key.
+// Question asks about one key.
 type Question struct {
 	// Key as the client sent it: not trimmed.
 	Key Secret
-	// Scope that the request needs, without `*`; "" means that any good key will do.
+	// Scope that the request needs, without `*`; "" accepts any valid key.
 	Scope string
 	// ClientIP is the end client's address: lockout, allow-lists and anomalies need it. "" means unknown.
 	ClientIP string
@@ -33,14 +33,14 @@ type Question struct {
 	UserAgent string
 	// RequestID for the audit and for errors, at most 1 024 characters.
 	RequestID string
-	// Cost is taken from each limit of the key; 0 means 1, at most 1 000 000 000.
+	// Cost is consumed from each limit of the key; 0 means 1, at most 1 000 000 000.
 	Cost uint64
-	// DryRun decides and takes nothing.
+	// DryRun decides without consuming any limit.
 	DryRun bool
 }
 
 func (q Question) request() *apikeyv1.ValidateKeyRequest {
-	// gRPC sends no text that is not UTF-8; U+FFFD is in no key.
+	// gRPC sends only UTF-8. No key contains U+FFFD.
 	agent := []rune(utf8Of(q.UserAgent))
 	request := &apikeyv1.ValidateKeyRequest{
 		Key: utf8Of(string(q.Key)), ClientIp: utf8Of(q.ClientIP), UserAgent: string(agent[:min(len(agent), 512)]),
@@ -54,10 +54,10 @@ func (q Question) request() *apikeyv1.ValidateKeyRequest {
 
 func utf8Of(text string) string { return strings.ToValidUTF8(text, "\ufffd") }
 
-// Decision is apikeyd's word for the outcome.
+// Decision is the name of the outcome in apikeyd.
 type Decision string
 
-// The decisions, in the order in which they are looked for.
+// The decisions, in the order in which they are checked.
 const (
 	LockedOut         Decision = "LOCKED_OUT"
 	Malformed         Decision = "MALFORMED"
@@ -72,23 +72,23 @@ const (
 	Valid             Decision = "VALID"
 )
 
-// Verdict is apikeyd's decision about a key. The zero Verdict is not good.
+// Verdict is apikeyd's decision about a key. The zero Verdict is a denial.
 type Verdict struct {
 	Decision Decision
-	// KeyID, KeyType ("SERVICE", …) and OwnerID are for your logs; "" where no key was found.
+	// KeyID, KeyType ("SERVICE", …) and OwnerID are for your logs; "" when no key was found.
 	KeyID, KeyType, OwnerID string
-	// MatchedScope is the grant that covers the scope asked for.
+	// MatchedScope is the grant that covers the required scope.
 	MatchedScope string
-	// RetryAfter is how long to wait after RateLimited and LockedOut; 0 where waiting does not help.
+	// RetryAfter is how long to wait after RateLimited and LockedOut; 0 when waiting does not help.
 	RetryAfter time.Duration
-	// Answer has everything else, such as the limits and the end of a rotation.
+	// Answer is the whole response, with the limits and the end of a rotation.
 	Answer *apikeyv1.ValidateKeyResponse
 }
 
-// OK says that the key is good.
+// OK reports whether the key is valid.
 func (v Verdict) OK() bool { return v.Decision == Valid }
 
-// verdictOf believes an answer only when it does not contradict itself.
+// verdictOf accepts a response only when its fields are consistent.
 func verdictOf(answer *apikeyv1.ValidateKeyResponse) (Verdict, *NoDecision) {
 	decision := answer.GetDecision()
 	_, known := apikeyv1.Decision_name[int32(decision)]
@@ -104,15 +104,15 @@ func verdictOf(answer *apikeyv1.ValidateKeyResponse) (Verdict, *NoDecision) {
 	}, nil
 }
 
-// NoDecision says why there is none. It holds no text of the server's: that could repeat a key.
+// NoDecision is the reason why there is no decision. It contains no text of the server, which could repeat a key.
 type NoDecision struct {
-	// Misconfigured: the guard asks in a way that can never be answered, or its own key does not work.
+	// Misconfigured: no question of the guard can succeed, or its own key does not work.
 	Misconfigured bool
-	// Code of the call; DATA_LOSS for an answer that makes no sense.
+	// Code of the call; DATA_LOSS for an inconsistent response.
 	Code codes.Code
-	// Reason is apikeyd's ErrorInfo.reason, such as STORE_UNAVAILABLE; "" when it came from somebody else.
+	// Reason is apikeyd's ErrorInfo.reason, such as STORE_UNAVAILABLE; "" when the error is not from apikeyd.
 	Reason string
-	// RetryAfter is what the server asks for; 0 when it says nothing.
+	// RetryAfter is the wait that the server asks for; 0 for none.
 	RetryAfter time.Duration
 	cause      error
 }
@@ -121,7 +121,7 @@ func (e *NoDecision) Error() string {
 	return strings.TrimSpace("apikeyd: no decision: " + e.Code.String() + " " + e.Reason)
 }
 
-// Unwrap gives context.Canceled or context.DeadlineExceeded when that is why.
+// Unwrap returns context.Canceled or context.DeadlineExceeded when that is the reason.
 func (e *NoDecision) Unwrap() error { return e.cause }
 
 func (e *NoDecision) outcome() string {
@@ -133,7 +133,7 @@ func (e *NoDecision) outcome() string {
 
 var reasonShape = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
 
-// detailsOf finds apikeyd's reason, "" for an error of somebody else's, and for how long not to call again.
+// detailsOf returns apikeyd's reason, "" for an error that is not from apikeyd, and how long to wait before a retry.
 func detailsOf(err error) (reason string, wait time.Duration) {
 	for _, detail := range status.Convert(err).Details() {
 		switch detail := detail.(type) {

@@ -1,4 +1,4 @@
-// A backend that lets in whose key is good for traces:read.
+// A backend that admits requests whose key is valid for the scope traces:read.
 package main
 
 import (

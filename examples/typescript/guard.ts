@@ -1,7 +1,7 @@
-/** A backend that lets in whose key is good for traces:read. */
+/** A backend that admits requests whose key is valid for the scope traces:read. */
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-// In a project of your own: from '@apikeyd/guard'.
+// In your own project: import from '@apikeyd/guard'.
 import { expressGuard, Guard, verdictOf } from '../../clients/typescript/src/index.ts';
 
 const guard = new Guard({

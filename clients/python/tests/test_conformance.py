@@ -26,7 +26,7 @@ TIMEOUT = 30
 
 
 class Told:
-    """What a client was told."""
+    """The response to a client."""
 
     def __init__(self, status=0, code="", message="", headers=(), body=b"", handled=0):
         self.status, self.code, self.message = status, code, message
@@ -109,7 +109,7 @@ class WsgiBinding:
 
 
 class GrpcBinding:
-    """The unary method and the stream take turns."""
+    """The unary and the streaming method take turns."""
 
     http = False
 
@@ -328,7 +328,7 @@ def control(server, method, path, body=None):
 
 
 def nobody():
-    """An address at which nobody listens."""
+    """An address without a listener."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{listener.getsockname()[1]}"

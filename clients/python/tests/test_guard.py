@@ -1,4 +1,4 @@
-"""What the vectors do not say."""
+"""Behaviour that the vectors do not cover."""
 
 import asyncio
 import logging
@@ -27,11 +27,11 @@ class Refused(Exception):
 
 
 class Unknown(Exception):
-    """Who asks is unknown, says somebody of this domain."""
+    """UNAUTHENTICATED with an ErrorInfo of this domain."""
 
 
 class Server:
-    """Answers as a function says, and counts. A short one leaves out the last answer of a batch."""
+    """Answers by a function, and counts calls. A short one leaves out the last answer of a batch."""
 
     short = False
 

@@ -17,11 +17,11 @@ export class Batcher {
     this.#send = send;
   }
 
-  /** @param end when the answer must be there, by performance.now() */
+  /** @param end the deadline, on the clock of performance.now() */
   ask(request: ValidateKeyRequest, end: number): Promise<ValidateKeyResponse> {
     return new Promise((resolve) => {
       const first = this.#waiting.push({ request, resolve }) === 1;
-      // Those that come later in this turn have later ends: all keep to the first one's.
+      // Later questions of this turn have later deadlines: the first deadline holds for all.
       if (first) setImmediate(() => this.#flush(end));
     });
   }

@@ -13,35 +13,35 @@ import { OwnKey } from './own-key.ts';
 
 const MOST_CALLS = 3;
 const BACKOFF_MS = 50;
-/** A longer key is none, and would fill a batch. */
+/** A longer text is no key, and would fill a batch. */
 const MAX_KEY = 1024;
-/** A connection that says nothing for so long, while questions wait, is replaced: the other end may be gone without a word. */
+/** A connection that is silent for so long while questions wait is replaced: the other end may have vanished. */
 const SILENCE_MS = 2_000;
 
 export interface ClientOptions {
-  /** apikeyd, as `host:port` or `https://host:port`. */
+  /** The address of apikeyd, `host:port` or `https://host:port`. */
   readonly address: string;
   /** A file with the guard's own key, which needs the scope `apikeys:validate`. Read again when it changes. */
   readonly keyFile: string;
-  /** Everything about one question ends within this many milliseconds: 1 to 60 000; 500. */
+  /** The deadline of a question in milliseconds, retries included: 1 to 60 000; default 500. */
   readonly deadlineMs?: number;
-  /** Ask the questions of one turn of the event loop in one call. */
+  /** Send the questions of one turn of the event loop in one call. */
   readonly batch?: boolean;
-  /** Of node:tls: the CA of an `https` address (`ca`), a client certificate (`cert` and `key`). */
+  /** Options of node:tls: the CA of an `https` address (`ca`), a client certificate (`cert` and `key`). */
   readonly tls?: SecureClientSessionOptions;
 }
 
-/** Asks apikeyd: with a deadline, again where that is safe, as the calling key of the file. */
+/** Asks apikeyd with the key of the file, with a deadline, and retries when that is safe. */
 export class KeyClient {
   readonly #ownKey: OwnKey;
   readonly #sessions: Http2SessionManager;
   readonly #auth: Client<typeof ApiKeyAuth>;
   readonly #deadlineMs: number;
   readonly #batcher: Batcher | undefined;
-  /** When the connection last said something. */
+  /** When the connection last received something. */
   #heard = performance.now();
 
-  /** @throws TypeError for an option that is wrong, Error for a file without a key */
+  /** @throws TypeError for an invalid option, Error for a file without a key */
   constructor({ address, keyFile, deadlineMs = 500, batch = false, tls }: ClientOptions) {
     if (!Number.isFinite(deadlineMs) || deadlineMs < 1 || deadlineMs > 60_000)
       throw new TypeError('deadlineMs: from 1 to 60 000');
@@ -63,7 +63,7 @@ export class KeyClient {
     return this.#call((options) => this.#auth.validateKey(request, options), end);
   }
 
-  /** Ends the connection, and what is under way on it. */
+  /** Closes the connection and ends the calls on it. */
   close(): void {
     this.#sessions.abort();
   }
@@ -79,7 +79,7 @@ export class KeyClient {
     let renewed = false;
     for (let calls = 1; ; calls++) {
       const key = this.#ownKey.current;
-      // gRPC has no fractions of a unit.
+      // A gRPC timeout is a whole number of units.
       const timeoutMs = Math.max(1, Math.floor(end - performance.now()));
       try {
         const answer = await send({ headers: { authorization: `Bearer ${key}` }, timeoutMs });

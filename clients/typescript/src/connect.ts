@@ -18,7 +18,7 @@ import { remember } from './verdicts.ts';
 
 const PEER = createContextKey<string | undefined>(undefined);
 
-/** For `contextValues` of connectNodeAdapter: without it the client's address is unknown. */
+/** Pass this to connectNodeAdapter as `contextValues`: without it the client's address is unknown. */
 export function peerAddress(request: IncomingMessage | Http2ServerRequest): ContextValues {
   return createContextValues().set(PEER, request.socket.remoteAddress);
 }
@@ -48,7 +48,7 @@ function denial(verdict: Verdict): ConnectError {
   return new ConnectError(error, code, metadata, details);
 }
 
-/** Of a verdict's headers those that say the same in every protocol. */
+/** Those headers of a verdict that have the same meaning in every protocol. */
 export function limitsOf({ headers }: Verdict): [string, string][] {
   return headers.flatMap(([name, value]) => (name.startsWith('ratelimit') ? [[name, value]] : []));
 }

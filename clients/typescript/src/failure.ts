@@ -3,25 +3,25 @@ import { ErrorInfoSchema, RetryInfoSchema } from '../../../gen/google/rpc/error_
 import { milliseconds } from './verdict.ts';
 
 const DOMAIN = 'apikey.v1';
-/** What apikeyd says to a guard that asks in a way that can never be answered. */
+/** The errors of apikeyd for a misconfigured guard, whose questions can never succeed. */
 const MISCONFIGURED = new Set([Code.Unauthenticated, Code.PermissionDenied, Code.InvalidArgument]);
-/** What the transport makes of a connection that is lost. */
+/** The errors of the transport for a lost connection. */
 const LOST = new Set([Code.Unavailable, Code.Canceled, Code.Aborted]);
 
-/** Why there is no decision. Holds codes and words of apikeyd only, never a text that somebody else chose. */
+/** Why there is no decision. Contains only codes and reasons of apikeyd, never a text chosen by others. */
 export class NoDecision extends Error {
   override readonly name = 'NoDecision';
   readonly outcome: 'UNAVAILABLE' | 'MISCONFIGURED';
   /** The gRPC code and ErrorInfo's reason, such as `UNAUTHENTICATED CREDENTIAL_INVALID`. */
   readonly detail: string;
   readonly retryAfterMs: number | undefined;
-  /** No decision was made and none is under way: asking again is safe and may help. */
+  /** No decision was made or is in progress: a retry is safe and may help. */
   readonly passing: boolean;
   /** The calling key does not work. */
   readonly refused: boolean;
-  /** Somebody at the other end has said so. */
+  /** The error was sent by the other end. */
   readonly heard: boolean;
-  /** Nobody has said anything until the deadline. */
+  /** No response until the deadline. */
   readonly silent: boolean;
 
   constructor(detail: string, facts: Partial<Omit<NoDecision, 'detail' | keyof Error>> = {}) {
@@ -42,7 +42,7 @@ export function noDecision(thrown: unknown): NoDecision {
   const [info] = error.findDetails(ErrorInfoSchema);
   const [retry] = error.findDetails(RetryInfoSchema);
   const said = info?.domain === DOMAIN;
-  // What a server sends has headers; what the transport makes up has none.
+  // An error from a server has headers; an error of the transport has none.
   const heard = [...error.metadata].length > 0;
   const lost = LOST.has(error.code) && !heard;
   return new NoDecision(said ? `${codeName(error.code)} ${info.reason}` : codeName(error.code), {

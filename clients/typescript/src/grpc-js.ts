@@ -22,8 +22,8 @@ import { remember } from './verdicts.ts';
 /**
  * An interceptor for servers of grpc-js. The handler finds the verdict by `verdictOf(call.metadata)`.
  *
- * @param route of every method that is not named in `methods`
- * @param methods by their paths, `/package.Service/Method`
+ * @param route for every method that is not in `methods`
+ * @param methods routes by method path, `/package.Service/Method`
  */
 export function grpcGuard(
   guard: Guard,

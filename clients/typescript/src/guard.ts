@@ -17,44 +17,44 @@ const KEY_HEADERS = ['authorization', 'x-api-key'];
 const MAX_USER_AGENT = 512;
 const MAX_HOPS = 16;
 
-/** One request that was decided about, for metrics. Holds no key. */
+/** The outcome of one request, for metrics. Contains no key. */
 export interface Decided {
   readonly outcome: Outcome;
   readonly status: number;
   readonly scope: string | undefined;
   /** From the question to the verdict, in milliseconds. */
   readonly durationMs: number;
-  /** Why there was no decision: a gRPC code and apikeyd's reason, or a word of the guard's. */
+  /** Why there was no decision: a gRPC code and apikeyd's reason, or a text of the guard. */
   readonly detail: string;
 }
 
 export interface GuardOptions extends ClientOptions {
-  /** Where the client's key is: the first of these that is there. `authorization` (as Bearer), `x-api-key`. */
+  /** Headers that may hold the client's key; the first one present counts. `authorization` (as Bearer), `x-api-key`. */
   readonly keyHeaders?: readonly string[];
   /**
-   * How many proxies of yours append to `x-forwarded-for` before a request comes here: the client's address is that many
-   * entries from the right. 0: the peer is the client. At most 16.
+   * How many of your proxies append to `x-forwarded-for` on the way here: the client's address is that entry from the
+   * right. 0: the peer is the client. At most 16.
    */
   readonly trustedHops?: number;
-  /** Told of each request. It may throw without harm. */
+  /** Called for each request. An exception in it is ignored. */
   readonly onDecided?: (decided: Decided) => void;
 }
 
-/** A request as it came in. */
+/** A request to decide about. */
 export interface Asked {
   readonly header: HeaderOf;
-  /** The address of the peer; undefined where it is not known: then lockout and allow-lists do not know it, too. */
+  /** The address of the peer; undefined when unknown: lockouts and allow-lists then have no address. */
   readonly peer: string | undefined;
 }
 
-/** Decides about requests by asking apikeyd. Without a decision nobody is let in. */
+/** Decides about requests by asking apikeyd. Without a decision a request is denied. */
 export class Guard {
   readonly #client: KeyClient;
   readonly #keyHeaders: readonly string[];
   readonly #trustedHops: number;
   readonly #onDecided: (decided: Decided) => void;
 
-  /** @throws TypeError for an option that is wrong, Error for a key file without a key */
+  /** @throws TypeError for an invalid option, Error for a key file without a key */
   constructor(options: GuardOptions) {
     const { keyHeaders = KEY_HEADERS, trustedHops = 0, onDecided = warnOnce() } = options;
     if (!Number.isInteger(trustedHops) || trustedHops < 0 || trustedHops > MAX_HOPS)
@@ -66,7 +66,7 @@ export class Guard {
     this.#client = new KeyClient(options);
   }
 
-  /** The question of one route. @throws TypeError for an option that is wrong */
+  /** The question of one route. @throws TypeError for an invalid option */
   route(route: Route = {}): (asked: Asked) => Promise<Verdict> {
     checkRoute(route);
     return async (asked) => {
@@ -77,7 +77,7 @@ export class Guard {
         const durationMs = performance.now() - begun;
         this.#onDecided({ outcome, status, scope: route.scope, durationMs, detail });
       } catch {
-        // What is wrong with the metrics changes no verdict.
+        // An error of the metrics hook changes no verdict.
       }
       return reached;
     };
@@ -111,14 +111,14 @@ export class Guard {
     }
   }
 
-  /** '' for unknown; undefined when the proxies are not those that the guard was told of. */
+  /** '' for unknown; undefined when the proxies do not match `trustedHops`. */
   #addressOf(header: HeaderOf, peer: string | undefined): string | undefined {
     if (this.#trustedHops > 0) return addressFromRight(header('x-forwarded-for') ?? '', this.#trustedHops);
     return peer === undefined ? '' : addressIn(peer);
   }
 }
 
-/** For whoever listens to no outcome: says once that the guard itself is wrong, and how. */
+/** The default of `onDecided`: warns once of each misconfiguration of the guard. */
 function warnOnce(): (decided: Decided) => void {
   const told = new Set<string>();
   return ({ outcome, detail }) => {

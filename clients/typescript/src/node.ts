@@ -4,7 +4,7 @@ import type { HeaderOf, Route } from './question.ts';
 import { bodyOf } from './verdict.ts';
 import { remember } from './verdicts.ts';
 
-/** Middleware for Express, Connect, and what calls itself so: `(request, response, next)`. */
+/** Middleware for Express, Connect and compatible frameworks: `(request, response, next)`. */
 export function expressGuard(guard: Guard, route: Route = {}) {
   const decide = guard.route(route);
   return async (request: IncomingMessage, response: ServerResponse, next: () => unknown): Promise<void> => {

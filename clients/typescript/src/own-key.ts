@@ -1,17 +1,17 @@
 import { readFileSync } from 'node:fs';
 
-/** How old the answer of the last look into the file may be. */
+/** How long a key that was read from the file may be used. */
 const LOOK_MS = 1000;
-/** What can stand in a header; a longer or an odd one is no key. */
+/** The characters that a header can hold; a text with others, or a longer one, is no key. */
 const KEY = /^[\x21-\x7e]{1,1024}$/;
 
-/** The guard's own key, from a file that is read again: whoever rotates the key replaces the file. */
+/** The guard's own key, from a file that is read again, since a rotation replaces the file. */
 export class OwnKey {
   readonly #path: string;
   #key: string;
   #looked: number;
 
-  /** @throws Error that names the file when there is no key in it, and nothing of what is in it */
+  /** @throws Error when the file contains no key; the text names the file and quotes nothing from it */
   constructor(path: string) {
     const key = readKey(path);
     if (key === undefined) throw new Error(`no key can be read from ${path}`);
@@ -20,13 +20,13 @@ export class OwnKey {
     this.#looked = performance.now();
   }
 
-  /** The key of the file, at most a second old. One that is gone, empty or unreadable changes nothing. */
+  /** The key of the file, at most a second old. A missing, empty or unreadable file leaves the key unchanged. */
   get current(): string {
     if (performance.now() - this.#looked >= LOOK_MS) this.#look();
     return this.#key;
   }
 
-  /** This key was refused. @returns whether the file has another one now */
+  /** Call when the server refused the key. @returns whether the file now has another one */
   refused(key: string): boolean {
     this.#look();
     return this.#key !== key;

@@ -9,41 +9,41 @@ import {
 } from '../../../gen/apikey/v1/auth_pb.ts';
 import { type KeyType, KeyTypeSchema } from '../../../gen/apikey/v1/key_pb.ts';
 
-/** What apikeyd decided, or why it was not asked or gave no decision. */
+/** The decision of apikeyd, or why there is none. */
 export type Outcome =
   | Exclude<keyof typeof Decision, 'UNSPECIFIED'>
   | 'NO_KEY'
   | 'UNAVAILABLE'
   | 'MISCONFIGURED';
 
-/** The key that was shown. */
+/** The key of the client. */
 export interface KeyFacts {
   readonly id: string;
   readonly ownerId: string;
   readonly type: keyof typeof KeyType;
-  /** The grant that covers the route's scope; '' for a route without one. */
+  /** The grant that covers the scope of the route; '' for a route without a scope. */
   readonly matchedScope: string;
 }
 
-/** What becomes of a request. */
+/** The outcome for a request. */
 export interface Verdict {
   readonly outcome: Outcome;
-  /** The only thing that lets a request through. */
+  /** Whether the request is admitted; nothing else admits it. */
   readonly allowed: boolean;
-  /** 200 when allowed, else what the client is answered. */
+  /** The HTTP status: 200 when allowed, else the status of the response to the client. */
   readonly status: number;
-  /** A word for the client; '' when allowed. */
+  /** The error code in the body; '' when allowed. */
   readonly error: string;
-  /** The same for a client that calls by gRPC. */
+  /** The gRPC code in place of `status`. */
   readonly code: Code | undefined;
-  /** For the client: what is left of the key's limits, and for a denial the rest of its answer. */
+  /** The headers for the client: the state of the key's limits, and for a denial the other headers of the response. */
   readonly headers: readonly (readonly [name: string, value: string])[];
   readonly retryAfterMs: number | undefined;
   /** For logs: why there is no decision. Never a key. */
   readonly detail: string;
-  /** Undefined where there is no key or no decision. */
+  /** Undefined without a key or without a decision. */
   readonly key: KeyFacts | undefined;
-  /** All that apikeyd said of it: limits, expiry, which secret it was. Undefined without a decision. */
+  /** The whole response of apikeyd: limits, expiry, which secret was used. Undefined without a decision. */
   readonly answer: ValidateKeyResponse | undefined;
 }
 
@@ -55,7 +55,7 @@ interface Reply {
 const INVALID: Reply = { status: 401, error: 'invalid_token', code: Code.Unauthenticated };
 const FORBIDDEN: Reply = { status: 403, error: 'insufficient_scope', code: Code.PermissionDenied };
 
-/** THE table: what the client is answered. */
+/** The response to the client for each outcome. */
 const REPLIES: Readonly<Record<Outcome, Reply>> = {
   VALID: { status: 200, error: '', code: undefined },
   NO_KEY: { status: 401, error: 'missing_token', code: Code.Unauthenticated },
@@ -73,7 +73,7 @@ const REPLIES: Readonly<Record<Outcome, Reply>> = {
   MISCONFIGURED: { status: 500, error: 'guard_misconfigured', code: Code.Internal },
 };
 
-/** The verdict on a request, with what apikeyd said, or why it said nothing. */
+/** The verdict on a request, with the response of apikeyd or the reason why there is none. */
 export function verdict(
   outcome: Outcome,
   scope: string | undefined,
@@ -92,7 +92,7 @@ export function verdict(
   return { outcome, allowed: outcome === 'VALID', ...replied, headers, retryAfterMs, detail, key, answer };
 }
 
-/** The verdict on what apikeyd answered; undefined when that is no decision. */
+/** The verdict for a response of apikeyd; undefined when it contains no decision. */
 export function verdictOn(answer: ValidateKeyResponse, scope: string | undefined): Verdict | undefined {
   const outcome = nameIn(DecisionSchema, answer.decision) as keyof typeof Decision;
   if (outcome === 'UNSPECIFIED' || (outcome === 'VALID') !== answer.valid) return undefined;
@@ -112,14 +112,14 @@ export function milliseconds(duration: Duration | undefined): number | undefined
   return duration === undefined ? undefined : durationMs(duration);
 }
 
-/** RFC 6750: without a key only the scheme; else what is wrong with it. */
+/** RFC 6750: without a key only the scheme, else also the error. */
 function challenge(outcome: Outcome, { error }: Reply, scope: string | undefined): string {
   if (outcome === 'NO_KEY') return 'Bearer';
   const named = error === 'insufficient_scope' && scope !== undefined ? `, scope="${scope}"` : '';
   return `Bearer error="${error}"${named}`;
 }
 
-/** As draft-ietf-httpapi-ratelimit-headers writes them. */
+/** The headers of draft-ietf-httpapi-ratelimit-headers. */
 function limitHeaders(limits: readonly RateLimitState[], now: number): [string, string][] {
   if (limits.length === 0) return [];
   const policies = limits.map(

@@ -8,11 +8,11 @@ export function remember(carrier: object, verdict: Verdict): void {
 }
 
 /**
- * The verdict that let this request through.
+ * The verdict that admitted this request.
  *
  * @param carrier the request: of fetch (in Hono `c.req.raw`), Express or Fastify; `context.values` of Connect; `call.metadata`
  *     of grpc-js
- * @throws Error when no guard has seen it: the route is open
+ * @throws Error when no guard has checked the request: the route is open
  */
 export function verdictOf(carrier: object): Verdict {
   const found = verdicts.get(carrier);

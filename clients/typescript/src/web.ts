@@ -23,7 +23,7 @@ export function fetchGuard<Rest extends unknown[]>(
     remember(request, verdict);
     const response = await handler(request, ...rest);
     if (verdict.headers.length === 0) return response;
-    // The headers of a response may be immutable; its copy's are not.
+    // The headers of a response may be immutable; those of its copy are not.
     const answered = new Response(response.body, response);
     for (const [name, value] of verdict.headers) answered.headers.set(name, value);
     return answered;

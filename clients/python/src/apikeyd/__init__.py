@@ -1,9 +1,9 @@
-"""Guards backends by API keys that an apikeyd server decides about.
+"""Guards backends with API keys that an apikeyd server validates.
 
     guard = apikeyd.AsyncGuard("127.0.0.1:50051", key_file="guard.key")
     app = apikeyd.ASGIGuard(app, guard, apikeyd.Rule("traces:read"))
 
-No decision is a no: whatever goes wrong, the application is not called. No key is in any exception, log or metric.
+Without a decision the application is not called, whatever the error. Exceptions, logs and metrics contain no key.
 """
 
 from ._asgi import ASGIGuard

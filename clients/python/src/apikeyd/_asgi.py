@@ -13,12 +13,12 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class ASGIGuard:
-    """Calls the application for whose key is good. The verdict is then in ``scope["apikeyd.verdict"]``."""
+    """Calls the application only when the key is valid. The verdict is then in ``scope["apikeyd.verdict"]``."""
 
     def __init__(
         self, app: App, guard: AsyncGuard, rule: Union[Rule, Callable[[Scope], Optional[Rule]]]
     ) -> None:
-        """:param rule: for every request, or a function that gives each its rule, None for one that is not guarded"""
+        """:param rule: for every request, or a function that returns the rule of a request, None for an open one"""
         if not isinstance(rule, Rule) and not callable(rule):
             raise TypeError("rule is neither a Rule nor a function")
         self._app, self._guard, self._rule = app, guard, rule

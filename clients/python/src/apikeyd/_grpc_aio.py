@@ -27,13 +27,13 @@ _KINDS = {
 
 
 class GrpcGuard(grpc.aio.ServerInterceptor):
-    """Calls the handler for whose key is good: ``grpc.aio.server(interceptors=[GrpcGuard(guard, rules)])``. Handlers must
-    be asynchronous. The verdict is then in ``current_verdict``. The key is looked at when a call begins."""
+    """Calls the handler only when the key is valid: ``grpc.aio.server(interceptors=[GrpcGuard(guard, rules)])``.
+    Handlers must be asynchronous. The verdict is then in ``current_verdict``. The key is validated when a call begins."""
 
     def __init__(self, guard: AsyncGuard, rules: Mapping[str, Optional[Rule]]) -> None:
         """
-        :param rules: by ``/package.Service/Method``, ``/package.Service/*`` or ``*``; the narrowest counts. None lets
-            everybody in; a method without a rule lets nobody in
+        :param rules: by ``/package.Service/Method``, ``/package.Service/*`` or ``*``; the most specific applies. None
+            admits every call; calls of a method without a rule are denied
         """
         for method, rule in rules.items():
             if method != "*" and method.count("/") != 2:
@@ -65,7 +65,7 @@ class GrpcGuard(grpc.aio.ServerInterceptor):
             admitted = await self._admit(rule, context)
             responses = behaviour(request, admitted)
             if inspect.isawaitable(responses):
-                # A handler that writes by its context.
+                # The handler writes its responses through the context.
                 await responses
                 return
             async for response in responses:
@@ -90,7 +90,7 @@ class GrpcGuard(grpc.aio.ServerInterceptor):
 
 
 class _Admitted:
-    """A call's context that adds the limits to the headers of the answer, whenever those are sent."""
+    """A call's context that adds the limits to the headers of the response when they are sent."""
 
     def __init__(self, context: Any, limits: Tuple[Tuple[str, str], ...]) -> None:
         self._context, self._limits = context, limits

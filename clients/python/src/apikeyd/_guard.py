@@ -21,16 +21,16 @@ DEADLINE = 0.5
 _MAX_CALLS = 3
 _FIRST_PAUSE = 0.05
 _MAX_BATCH = 100
-# Longer texts are no key; a batch of them would be larger than the server takes.
+# Longer texts are no keys; a batch of them would exceed the limit of the server.
 _MAX_KEY_IN_BATCH = 1024
 _SERVICE = "/apikey.v1.ApiKeyAuth/"
 _OPTIONS = (
-    # Retries are the guard's own: those of gRPC know nothing of RetryInfo.
+    # The guard retries by itself, since the retries of gRPC ignore RetryInfo.
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # Every call would else wait for minutes for a server that vanished without a word.
+    # Without keepalive, calls would wait for minutes for a server that vanished without closing the connection.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 2_000),
 )
@@ -40,7 +40,7 @@ _log = logging.getLogger("apikeyd")
 
 
 class _Asked:
-    """A question under way."""
+    """A question in flight."""
 
     def __init__(self, request: Any) -> None:
         self.request = request
@@ -50,7 +50,7 @@ class _Asked:
 
 
 class _Attempts:
-    """The calls that one question or batch may take. Pure but for the clock, the key's file and chance."""
+    """The calls that one question or batch may make. Pure except for the clock, the key file and random waits."""
 
     def __init__(self, key_file: KeyFile, end: float) -> None:
         self._key_file, self._end = key_file, end
@@ -58,7 +58,7 @@ class _Attempts:
         self.calls = 0
 
     def begin(self) -> dict:
-        """The arguments of the next call. Nothing of the guarded request's own metadata goes along."""
+        """The arguments of the next call. The metadata of the guarded request is not passed on."""
         self.calls += 1
         left = max(0.001, self._end - time.monotonic())
         return {"timeout": left, "metadata": (("authorization", f"Bearer {self._key}"),)}
@@ -90,12 +90,12 @@ class _Base:
         """
         :param address: of apikeyd's gRPC port: ``host:port`` or ``http://host:port`` without TLS, ``https://host:port``
         :param key_file: holds the guard's own key, which needs the scope apikeys:validate; read again when it changes
-        :param deadline: seconds for a question with its retries
-        :param batch_window: above 0, questions that come within it (0.001 s, say) are one call of at most 100
-        :param credentials: for an address with https; None: the system's roots
-        :param observe: called once for each question when it is answered, for metrics; must not block
-        :param options: of the gRPC channel, after the guard's own
-        :raises ValueError, OSError: when it cannot work
+        :param deadline: seconds for a question, retries included
+        :param batch_window: above 0 (0.001 s, say) the questions of such a window are one call of at most 100
+        :param credentials: for an https address; None: the root certificates of the system
+        :param observe: called once for each question when it ends, for metrics; must not block
+        :param options: options of the gRPC channel, added to those of the guard
+        :raises ValueError, OSError: for an invalid argument, or a key file without a key
         """
         scheme, separator, host = address.rpartition("://")
         if not host or "/" in host or scheme not in ("", "http", "https") or (separator and not scheme):
@@ -129,7 +129,7 @@ class _Base:
         )
         return channel, single, batch
 
-    # The ways to wait: a Guard blocks in them, so that its coroutines end without a loop.
+    # The ways to wait. A Guard blocks in them, so that its coroutines run without an event loop.
 
     def _calls(self) -> Tuple[Any, Any, Any]:
         raise NotImplementedError
@@ -182,7 +182,7 @@ class _Base:
             asked.calls, asked.error = calls, error
             asked.response = answers[i] if error is None else None
         if error is not None and error.code in _REFUSES_ONE and len(batch) > 1:
-            # One question fails the batch before anything is decided: each alone, it fails only itself.
+            # A refused question fails the batch before any decision: sent alone, it fails only itself.
             for asked in batch:
                 await self._send_one(asked, end)
 
@@ -215,7 +215,7 @@ class _Base:
     def _observe(self, outcome: str, error: Optional[NoDecision], calls: int, begun: float) -> None:
         if error is not None:
             outcome = "MISCONFIGURED" if error.misconfigured else "UNAVAILABLE"
-            # It comes with every request.
+            # Logged once: every request would repeat it.
             if error.misconfigured and str(error) not in self._told:
                 self._told.add(str(error))
                 _log.error("the guard is misconfigured and lets nobody in: %s", error)
@@ -233,7 +233,7 @@ class _Base:
 
 
 def _at_once(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """The result of a coroutine that waits for nothing."""
+    """The result of a coroutine that never suspends."""
     try:
         coroutine.send(None)
     except StopIteration as ended:
@@ -251,7 +251,7 @@ class _Window:
 
 
 class Guard(_Base):
-    """Asks apikeyd, from any thread. Safe to make before a process forks. Close it at the end."""
+    """Validates keys with apikeyd, from any thread. May be created before a process forks. Close it at the end."""
 
     _lock: threading.Lock
     _owner = 0
@@ -270,7 +270,7 @@ class Guard(_Base):
     _window: Optional[_Window]
 
     def close(self) -> None:
-        """Questions under way get no decision."""
+        """Closes the connection. Questions in flight get no decision."""
         if self._owner == os.getpid():
             self._channel[0].close()
 
@@ -281,9 +281,9 @@ class Guard(_Base):
         self.close()
 
     def validate(self, question: Question) -> Verdict:
-        """Asks about one key. Look at the verdict: a denial is no exception.
+        """Asks about one key. Check the verdict: a denial is not an exception.
 
-        :raises NoDecision: the key must be treated as not good
+        :raises NoDecision: the key must be treated as denied
         """
         return _at_once(self._validate(question))
 
@@ -310,7 +310,7 @@ class Guard(_Base):
                 window.full.set()
         if not leads:
             sent = window.sent.wait(max(0.0, end - time.monotonic()))
-            # What is under way in the batch is no longer this question's.
+            # The batch may still write to the pending question: it must not be read any more.
             return asked if sent else _Asked(asked.request)
         try:
             window.full.wait(self._batch_window)
@@ -327,7 +327,8 @@ _OPENING = threading.Lock()
 
 
 class AsyncGuard(_Base):
-    """Asks apikeyd, from one event loop at a time. Can be made before the loop runs. Close it at the end."""
+    """Validates keys with apikeyd, from one event loop at a time. May be created before the loop runs. Close it at the
+    end."""
 
     _owner: Tuple[int, Any] = (0, None)
     _channel: Tuple[Any, Any, Any]
@@ -337,13 +338,13 @@ class AsyncGuard(_Base):
     def _calls(self) -> Tuple[Any, Any, Any]:
         owner = (os.getpid(), asyncio.get_running_loop())
         if self._owner != owner:
-            # A channel belongs to its process and its loop.
+            # A channel works only in its process and its event loop.
             self._owner, self._waiting, self._tasks = owner, [], set()
             self._channel = self._open(grpc.aio)
         return self._channel
 
     async def close(self) -> None:
-        """Questions under way get no decision."""
+        """Closes the connection. Questions in flight get no decision."""
         if self._owner == (os.getpid(), asyncio.get_running_loop()):
             await self._channel[0].close()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -355,9 +356,9 @@ class AsyncGuard(_Base):
         await self.close()
 
     async def validate(self, question: Question) -> Verdict:
-        """Asks about one key. Look at the verdict: a denial is no exception.
+        """Asks about one key. Check the verdict: a denial is not an exception.
 
-        :raises NoDecision: the key must be treated as not good
+        :raises NoDecision: the key must be treated as denied
         """
         return await self._validate(question)
 
@@ -384,7 +385,7 @@ class AsyncGuard(_Base):
             await asyncio.wait_for(done, max(0.0, end - time.monotonic()))
             return asked
         except asyncio.TimeoutError:
-            # What is under way in the batch is no longer this question's.
+            # The batch may still write to the pending question: it must not be read any more.
             return _Asked(asked.request)
 
     def _flush(self) -> None:

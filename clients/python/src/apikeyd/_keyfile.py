@@ -10,9 +10,9 @@ _KEY = re.compile(r"[\x21-\x7e]+")
 
 
 class KeyFile:
-    """A key as its file holds it now. A file that is gone, empty or unreadable changes nothing.
+    """A key that is read from its file. A file that is missing, empty or unreadable leaves the key unchanged.
 
-    :raises OSError, ValueError: when there is no key at first; the text names the file and nothing in it
+    :raises OSError, ValueError: when there is no key at first; the text names the file and quotes nothing from it
     """
 
     def __init__(self, path: Union[str, "os.PathLike[str]"]) -> None:
@@ -21,7 +21,7 @@ class KeyFile:
         self._stamp, self._key = self._read()
 
     def current(self) -> str:
-        """Reads the file only when it is another one, or has another time or size."""
+        """Reads the file only when it was replaced or its time or size changed."""
         with self._lock:
             try:
                 if _stamp(os.stat(self._path)) != self._stamp:
@@ -31,7 +31,7 @@ class KeyFile:
             return self._key
 
     def reread(self) -> str:
-        """Reads the file, whatever it looks like."""
+        """Reads the file even when it seems unchanged."""
         with self._lock:
             try:
                 self._stamp, self._key = self._read()
@@ -41,7 +41,7 @@ class KeyFile:
 
     def _read(self) -> Tuple[Tuple[int, ...], str]:
         with open(self._path, "rb") as file:
-            # Before the content: a change in between is seen the next time.
+            # Stat before reading: a change in between is noticed the next time.
             stamp = _stamp(os.fstat(file.fileno()))
             content = file.read(_MAX_BYTES + 1)
         key = content.decode("latin-1").strip()

@@ -1,4 +1,4 @@
-"""What a client is told, for HTTP and gRPC alike."""
+"""The response to a client, for HTTP and gRPC alike."""
 
 import math
 import re
@@ -16,20 +16,20 @@ _LIMIT_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 @dataclass(frozen=True)
 class Reply:
-    #: 200 for a request that goes on.
+    #: 200 for an admitted request.
     status: int
     code: grpc.StatusCode
     #: The error in the body, or the message of the gRPC status.
     word: str = ""
     challenge: str = ""
-    #: In whole seconds; 0: the client is not told to wait.
+    #: In whole seconds; 0: no retry-after is sent.
     retry_after: int = 0
     #: RateLimit-Policy and RateLimit, for a key with limits.
     limits: Tuple[Tuple[str, str], ...] = ()
 
     @property
     def headers(self) -> Headers:
-        """Of a denial."""
+        """The headers of a denial."""
         said = [("content-type", "application/json"), ("cache-control", "no-store"), *self.limits]
         if self.challenge:
             said.append(("www-authenticate", self.challenge))
@@ -45,7 +45,7 @@ class Reply:
 NO_KEY = Reply(401, grpc.StatusCode.UNAUTHENTICATED, "missing_token", "Bearer")
 _INVALID = Reply(401, grpc.StatusCode.UNAUTHENTICATED, "invalid_token", 'Bearer error="invalid_token"')
 _FORBIDDEN = Reply(403, grpc.StatusCode.PERMISSION_DENIED, "insufficient_scope", 'Bearer error="insufficient_scope"')
-# THE table.
+# The response for each outcome.
 _REPLIES = {
     Decision.VALID: Reply(200, grpc.StatusCode.OK),
     Decision.MALFORMED: _INVALID,
@@ -78,7 +78,7 @@ def reply_to_none(error: NoDecision) -> Reply:
 
 
 def _limits(verdict: Verdict) -> Tuple[Tuple[str, str], ...]:
-    """As draft-ietf-httpapi-ratelimit-headers has them."""
+    """The headers of draft-ietf-httpapi-ratelimit-headers."""
     now = datetime.now(timezone.utc)
     policies, states = [], []
     for limit in verdict.limits:
@@ -94,5 +94,5 @@ def _limits(verdict: Verdict) -> Tuple[Tuple[str, str], ...]:
 
 
 def _whole_seconds(seconds: float) -> int:
-    """Rounded up, and never below 0."""
+    """Rounded up; negative values become 0."""
     return max(0, math.ceil(seconds))

@@ -1,4 +1,4 @@
-"""What a request needs, and how it is read."""
+"""The requirements of a request, and how its question is read from it."""
 
 import ipaddress
 import re
@@ -17,24 +17,24 @@ _V4_AND_PORT = re.compile(r"(\d+\.\d+\.\d+\.\d+):\d{1,5}", re.ASCII)
 _IN_BRACKETS = re.compile(r"\[([^\[\]]+)\](?::\d{1,5})?", re.ASCII)
 _ZONE = re.compile(r"%[\w.~-]{1,64}$", re.ASCII)
 
-#: Gives a header by its name in lower case, several joined by commas; None when it is not there.
+#: Returns a header by its lower-case name, several joined by commas; None when absent.
 Header = Callable[[str], Optional[str]]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a key must be good for.
+    """The requirements for a key.
 
-    :raises ValueError: when it cannot hold
+    :raises ValueError: for an invalid rule
     """
 
-    #: The scope that the key must cover, such as "traces:read". None lets every good key in.
+    #: The scope that the key must cover, such as "traces:read". None accepts every valid key.
     scope: Optional[str]
-    #: Of a request, taken from each limit of the key: 1 to 1 000 000 000.
+    #: How much a request consumes of each limit of the key: 1 to 1 000 000 000.
     cost: int = 1
-    #: How many proxies of yours append to x-forwarded-for, at most 16; 0: the client's address is the peer's.
+    #: How many of your proxies append to x-forwarded-for, at most 16; 0: the peer is the client.
     trusted_hops: int = 0
-    #: Where a key may be; the first that is there counts. authorization counts only as Bearer.
+    #: Headers that may hold the key; the first one present counts. authorization counts only as Bearer.
     key_headers: Sequence[str] = ("authorization", "x-api-key")
 
     def __post_init__(self) -> None:
@@ -51,9 +51,9 @@ class Rule:
                 raise ValueError(f"key_headers: {name!r} is no name of a header")
 
     def question(self, header: Header, peer: str) -> Optional[Question]:
-        """What to ask about a request; None when it has no key.
+        """The question about a request; None when the request has no key.
 
-        :raises NoDecision: when the address is not where the rule says
+        :raises NoDecision: when x-forwarded-for does not match trusted_hops
         """
         key = self._key(header)
         if key is None:
@@ -81,7 +81,7 @@ class Rule:
         return None
 
     def client_ip(self, header: Header, peer: str) -> str:
-        """From where the client cannot write."""
+        """The address, from a place that the client cannot forge."""
         if self.trusted_hops == 0:
             return address_in(peer)
         entries = (header("x-forwarded-for") or "").split(",")
@@ -92,7 +92,7 @@ class Rule:
 
 
 def address_in(text: str) -> str:
-    """An address as proxies write it, with a port or a zone or neither; "" for anything else."""
+    """An address as proxies write it, with or without port and zone; "" for anything else."""
     text = text.strip()
     match = _V4_AND_PORT.fullmatch(text) or _IN_BRACKETS.fullmatch(text)
     bare = match[1] if match else text

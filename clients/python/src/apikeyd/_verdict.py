@@ -1,4 +1,4 @@
-"""What is asked and what comes back."""
+"""Questions and verdicts."""
 
 import enum
 import re
@@ -21,7 +21,7 @@ _ASKS_WRONGLY = (
 
 
 class Decision(str, enum.Enum):
-    """apikeyd's word for the outcome, in the order in which they are looked for."""
+    """The outcomes of apikeyd, in the order in which they are checked."""
 
     LOCKED_OUT = "LOCKED_OUT"
     MALFORMED = "MALFORMED"
@@ -40,19 +40,19 @@ class Decision(str, enum.Enum):
 class Question:
     """A question about one key."""
 
-    #: As the client sent it: not trimmed. It is not in the question's repr.
+    #: The key as the client sent it, not trimmed. The repr of a question leaves it out.
     key: str = field(repr=False)
-    #: What the request needs, without ``*``; None: any good key will do.
+    #: The scope that the request needs, without ``*``; None accepts any valid key.
     scope: Optional[str] = None
     #: The end client's address: lockout, allow-lists and anomalies need it. "" means unknown.
     client_ip: str = ""
-    #: Of the end client, for the audit. Cut at 512 characters.
+    #: The user agent of the end client, for the audit. Cut at 512 characters.
     user_agent: str = ""
     #: For the audit and for errors, at most 1 024 characters.
     request_id: str = ""
-    #: Taken from each limit of the key, 1 to 1 000 000 000.
+    #: How much is consumed of each limit of the key, 1 to 1 000 000 000.
     cost: int = 1
-    #: Decide, and take nothing.
+    #: Decide without consuming any limit.
     dry_run: bool = False
 
     def request(self) -> auth_pb2.ValidateKeyRequest:
@@ -89,15 +89,15 @@ class Verdict:
     """apikeyd's decision about a key."""
 
     decision: Decision
-    #: For your logs; "" where no key was found.
+    #: For your logs; "" when no key was found.
     key_id: str
     #: "SERVICE", …
     key_type: str
     owner_id: str
-    #: The grant that covers the scope asked for.
+    #: The grant that covers the required scope.
     matched_scope: str
     limits: Sequence[Limit]
-    #: Seconds to wait after RATE_LIMITED and LOCKED_OUT; None where waiting does not help.
+    #: Seconds to wait after RATE_LIMITED and LOCKED_OUT; None when waiting does not help.
     retry_after: Optional[float]
     #: The whole ValidateKeyResponse.
     answer: Any = field(repr=False, compare=False)
@@ -111,7 +111,7 @@ class Verdict:
 
     @staticmethod
     def of(answer: Any) -> "Verdict":
-        """:raises NoDecision: for an answer that makes no sense"""
+        """:raises NoDecision: for an inconsistent response"""
         try:
             decision = Decision(auth_pb2.Decision.Name(answer.decision).replace("DECISION_", "", 1))
             key_type = key_pb2.KeyType.Name(answer.key_type).replace("KEY_TYPE_", "", 1)
@@ -141,24 +141,24 @@ def _seconds(duration: Any) -> float:
 
 
 class NoDecision(Exception):
-    """There is no decision: the key must be treated as not good. Holds no text of the server's, which could repeat a key."""
+    """There is no decision: treat the key as denied. Contains no text of the server, which could repeat a key."""
 
     def __init__(
         self, code: grpc.StatusCode, reason: str = "", retry_after: float = 0.0, misconfigured: bool = False
     ) -> None:
         super().__init__(f"no decision: {code.name} {reason}".rstrip())
-        #: DATA_LOSS for an answer that makes no sense.
+        #: DATA_LOSS for an inconsistent response.
         self.code = code
-        #: apikeyd's ErrorInfo.reason, such as STORE_UNAVAILABLE; "" when the error came from somebody else.
+        #: apikeyd's ErrorInfo.reason, such as STORE_UNAVAILABLE; "" when the error is not from apikeyd.
         self.reason = reason
-        #: Seconds, as the server asks for; 0 when it says nothing.
+        #: The wait that the server asks for, in seconds; 0 for none.
         self.retry_after = retry_after
-        #: The guard asks in a way that can never be answered, or its own key does not work.
+        #: No question of the guard can succeed, or its own key does not work.
         self.misconfigured = misconfigured
 
     @staticmethod
     def of(error: BaseException) -> "NoDecision":
-        """From the error of a call."""
+        """Converts the error of a call."""
         code = error.code() if isinstance(error, grpc.RpcError) else grpc.StatusCode.UNKNOWN
         reason, wait = _details(error)
         return NoDecision(code, reason, wait, bool(reason) and code in _ASKS_WRONGLY)
@@ -177,20 +177,20 @@ def _details(error: BaseException) -> Tuple[str, float]:
                     reason = info.reason
                 if detail.Unpack(retry):
                     wait = _seconds(retry.retry_delay)
-    except Exception:  # Details that cannot be read say nothing.
+    except Exception:  # Unreadable details are ignored.
         return "", 0.0
     return reason, wait
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What a metric may be told of a question."""
+    """Describes one question, for metrics."""
 
     #: A Decision, or NO_KEY, UNAVAILABLE (no decision) or MISCONFIGURED.
     outcome: str
     #: Why there is no decision.
     error: Optional[NoDecision] = None
-    #: Calls to apikeyd that it took.
+    #: How many calls to apikeyd the question needed.
     calls: int = 0
-    #: Seconds.
+    #: The duration in seconds.
     duration: float = 0.0

@@ -11,7 +11,7 @@ StartResponse = Callable[..., Any]
 
 
 class WSGIGuard:
-    """Calls the application for whose key is good. The verdict is then in ``environ["apikeyd.verdict"]``."""
+    """Calls the application only when the key is valid. The verdict is then in ``environ["apikeyd.verdict"]``."""
 
     def __init__(
         self,
@@ -19,7 +19,7 @@ class WSGIGuard:
         guard: Guard,
         rule: Union[Rule, Callable[[Environ], Optional[Rule]]],
     ) -> None:
-        """:param rule: for every request, or a function that gives each its rule, None for one that is not guarded"""
+        """:param rule: for every request, or a function that returns the rule of a request, None for an open one"""
         if not isinstance(rule, Rule) and not callable(rule):
             raise TypeError("rule is neither a Rule nor a function")
         self._app, self._guard, self._rule = app, guard, rule

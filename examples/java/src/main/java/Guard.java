@@ -24,11 +24,11 @@ import java.util.Map;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
 
-/** A backend that lets in whose key is good for traces:read. */
+/** A backend that admits requests whose key is valid for the scope traces:read. */
 public final class Guard {
   private static final long DEADLINE_MS = 500;
 
-  // UNAVAILABLE says that no decision was made, so asking again is safe. The cost is taken by a decision only.
+  // UNAVAILABLE means that no decision was made, and only a decision consumes cost: a retry is safe.
   private static final Map<String, ?> RETRIES =
       Map.of(
           "methodConfig",
