@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// A plugin of buf: writes openapi.json, what every unary RPC is over HTTP with JSON (the Connect protocol).
+// A plugin of buf: writes openapi.json, which describes every unary RPC over HTTP with JSON (the Connect protocol).
 import {
   type DescEnum,
   type DescField,
@@ -21,7 +21,7 @@ const INTEGER_64 = new Set([
 ]);
 const MAX_32 = 2 ** 31;
 
-/** Messages that proto3 JSON writes in a form of their own. */
+/** Messages with a special form in proto3 JSON. */
 const WELL_KNOWN: Readonly<Record<string, Json>> = {
   'google.protobuf.Timestamp': { type: 'string', format: 'date-time', examples: ['2027-01-31T12:00:00Z'] },
   'google.protobuf.Duration': {
@@ -32,7 +32,7 @@ const WELL_KNOWN: Readonly<Record<string, Json>> = {
   'google.protobuf.FieldMask': { type: 'string', examples: ['name,rateLimits'] },
 };
 
-/** What Connect answers instead: https://connectrpc.com/docs/protocol/#error-end-stream */
+/** The error responses of Connect: https://connectrpc.com/docs/protocol/#error-end-stream */
 const ERROR: Json = {
   type: 'object',
   description: 'Match on `reason` in the detail of type `google.rpc.ErrorInfo`, never on the text.',
@@ -123,7 +123,7 @@ function referenceTo(message: DescMessage, schemas: Map<string, Json>): Json {
     schemas.set(name, schema);
     const properties = message.fields.map((field) => [field.jsonName, fieldOf(field, schemas)]);
     if (properties.length > 0) schema.properties = Object.fromEntries(properties);
-    // Of a oneof at most one may be set.
+    // At most one field of a oneof may be set.
     const choices = message.oneofs.flatMap(({ fields }) =>
       fields.map((one) => {
         const others = fields.filter((other) => other !== one).map(({ jsonName }) => [jsonName, false]);

@@ -22,7 +22,7 @@ import {
 import { json, type Print, Progress, plain, state, table, time } from './output.ts';
 import { nameOf, timeOrAgo, wholeNumber } from './values.ts';
 
-/** A million events take seconds; a store of many millions may take this. */
+/** Enough for many millions of events: a million takes seconds. */
 const VERIFY_MS = 3_600_000;
 const PAGE = 1_000;
 const TAIL_MS = 1_000;
@@ -50,7 +50,7 @@ interface VerifyOptions extends ConnectionOptions {
   readonly heads?: string;
 }
 
-/** `apikeyd audit …`: what was asked, answered and changed, over gRPC. */
+/** `apikeyd audit …`: reads and verifies the audit log over gRPC. */
 export function auditCommand(defaults: ClientDefaults, print: Print, exit: (code: number) => void): Command {
   const group = new Command('audit').description('list, follow, export and verify the audit');
   const run = runner(exit);
@@ -59,34 +59,34 @@ export function auditCommand(defaults: ClientDefaults, print: Print, exit: (code
     .description('list events, newest first')
     .option('--since <time>', 'only at or after this time, or this long ago: 24h', timeOrAgo)
     .option('--until <time>', 'only before this time, or this long ago', timeOrAgo)
-    .option('--limit <n>', 'at most so many', wholeNumber, 100)
+    .option('--limit <n>', 'greatest number of events', wholeNumber, 100)
     .action(run((clients, options: ListOptions) => list(clients, options, print)));
 
   withFilter(withConnection(group.command('tail'), defaults))
     .description('print events as they are recorded, until interrupted')
-    .option('--all', 'also the looks at the audit itself, this one among them')
+    .option('--all', 'also events of ListAuditEvents, which this command causes itself')
     .action(run((clients, options: TailOptions) => tail(clients, options, print)));
 
   withConnection(group.command('export'), defaults)
     .description('print every event as a line of JSON, newest first, then the heads of the chains')
     .addHelpText(
       'after',
-      '\nKeep the last line elsewhere: audit verify --heads FILE proves later that nothing was taken away.',
+      '\nKeep the last line elsewhere: audit verify --heads FILE proves later that no event was removed.',
     )
     .action(run((clients) => exportAll(clients, print)));
 
   withConnection(group.command('verify'), defaults)
-    .description("recompute the audit's hash chains; exit 1 when something was changed or taken away")
+    .description("recompute the audit's hash chains; exit 1 when an event was changed or removed")
     .option(
       '--heads <file>',
-      'a file whose last line is the last line of an export: also that must still be there',
+      'a file whose last line is the last line of an export: its chains must still be complete',
     )
     .action(run((clients, options: VerifyOptions) => verify(clients, options, print)));
 
   return group;
 }
 
-/** Newest first, page by page. */
+/** Events, newest first, page by page. */
 async function* events({ admin }: Clients, filter: object, limit: number): AsyncGenerator<AuditEvent> {
   let pageToken = '';
   let left = limit;
@@ -103,8 +103,8 @@ function withFilter(command: Command): Command {
     .option('--key <id>', 'only about this key')
     .option('--outcome <name>', 'only with this outcome, e.g. DECISION_REVOKED')
     .option('--method <name>', 'only of this method, e.g. ValidateKey or ApiKeyAuth/ValidateKey')
-    .option('--caller <id>', 'only of calls with this key as the credential')
-    .option('--client-ip <address>', 'only from there');
+    .option('--caller <id>', 'only of calls that this key made')
+    .option('--client-ip <address>', 'only with this client address');
 }
 
 function filterOf({ key = '', outcome = '', clientIp = '', method = '', caller = '' }: FilterOptions) {
@@ -116,12 +116,12 @@ function cells(event: AuditEvent): string[] {
   return [time(event.time), event.outcome, method, event.keyId, event.clientIp, event.reason];
 }
 
-/** Comes to an end only with an error, or when it is interrupted. An event is shown once, however late it came. */
+/** Ends only by an error or a signal. Each event is shown once, even when it is recorded late. */
 async function tail(clients: Clients, options: TailOptions, print: Print): Promise<number> {
   const shown = new Map<string, number>();
   const begun = Date.now();
   for (;;) {
-    // An event has the time of its call, which may have waited long before it was recorded.
+    // An event has the time when its call arrived, and may be recorded much later.
     const from = Math.max(begun, Date.now() - LATE_MS);
     const fresh: AuditEvent[] = [];
     const filter = { ...filterOf(options), startTime: timestampFromMs(from) };

@@ -12,11 +12,14 @@ import {
 } from './client.ts';
 import { type Print, Progress, plain } from './output.ts';
 
-/** `apikeyd backup`: the server writes, and tells how far it is. */
+/** `apikeyd backup`: the server writes the backup and reports its progress. */
 export function backupCommand(defaults: ClientDefaults, print: Print, exit: (code: number) => void): Command {
-  return withConnection(new Command('backup').argument('<file>', 'its name, without a folder'), defaults)
-    .description('have the server write a copy of the embedded store below its BACKUP_DIR')
-    .addHelpText('after', '\nExample: apikeyd backup monday.db\nBack with it: apikeyd restore --help')
+  return withConnection(
+    new Command('backup').argument('<file>', 'name of the file, without a folder'),
+    defaults,
+  )
+    .description('have the server write a copy of the embedded store to its BACKUP_DIR')
+    .addHelpText('after', '\nExample: apikeyd backup monday.db\nTo restore it: apikeyd restore --help')
     .action(
       runner(exit)((clients, options: ConnectionOptions, file) => backUp(clients, options, file, print)),
     );
@@ -29,7 +32,7 @@ async function backUp(
   print: Print,
 ): Promise<number> {
   const progress = new Progress('copying');
-  // However long it takes.
+  // No deadline: a backup may take long.
   const responses = admin.createBackup({ name }, { timeoutMs: 0 });
   try {
     for await (const response of responses) {
@@ -45,5 +48,5 @@ async function backUp(
   } finally {
     progress.end();
   }
-  throw new CliError(EXIT.denied, 'the server ended before the backup was whole: there is none');
+  throw new CliError(EXIT.denied, 'the server stopped before the backup was complete: no backup was written');
 }

@@ -14,7 +14,7 @@ const CALL_MS = 10_000;
 
 export const EXIT = { ok: 0, denied: 1, usage: 2, unreachable: 69, software: 70, configuration: 78 } as const;
 
-/** A failure with its exit code; the text tells what to do next. */
+/** A failure with its exit code; the text also says what to do next. */
 export class CliError extends Error {
   readonly exitCode: number;
 
@@ -40,13 +40,13 @@ export interface ConnectionOptions {
 export interface ClientDefaults {
   readonly address: string;
   readonly keyFile: string;
-  /** Who new keys belong to. */
+  /** The owner of new keys. */
   readonly owner: string;
   readonly gitea: RemoteLogin;
   readonly n8n: RemoteLogin;
 }
 
-/** Credentials of another system, from the environment; '' where it has none. */
+/** Credentials of another system, from the environment; '' when a variable is unset. */
 export interface RemoteLogin {
   readonly name: string;
   readonly password: string;
@@ -56,7 +56,7 @@ export interface RemoteLogin {
 /** The options that every client command has. */
 export function withConnection(command: Command, defaults: ClientDefaults): Command {
   return command
-    .option('--address <host:port>', 'the server; https:// in front speaks TLS', defaults.address)
+    .option('--address <host:port>', 'the server; with https:// in front, TLS is used', defaults.address)
     .option('--key-file <path>', 'file that holds the calling key', defaults.keyFile)
     .option('--json', 'print JSON');
 }
@@ -92,7 +92,7 @@ function readKey(file: string): string {
   }
 }
 
-/** What a failed call means to the person at the terminal. */
+/** Turns a failed call into a text for the person at the terminal. */
 export function explain(error: unknown, { address = '' }: ConnectionOptions): CliError {
   if (error instanceof CliError) return error;
   const failure = ConnectError.from(error);
@@ -116,23 +116,23 @@ export function explain(error: unknown, { address = '' }: ConnectionOptions): Cl
   return new CliError(EXIT.denied, told.map(plain).join('\n'));
 }
 
-/** A limit tells when there is room again. */
+/** The wait that the error of a limit asks for. */
 function waitOf(failure: ConnectError): string {
   const delay = failure.findDetails(RetryInfoSchema)[0]?.retryDelay;
   if (failure.code !== Code.ResourceExhausted || delay === undefined) return '';
   return `try again in ${Math.max(1, Math.ceil(durationMs(delay) / 1000))} s`;
 }
 
-/** Node puts U+FFFD in the place of what is not UTF-8 in an argument: another text than was typed. */
+/** Node replaces bytes of an argument that are not UTF-8 by U+FFFD, so the text would differ from the one typed. */
 function refuseReplaced(given: object): void {
   const wrong = Object.entries(given).find(([, value]) => String(value).includes('\ufffd'));
   if (wrong !== undefined) throw new CliError(EXIT.usage, `${wrong[0]}: is not UTF-8, or holds U+FFFD`);
 }
 
-/** Makes an action of a command. */
+/** Creates the action of a command. */
 export type Runner = ReturnType<typeof runner>;
 
-/** Runs commands: connects, acts, tells the exit code, and words what fails. */
+/** Runs commands: connects, acts, reports the exit code, and explains failures. */
 export function runner(exit: (code: number) => void) {
   return <O extends ConnectionOptions, A = string>(
     action: (clients: Clients, options: O, argument: A) => Promise<number>,

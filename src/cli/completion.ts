@@ -2,12 +2,12 @@ import { Command } from 'commander';
 import { CliError, EXIT } from './client.ts';
 import type { Print } from './output.ts';
 
-/** What can follow a path of commands: `''`, `api-key`, `api-key create`. */
+/** The words that can follow each path of commands: `''`, `api-key`, `api-key create`. */
 type Words = ReadonlyMap<string, readonly string[]>;
 
 const SHELLS: Readonly<Record<string, (words: Words) => string>> = { bash, zsh, fish };
 
-/** `apikeyd completion SHELL`: a script that completes commands and options, made from the commands themselves. */
+/** `apikeyd completion SHELL`: prints a completion script, generated from the commands. */
 export function completionCommand(program: Command, print: Print): Command {
   return new Command('completion')
     .argument('<shell>', Object.keys(SHELLS).join(', '))
@@ -39,9 +39,9 @@ function bash(words: Words): string {
   return [
     '_apikeyd() {',
     '  local path="" word words=""',
-    // biome-ignore lint/suspicious/noTemplateCurlyInString: the shell's own
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: the syntax of the shell
     '  for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do',
-    // biome-ignore lint/suspicious/noTemplateCurlyInString: the shell's own
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: the syntax of the shell
     '    case "${path:+$path }$word" in',
     `      ${paths.join('|')}) path="\${path:+$path }$word" ;;`,
     '    esac',
@@ -49,7 +49,7 @@ function bash(words: Words): string {
     '  case "$path" in',
     ...cases,
     '  esac',
-    // biome-ignore lint/suspicious/noTemplateCurlyInString: the shell's own
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: the syntax of the shell
     '  COMPREPLY=($(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}"))',
     '}',
     'complete -o default -F _apikeyd apikeyd',

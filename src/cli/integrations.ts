@@ -41,16 +41,16 @@ interface CreateOptions extends LoginOptions {
 
 type RemoteKey = (GiteaToken | N8nApiKey) & { readonly shownName: string };
 
-/** One other system: its words, and its four calls. `json` is the whole response. */
+/** Another system: its terms and its four calls. `json` is the whole response. */
 interface RemoteCommands {
   readonly name: string;
   readonly system: string;
   readonly noun: string;
   readonly exampleScope: string;
-  /** Of the variables that hold credentials. */
+  /** The prefix of the variables with credentials. */
   readonly prefix: string;
   readonly login: RemoteLogin;
-  /** Options of its own. */
+  /** Adds the options that only this system has. */
   options(command: Command, verb: 'create' | 'list' | 'delete'): Command;
   create(
     clients: Clients,
@@ -69,7 +69,7 @@ interface RemoteCommands {
     key: string,
     options: LoginOptions,
   ): Promise<{ wasMissing: boolean; json: string }>;
-  /** Undefined: nobody is named who could tell more. */
+  /** @param login undefined when the environment has no credentials */
   verify(
     clients: Clients,
     secret: string,
@@ -77,7 +77,7 @@ interface RemoteCommands {
   ): Promise<{ result: VerifyResult; explanation: string; json: string }>;
 }
 
-/** The other system may take its time. */
+/** Longer than other calls, since the other system may be slow. */
 const CALL = { timeoutMs: 40_000 };
 
 /** `apikeyd gitea …`: access tokens of Gitea. */
@@ -95,7 +95,7 @@ export function giteaCommand(defaults: ClientDefaults, print: Print, exit: (code
     prefix: 'GITEA',
     login: defaults.gitea,
     options: (command) =>
-      command.option('--user <name>', 'whose, when it is not the login: for admins of the site'),
+      command.option('--user <name>', 'the owner, if it is not the login: only for site admins'),
     async create({ integrations }, login, name, { user = '', scope }) {
       const request = { login: loginOf(login), user, name, scopes: [...scope] };
       const response = await integrations.createGiteaToken(request, CALL);
@@ -175,20 +175,20 @@ function remoteCommand(
   remote: RemoteCommands,
 ): Command {
   const { name, system, noun, exampleScope, prefix } = remote;
-  const group = new Command(name).description(`make, look at, end and verify ${noun}s of ${system}`);
+  const group = new Command(name).description(`create, list, delete and verify ${noun}s of ${system}`);
   const run = runner(exit);
   const command = (verb: 'create' | 'list' | 'delete', argument = '') =>
     remote.options(
       withConnection(group.command(`${verb}${argument}`), defaults).option(
         '--login <name>',
-        `who asks there; the password is ${prefix}_PASSWORD, or the first line of standard input`,
+        `login name in ${system}; the password is ${prefix}_PASSWORD, or the first line of standard input`,
         remote.login.name,
       ),
       verb,
     );
 
   command('create', ' <name>')
-    .description(`make one; its secret is printed once`)
+    .description(`create one; its secret is printed once`)
     .requiredOption('--scope <scope>', `e.g. ${exampleScope}; may be repeated`, collect(String))
     .option('--quiet', 'print the secret only')
     .addHelpText(
@@ -206,7 +206,7 @@ function remoteCommand(
       }),
     );
   command('list')
-    .description(`list those of ${system} beside what was made from here`)
+    .description(`list the ${noun}s of the user, compared with those created through apikeyd`)
     .action(
       run(async (clients, options: LoginOptions) => {
         const listed = await remote.list(clients, credentials(options, remote), options);
@@ -215,12 +215,12 @@ function remoteCommand(
       }),
     );
   command('delete', ' <id>')
-    .description(`end one, by its id or its ${name === 'gitea' ? 'name' : 'label'}`)
+    .description(`delete one, by its id or its ${name === 'gitea' ? 'name' : 'label'}`)
     .action(
       run(async (clients, options: LoginOptions, id) => {
         const deleted = await remote.delete(clients, credentials(options, remote), id, options);
         const shown = deleted.wasMissing
-          ? `${id} is not in the list of ${system} any more: noted here as deleted`
+          ? `${id} is not in the list of ${system} any more: only marked as deleted here`
           : `deleted ${id}`;
         print(options.json ? deleted.json : shown);
         return EXIT.ok;
@@ -231,9 +231,9 @@ function remoteCommand(
 }
 
 function addVerify(command: Command, remote: RemoteCommands, print: Print, run: Runner): void {
-  command.description(`ask ${remote.system} whether the one on standard input works`).action(
+  command.description(`ask ${remote.system} whether the ${remote.noun} on standard input works`).action(
     run(async (clients, options: ConnectionOptions, argument) => {
-      // Standard input is the secret's: only the environment can name somebody who is told more.
+      // Standard input holds the secret, so the credentials can come only from the environment.
       const { name: login, password } = remote.login;
       const asking = login === '' || password === '' ? undefined : remote.login;
       const verified = await remote.verify(clients, secretFrom(argument), asking);
@@ -245,9 +245,9 @@ function addVerify(command: Command, remote: RemoteCommands, print: Print, run: 
   );
 }
 
-/** A password is no argument: the environment has it, or standard input; a second line is the one-time password. */
-function credentials({ login }: LoginOptions, { login: given, prefix }: RemoteCommands): RemoteLogin {
-  if (login === '') throw new CliError(EXIT.usage, 'say who asks there with --login');
+/** The password comes from the environment or standard input, where a second line is the one-time password. */
+function credentials({ login }: LoginOptions, { login: given, prefix, system }: RemoteCommands): RemoteLogin {
+  if (login === '') throw new CliError(EXIT.usage, `name your login in ${system} with --login`);
   if (given.password !== '') return { ...given, name: login };
   if (process.stdin.isTTY)
     throw new CliError(EXIT.usage, `give the password on standard input, or in ${prefix}_PASSWORD`);

@@ -43,10 +43,10 @@ export function anomaliesCommand(
     .description('list open anomalies, newest first')
     .option('--key <id>', 'only of this key')
     .option('--all', 'also those that are resolved')
-    .option('--limit <n>', 'at most so many, up to 1000', wholeNumber, 100)
+    .option('--limit <n>', 'greatest number of anomalies, up to 1000', wholeNumber, 100)
     .action(run((clients, options: ListOptions) => list(clients, options, print)));
   withConnection(group.command('resolve <id>'), defaults)
-    .description('mark one as dealt with')
+    .description('mark an anomaly as resolved')
     .action(run((clients, options: ConnectionOptions, id) => resolve(clients, options, id, print)));
   return group;
 }
@@ -97,7 +97,7 @@ async function resolve(
   return EXIT.ok;
 }
 
-/** Comes to an end only with an error, or when it is interrupted. */
+/** Ends only by an error or a signal. */
 async function watch({ admin }: Clients, options: WatchOptions, print: Print): Promise<number> {
   const since = options.since === undefined ? {} : { sinceTime: timestampFromDate(options.since) };
   for await (const { alert } of admin.watchAlerts(since, { timeoutMs: 0 })) {

@@ -6,22 +6,22 @@ import { type Timestamp, timestampDate } from '@bufbuild/protobuf/wkt';
 
 export type Print = (text: string) => void;
 
-/** Words that say that a thing is as it should be, or that it is not. */
+/** Words that are coloured green, and red. */
 const GOOD = new Set(['ACTIVE', 'VALID', 'ALIVE', 'OK', 'ok', 'RESOLVED', 'DECISION_VALID']);
 const BAD = new Set(['REVOKED', 'EXPIRED', 'DEAD', 'WRONG', 'OPEN', 'LOCAL_ONLY', 'REMOTE_ONLY', 'ROTATED']);
 const MIN_COLUMN = 8;
 
-/** Control characters, marks that turn the direction of writing, other line ends, halves of surrogate pairs. */
+/** Control characters, marks of text direction, other line separators, halves of surrogate pairs. */
 const UNPRINTABLE = /[\p{Cc}\p{Cs}\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu;
-/** What this program itself writes of them: colours and tabs. */
+/** The control characters that this program itself writes: colours and tabs. */
 const OWN = new RegExp(`(${String.fromCharCode(27)}\\[\\d{1,2}m|\t)`);
 
-/** A text of somebody else's as a terminal can show it without obeying it; the escapes are those of JSON. */
+/** Escapes a foreign text as JSON does, so that a terminal shows control characters instead of obeying them. */
 export function plain(text: string): string {
   return text.replace(UNPRINTABLE, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 
-/** A whole output of this program: its lines and colours stay, and everything else in it is plain. */
+/** Escapes a whole output of this program, except for its line ends, tabs and colours. */
 export function printable(text: string): string {
   const line = (part: string, i: number) => (i % 2 === 1 ? part : plain(part));
   return text
@@ -30,12 +30,12 @@ export function printable(text: string): string {
     .join('\n');
 }
 
-/** Coloured on a terminal whose user has not said NO_COLOR, and plain everywhere else. */
+/** Coloured only on a terminal without NO_COLOR. */
 function styled(format: 'green' | 'red' | 'dim', text: string): string {
   return styleText(format, text, { stream: process.stdout });
 }
 
-/** A state, green or red. */
+/** Colours a state green or red. */
 export function state(word: string): string {
   const bare = word.trim();
   if (GOOD.has(bare)) return styled('green', word);
@@ -47,7 +47,7 @@ export function json<S extends DescMessage>(schema: S, message: MessageShape<S>)
   return JSON.stringify(toJson(schema, message), null, 2);
 }
 
-/** Columns side by side. On a terminal the widest are cut until a row fits a line. */
+/** Aligns columns. On a terminal the widest columns are cut until a row fits in a line. */
 export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [header, ...rows.map((row) => row.map(plain))];
   const widths = header.map((_, i) => Math.max(...all.map((row) => row[i]?.length ?? 0)));
@@ -61,7 +61,7 @@ export function table(header: readonly string[], rows: readonly (readonly string
     .join('\n');
 }
 
-/** Takes from the widest until all fit, or none can be cut. The first is what people copy: it stays whole. */
+/** Shortens the widest column until all fit, or none can be cut. The first column stays whole: people copy it. */
 function shrink(widths: number[], room: number): void {
   const gaps = 2 * (widths.length - 1);
   while (widths.reduce((sum, width) => sum + width, gaps) > room) {
@@ -101,20 +101,20 @@ export function tellAll(text: string): void {
 const SHOW_EVERY_MS = 100;
 const BAR_CELLS = 24;
 
-/** One line about long work on standard error, where that is a terminal; nothing elsewhere. */
+/** A progress line on standard error; nothing when that is no terminal. */
 export class Progress {
   readonly #what: string;
   #total: number;
   readonly #begun = Date.now();
   #shown = 0;
 
-  /** @param total 0 when it is not known. */
+  /** @param total 0 when unknown. */
   constructor(what: string, total = 0) {
     this.#what = what;
     this.#total = total;
   }
 
-  /** @param total where it is known only now */
+  /** @param total when it becomes known only now */
   at(done: number, total = this.#total): void {
     this.#total = total;
     const now = Date.now();
@@ -123,7 +123,7 @@ export class Progress {
     process.stderr.write(`\r\x1b[K${this.#text(done)}`);
   }
 
-  /** Shows that time goes by, for work that does not tell how far it is. */
+  /** Shows the elapsed time, for work that reports no progress. */
   async during<T>(work: Promise<T>): Promise<T> {
     const timer = setInterval(() => this.at(0), SHOW_EVERY_MS);
     try {

@@ -27,7 +27,7 @@ export function rateLimit(text: string): { name: string; limit: bigint; windowSe
   return { name: name ?? `per-${window}`, limit: BigInt(limit), windowSeconds: seconds(window) };
 }
 
-/** The same as the API takes it. */
+/** Converts limits to the fields of the API. */
 export function toRateLimits(limits: readonly ReturnType<typeof rateLimit>[]) {
   return limits.map(({ name, limit, windowSeconds }) => ({
     name,
@@ -52,7 +52,7 @@ export function timeOrAgo(text: string): Date {
   return time;
 }
 
-/** False for 30 February and the like, which Date takes for a day of March. */
+/** False for 30 February and the like, which Date turns into a day of March. */
 function isDay(text: string): boolean {
   const [year = 0, month = 0, day = 0] = text.slice(0, 10).split('-').map(Number);
   const date = new Date(0);
@@ -71,7 +71,7 @@ function pair(text: string): readonly [string, string] {
   return [text.slice(0, at), text.slice(at + 1)];
 }
 
-/** Pairs with names of their own: none takes the place of another unseen. */
+/** Pairs with different names: a repeated name would silently replace the earlier value. */
 export function pairs(texts: readonly string[]): readonly (readonly [string, string])[] {
   const all = texts.map(pair);
   const names = new Set<string>();
@@ -87,7 +87,7 @@ export function collectPairs(text: string, before: readonly (readonly [string, s
   return pairs([...before.map((each) => each.join('=')), text]);
 }
 
-/** An enum's words in lower case with dashes: `user`, `key-compromise`. */
+/** The values of an enum in lower case with dashes: `user`, `key-compromise`. */
 export function wordsOf(schema: DescEnum): ReadonlyMap<string, number> {
   const shared = schema.sharedPrefix?.length ?? 0;
   const known = schema.values.filter(({ number }) => number !== 0);
@@ -96,7 +96,7 @@ export function wordsOf(schema: DescEnum): ReadonlyMap<string, number> {
   );
 }
 
-/** One of an enum's words, in either case. */
+/** Reads the name of an enum value, in either case. */
 export function word(schema: DescEnum) {
   const words = wordsOf(schema);
   return (text: string): number => {
@@ -106,7 +106,7 @@ export function word(schema: DescEnum) {
   };
 }
 
-/** The word of a number, as the protos spell it without the enum's name: `KEY_COMPROMISE`. */
+/** The name of an enum value without the prefix of the enum: `KEY_COMPROMISE`. */
 export function nameOf(schema: DescEnum, value: number): string {
   return schema.value[value]?.name.slice(schema.sharedPrefix?.length ?? 0) ?? String(value);
 }
@@ -115,7 +115,7 @@ export function linesOfStandardInput(): string[] {
   return readFileSync(0, 'utf8').split(/\r?\n/);
 }
 
-/** A secret never stands in an argument: `-` reads standard input, up to its first line end. */
+/** Refuses a secret as an argument, which others could see: `-` reads the first line of standard input. */
 export function secretFrom(argument: string): string {
   if (argument !== '-')
     throw new CliError(EXIT.usage, 'give the secret on standard input, and - as the argument');

@@ -17,8 +17,8 @@ export function alertsSeen(): void {
 }
 
 /**
- * Follows the alerts, from a day ago on; begins again when the stream ends. The server ends the stream of a key that
- * no longer works, so the session ends within a second, too. Thousands a second are shown four times a second.
+ * Follows the alerts, from a day ago on, and reconnects when the stream ends. The server ends the stream of a key that
+ * no longer works, so the session ends within a second. Alerts are shown in batches, four times a second.
  */
 export function watchAlerts(clients: Clients): () => void {
   const stop = new AbortController();
@@ -51,7 +51,7 @@ export function watchAlerts(clients: Clients): () => void {
           if (waiting.length > KEPT) waiting.shift();
         }
       } catch (error) {
-        // The server is away, or has ended the stream: it is asked again.
+        // The server is unreachable or has ended the stream: reconnect.
         endIfRefused(error);
       }
       await new Promise((resolve) => setTimeout(resolve, wait * (0.5 + Math.random() / 2)));

@@ -88,7 +88,7 @@ const PATHS = {
   metadata: 'metadata',
 } as const;
 
-/** Changes the fields that differ. Who loses a race sees both versions and decides. */
+/** Changes the fields that differ. After a concurrent change the user sees both versions and decides. */
 function EditDialog({ session, given, done, close }: DialogProps) {
   const before = useSignal(formOf(given));
   const etag = useSignal(given.etag);
@@ -271,7 +271,7 @@ function ExpireDialog({ session, given, done, close }: DialogProps) {
 
 const HOUR_MS = 3_600_000;
 
-/** Asks for the key's name, and shows who still uses it. */
+/** Asks the user to type the key's name, and shows recent uses of the key. */
 function RevokeDialog({ session, given, done, close }: DialogProps) {
   const typed = useSignal('');
   const reason = useSignal('1');

@@ -5,7 +5,7 @@ import { type Key, KeyType, KeyTypeSchema } from '../../gen/apikey/v1/key_pb.ts'
 import { Field } from './parts.tsx';
 import { choicesOf, linesOf, secondsOf } from './words.ts';
 
-/** What a form about a key holds: texts, as they were typed. */
+/** The fields of a form about a key, as typed. */
 export interface KeyForm {
   readonly name: string;
   readonly owner: string;
@@ -64,7 +64,7 @@ type Fields = Pick<
   | 'rotateEvery'
 >;
 
-/** The request that a form stands for. What cannot be read is named as the server names fields. */
+/** The request for a form. Unreadable fields are reported under the names that the server uses. */
 export function readForm(form: KeyForm): { fields: Fields; expireTime?: Date; wrong: Map<string, string> } {
   const wrong = new Map<string, string>();
   const rateLimits = linesOf(form.limits).map((line) => {
@@ -104,7 +104,7 @@ export function readForm(form: KeyForm): { fields: Fields; expireTime?: Date; wr
 
 export const timestamp = (time: Date) => timestampFromDate(time);
 
-/** The error of a field: also of one of its items, `scopes[0]`. */
+/** The error of a field or of one of its items, such as `scopes[0]`. */
 export function errorAt(problems: ReadonlyMap<string, string>, field: string): string | undefined {
   for (const [name, text] of problems) {
     const bare = name.replace(/^key\./, '');
@@ -115,14 +115,14 @@ export function errorAt(problems: ReadonlyMap<string, string>, field: string): s
 
 interface Row {
   readonly of: keyof KeyForm;
-  /** As the server names it. */
+  /** The name of the field on the server. */
   readonly name: string;
   readonly label: string;
   readonly hint?: string;
   readonly rows?: number;
   readonly type?: 'datetime-local';
   readonly choices?: ReturnType<typeof choicesOf>;
-  /** Only while the key is made. */
+  /** Whether the field is only for new keys. */
   readonly onlyNew?: true;
 }
 
@@ -176,7 +176,7 @@ const ROWS: readonly Row[] = [
 
 export const SHOWN_FIELDS = ROWS.map(({ name }) => name);
 
-/** The fields of a key that both making and changing one have. */
+/** The fields of a key in the forms for a new key and for a change. */
 export function KeyFields({
   form,
   change,

@@ -24,7 +24,7 @@ const PAGES = [
   { path: 'tokens', name: 'Tokens', page: TokensPage },
 ] as const;
 
-/** The page of the present address, and the entry of the menu that it belongs to. */
+/** The page of the current address, and its entry in the menu. */
 function pageOf(path: string, current: Session) {
   if (path === 'keys/new') return { menu: 'keys', title: 'New key', body: <CreatePage session={current} /> };
   if (path === 'keys/import')

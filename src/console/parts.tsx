@@ -5,7 +5,7 @@ import { useEffect, useRef } from 'preact/hooks';
 import { BadRequestSchema, ErrorInfoSchema } from '../../gen/google/rpc/error_details_pb.ts';
 import { go, hrefOf } from './router.ts';
 
-/** What a call is doing, or has brought. */
+/** The state or the result of a call. */
 export interface Loaded<T> {
   readonly data: T | undefined;
   readonly error: unknown;
@@ -13,7 +13,7 @@ export interface Loaded<T> {
   reload(): void;
 }
 
-/** Loads when the page is shown and when `key` changes; a late answer of an older question is dropped. */
+/** Loads when the page is shown and when `key` changes; the late response of an older call is dropped. */
 export function useLoaded<T>(load: (signal: AbortSignal) => Promise<T>, key: string): Loaded<T> {
   const state = useSignal<{ data: T | undefined; error: unknown; loading: boolean }>({
     data: undefined,
@@ -37,9 +37,9 @@ export function useLoaded<T>(load: (signal: AbortSignal) => Promise<T>, key: str
   return { ...state.value, reload: () => void turn.value++ };
 }
 
-/** An error in words; the fields that it names are shown at the fields. */
+/** The text of an error; problems of fields are shown at the fields. */
 export function problemOf(error: unknown): { text: string; fields: Map<string, string>; reason: string } {
-  // Of this page's own: what it says is meant for people.
+  // An error of this page has a text for people.
   if (error instanceof Error && !(error instanceof ConnectError))
     return { text: error.message, fields: new Map(), reason: '' };
   const failure = ConnectError.from(error);
@@ -108,7 +108,7 @@ const BAD = new Set([
   'disabled',
 ]);
 
-/** A state in a word, with a mark beside its colour. */
+/** A state as a word, with a colour and a mark. */
 export function State({ children, bad = BAD.has(children) }: { children: string; bad?: boolean }) {
   const kind = bad ? 'bad' : GOOD.has(children) ? 'good' : '';
   return <span class={`state ${kind}`}>{children}</span>;
@@ -194,7 +194,7 @@ export function Field(props: FieldProps) {
       ) : (
         <input
           {...common}
-          // The types of Preact take one input type at a time.
+          // The types of Preact allow one input type at a time.
           {...({ type } as { type: 'text' })}
           ref={element}
           autocomplete="off"
@@ -215,7 +215,7 @@ export function Field(props: FieldProps) {
   );
 }
 
-/** A button that works: it says so, and cannot be pressed twice. */
+/** A button that shows that its work is in progress, and cannot be pressed meanwhile. */
 export function Action({
   label,
   act,
@@ -243,7 +243,7 @@ export function Action({
   );
 }
 
-/** Fields with one button that Enter presses, too; `besides` are other buttons in its row. */
+/** Fields with a button that Enter also presses; `besides` are other buttons in its row. */
 export function Form({
   label,
   act,
@@ -259,7 +259,7 @@ export function Form({
   disabled?: boolean;
   /** Further buttons. */
   besides?: ComponentChildren;
-  /** Leaves the form without doing anything. */
+  /** Closes the form without doing anything. */
   cancel?: () => void;
   children: ComponentChildren;
 }) {
@@ -292,7 +292,7 @@ export function Form({
   );
 }
 
-/** The browser's own modal dialog: it keeps the focus inside and gives it back. */
+/** The modal dialog of the browser, which keeps the focus inside and restores it afterwards. */
 export function Dialog({
   title,
   close,
@@ -323,7 +323,7 @@ export function Dialog({
   );
 }
 
-/** A secret that is shown once: nobody leaves before it was copied without being asked. */
+/** A secret that is shown once: leaving the page before it is copied needs a confirmation. */
 export function SecretBox({ secret, copied }: { secret: string; copied: () => void }) {
   const done = useSignal('');
   const element = useRef<HTMLInputElement>(null);
@@ -332,7 +332,7 @@ export function SecretBox({ secret, copied }: { secret: string; copied: () => vo
       await navigator.clipboard.writeText(secret);
       done.value = 'Copied.';
     } catch {
-      // Without a secure origin there is no clipboard for scripts: the text is selected, to be copied by hand.
+      // Without a secure origin scripts have no clipboard: the text is selected, to be copied by hand.
       element.current?.select();
       done.value = 'Selected: press Ctrl+C (⌘C) to copy.';
     }
@@ -363,7 +363,7 @@ export function SecretBox({ secret, copied }: { secret: string; copied: () => vo
   );
 }
 
-/** Short news at the foot of the page, read out by screen readers. */
+/** Short messages at the foot of the page, read out by screen readers. */
 export const news = signal('');
 let newsTimer = 0;
 export function tell(text: string): void {

@@ -17,7 +17,7 @@ function here(): Place {
 
 export const place = signal(here());
 
-/** Set by a page whose content would be lost: asked before another page is shown. */
+/** Set by a page with unsaved content: called before another page is shown. */
 let guard: (() => boolean) | undefined;
 
 export function guardLeaving(mayLeave: (() => boolean) | undefined): void {
@@ -49,7 +49,7 @@ export function go(path: string, query?: URLSearchParams, replace = false): void
   if (!replace) scrollTo(0, 0);
 }
 
-/** The same page with other filters, which stand in the address. */
+/** The same page with other filters, which are in the address. */
 export function setQuery(changes: Readonly<Record<string, string>>): void {
   const query = new URLSearchParams(place.value.query);
   for (const [name, value] of Object.entries(changes)) {

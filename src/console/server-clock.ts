@@ -1,13 +1,13 @@
-/** Within so much a difference is the way there and back, and the second that HTTP's dates are rounded to. */
+/** Smaller differences come from the round trip and from the whole seconds of HTTP dates. */
 const SAME_MS = 2_000;
 let aheadMs = 0;
 
-/** The server's time in milliseconds since 1970: this machine's clock may be off by days, and the server's rows are not. */
+/** The server's time in milliseconds since 1970: this machine's clock may be off by days. */
 export function serverNow(): number {
   return Date.now() + aheadMs;
 }
 
-/** Asks whether the server serves calls, and reads its time from the answer. @throws TypeError when it cannot be reached */
+/** Checks the health of the server, and reads its time from the response. @throws TypeError when it is unreachable */
 export async function askReadiness(): Promise<boolean> {
   const before = Date.now();
   const { ok, headers } = await fetch('/readyz', { cache: 'no-store' });

@@ -18,13 +18,13 @@ export interface Clients {
 export interface Session {
   readonly me: WhoAmIResponse;
   readonly clients: Clients;
-  /** May change things: holds `apikeys:admin`, and not only `apikeys:audit`. */
+  /** Whether the key may change things: it has `apikeys:admin`, and not only `apikeys:audit`. */
   readonly admin: boolean;
 }
 
-/** Who is signed in. The key is kept in the closure of `clients` and, where that was asked for, for this tab. */
+/** The signed-in key. Its secret is kept in the closure of `clients` and, if the user wants, for this tab. */
 export const session = signal<Session | undefined>(undefined);
-/** Why nobody is signed in any more; shown on the sign-in page. */
+/** Why the session ended; shown on the sign-in page. */
 export const farewell = signal('');
 
 let lastActive = Date.now();
@@ -51,7 +51,7 @@ function clientsFor(key: string): Clients {
   };
 }
 
-/** A key that has been revoked, or has expired, ends its session at once. */
+/** Ends the session when its key is revoked or has expired. */
 export function endIfRefused(error: unknown): void {
   if (session.value === undefined || ConnectError.from(error).code !== Code.Unauthenticated) return;
   signOut('Your key no longer works: it was revoked, has expired, or its secret was replaced.');
@@ -85,7 +85,7 @@ export function signOut(reason = ''): void {
   session.value = undefined;
 }
 
-/** Signs in again after a reload, where the key was kept for this tab. */
+/** Signs in again after a reload, if the key was kept for this tab. */
 export async function resume(): Promise<void> {
   const key = sessionStorage.getItem(STORED);
   if (key === null) return;
@@ -97,7 +97,7 @@ export async function resume(): Promise<void> {
   }
 }
 
-/** Forgets the key after 15 minutes in which nobody touched the page. */
+/** Signs out after 15 minutes without input. */
 export function watchIdleness(): void {
   for (const event of ['pointerdown', 'keydown']) addEventListener(event, () => (lastActive = Date.now()));
   setInterval(() => {

@@ -1,6 +1,6 @@
 import { defineConfig } from 'vite';
 
-/** Builds the page into build/console, from where the server serves it below /console/. */
+/** Builds the page into build/console, which the server serves under /console/. */
 export default defineConfig({
   root: import.meta.dirname,
   base: '/console/',
@@ -8,7 +8,7 @@ export default defineConfig({
     outDir: '../../build/console',
     emptyOutDir: true,
     target: 'es2022',
-    // Nothing inline: the content security policy allows only files of this server.
+    // No inline code: the content security policy allows only files of this server.
     assetsInlineLimit: 0,
     modulePreload: false,
     sourcemap: false,

@@ -46,7 +46,7 @@ export function secondsOf(text: string): number | undefined {
   return count === undefined || unit === undefined ? undefined : Number(count) * (SIZES[unit] ?? 1);
 }
 
-/** Texts of a field with one a line, or commas between them. */
+/** The items of a field, separated by line ends or commas. */
 export function linesOf(text: string): string[] {
   return text
     .split(/[\n,]/)

@@ -186,7 +186,7 @@ onEachStore('files of keys, on %s', (kind) => {
       [`name,type,scopes,hash\ny,user,a:b,${hashSecret('y')}\n`, 'line 2: hash: a new key has none'],
       ['name,kind\ny,user\n', 'there is no kind'],
       ['name,type,scopes,expires\ny,user,a:b,2020-01-01T00:00:00Z\n', 'line 2: expires: in the past'],
-      ['', 'holds no keys'],
+      ['', 'contains no keys'],
       ['name,type,scopes\n"y,user,a:b\n', 'not CSV'],
     ] as const) {
       const refused = await cli('api-key', 'create', '--from', file('bad.csv', content));

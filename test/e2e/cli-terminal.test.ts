@@ -180,7 +180,7 @@ describe('apikeyd at a terminal', () => {
     const gone = await cli(['n8n', 'delete', apiKey.id], { env });
     expect(gone).toMatchObject({
       code: 0,
-      stdout: `${apiKey.id} is not in the list of n8n any more: noted here as deleted\n`,
+      stdout: `${apiKey.id} is not in the list of n8n any more: only marked as deleted here\n`,
     });
     await cli(['n8n', 'list'], { env });
     expect(await cli(['n8n', 'list'], { env })).toMatchObject({

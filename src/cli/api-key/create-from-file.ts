@@ -18,7 +18,7 @@ import {
 
 const CREATES_AT_ONCE = 32;
 
-/** `api-key create --from`: one key a line. A repetition of the same file makes none twice. */
+/** `api-key create --from`: one key per line. Running the same file again creates no key twice. */
 export async function createFromFile(
   clients: Clients,
   options: FileOptions,
@@ -26,7 +26,7 @@ export async function createFromFile(
   print: Print,
 ): Promise<number> {
   const file = forNewKeys(withOwner(readKeyFile(path), options.owner));
-  // What CreateKey would refuse, ImportKeys names without making anything; a hash of nothing stands for the secret.
+  // ImportKeys with validate_only reports all problems and writes nothing; a random hash stands in for the secret.
   const standIns = file.keys.map(({ line, key }) => ({
     line,
     key: { ...key, keyHash: randomBytes(32).toString('hex') },
@@ -44,7 +44,7 @@ export async function createFromFile(
       const row = { line, name: key.name, id, secret };
       if (options.json) made[i] = JSON.stringify(row);
       else made[i] = options.quiet ? secret : [line, cell(key.name), id, secret].join(',');
-      // In the order of the file, and each as soon as can be: a secret that is lost on the way cannot be had again.
+      // Prints rows in the order of the file, each as early as possible: a secret that is not printed is lost.
       for (let next = made[printed]; next !== undefined; next = made[++printed]) print(next);
       progress.at(++done);
     });
@@ -67,15 +67,17 @@ async function createOne({ admin }: Clients, key: ImportedKey, requestId: string
   } catch (error) {
     const failure = ConnectError.from(error);
     if (failure.findDetails(ErrorInfoSchema)[0]?.reason !== 'REQUEST_ID_USED') throw error;
-    // Made by an earlier run of this file: its secret was shown then.
+    // An earlier run of this file created the key and printed its secret.
     return { id: failure.findDetails(ResourceInfoSchema)[0]?.resourceName ?? '', secret: '' };
   }
 }
 
-/** Adds the problems of lines that are right for a key to import and wrong for a new one. */
+/** Adds the problems of lines that are valid for an import but not for a new key. */
 function forNewKeys({ keys, problems }: KeyFile): KeyFile {
   const found = keys.flatMap(({ line, key: { keyHash, expireTime } }) => [
-    ...(keyHash === '' ? [] : [`${line}: hash: a new key has none; "api-key import" takes keys over by it`]),
+    ...(keyHash === ''
+      ? []
+      : [`${line}: hash: a new key has none; use "api-key import" for keys with a hash`]),
     ...(expireTime === undefined || timestampMs(expireTime) > Date.now()
       ? []
       : [`${line}: expires: in the past`]),
@@ -83,12 +85,12 @@ function forNewKeys({ keys, problems }: KeyFile): KeyFile {
   return { keys, problems: [...problems, ...found] };
 }
 
-/** A cell of CSV. */
+/** Quotes a cell of CSV when needed. */
 function cell(text: string): string {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** 64-bit numbers are no JSON. */
+/** JSON.stringify refuses bigint. */
 function plain(_name: string, value: unknown): unknown {
   return typeof value === 'bigint' ? String(value) : value;
 }

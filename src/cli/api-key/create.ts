@@ -41,7 +41,7 @@ metadata, rotate_every. Blanks or semicolons are between the items of one column
   name,type,scopes,limits
   ci,service,traces:read traces:write,100/60s burst=10/1s`;
 
-/** `api-key create`: one key, or with `--from` many. */
+/** `api-key create`: one key, or many with `--from`. */
 export function addCreate(context: VerbContext): void {
   addVerb(context, 'create [name]')
     .description('create a key; its secret is printed once')
@@ -55,8 +55,14 @@ export function addCreate(context: VerbContext): void {
     .option('--allow-ip <cidr>', 'address range it may be used from; may be repeated', collect(String))
     .option('--metadata <name=value>', 'metadata of your own; may be repeated', collectPairs)
     .option('--rotate-every <length>', 'raise an alert when its secret is older than this, e.g. 90d', seconds)
-    .option('--request-id <id>', 'makes a repetition safe')
-    .option('--from <file>', 'instead: one key a line of CSV or JSON lines, see below; - is standard input')
+    .option(
+      '--request-id <id>',
+      'an id of your choice: a second call with it within 24 h creates no second key',
+    )
+    .option(
+      '--from <file>',
+      'create many keys: CSV or JSON lines, one key per line, see below; - is standard input',
+    )
     .option('--quiet', 'print the secret only')
     .addHelpText('after', CREATE_EXAMPLES)
     .action(
@@ -70,7 +76,7 @@ export function addCreate(context: VerbContext): void {
 
 const BESIDE_A_FILE = new Set(['from', 'owner', 'json', 'quiet', 'address', 'keyFile']);
 
-/** With --from the file describes the keys, so a name or another option would be ignored: refused instead. */
+/** Refuses a name and other options beside --from, which would be ignored: the file describes the keys. */
 function onlyFile(options: CreateOptions, name: string | undefined): CreateOptions {
   if (name !== undefined || Object.keys(options).some((option) => !BESIDE_A_FILE.has(option)))
     throw new CliError(
@@ -88,7 +94,7 @@ async function create(
 ): Promise<number> {
   const { ttl, expiresAt, keyType, scope } = options;
   if (name === undefined || keyType === undefined || scope === undefined)
-    throw new CliError(EXIT.usage, 'a key needs a name, --key-type and --scope; or make many with --from');
+    throw new CliError(EXIT.usage, 'a key needs a name, --key-type and --scope; or create many with --from');
   const response = await admin.createKey({
     name,
     ownerId: options.owner,

@@ -34,7 +34,7 @@ async function get(
   return EXIT.ok;
 }
 
-/** One fact a line. */
+/** One field per line. */
 function describe(key: Key): string {
   const { rotation } = key;
   const limits = key.rateLimits.map(({ name, limit, window }) => `${name} ${limit}/${window?.seconds}s`);

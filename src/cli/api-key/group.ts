@@ -13,7 +13,7 @@ import { addUpdate } from './update.ts';
 import { addUsage } from './usage.ts';
 import { addValidate } from './validate.ts';
 
-/** In the order in which `--help` lists them. */
+/** The verbs in the order of `--help`. */
 const VERBS = [
   addCreate,
   addImport,
@@ -30,7 +30,7 @@ const VERBS = [
 
 /** `apikeyd api-key …`: keys, over gRPC. `exit` is called with the exit code of a command that has run. */
 export function apiKeyCommand(defaults: ClientDefaults, print: Print, exit: (code: number) => void): Command {
-  const group = new Command('api-key').description('create, list, validate, change and end keys');
+  const group = new Command('api-key').description('create, list, validate, change and revoke keys');
   for (const add of VERBS) add({ group, defaults, run: runner(exit), print });
   return group;
 }

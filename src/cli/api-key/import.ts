@@ -33,7 +33,7 @@ export function addImport(context: VerbContext): void {
     );
 }
 
-/** Checks the whole file first, then writes the keys that the server has not got yet. */
+/** Checks the whole file first, then writes the keys that the server does not have yet. */
 async function importFile(
   clients: Clients,
   options: FileOptions,

@@ -8,7 +8,7 @@ import { looseJson } from '../../messages/strict-json.ts';
 import { CliError, EXIT } from '../client.ts';
 import { isoTime, pairs, rateLimit, seconds, word } from '../values.ts';
 
-/** A key of a file, with the line that it begins in. */
+/** A key of a file, with the number of its first line. */
 export interface FileKey {
   readonly line: number;
   readonly key: ImportedKey;
@@ -16,17 +16,17 @@ export interface FileKey {
 
 export interface KeyFile {
   readonly keys: readonly FileKey[];
-  /** What is wrong, as `line: text`. */
+  /** The problems, as `line: text`. */
   readonly problems: readonly string[];
 }
 
 const LISTS = /[\s;]+/;
 
-/** How each column is read; in a list, blanks or semicolons are between the items. */
+/** How each column is read; blanks or semicolons separate the items of a list. */
 const COLUMNS: Readonly<Record<string, (text: string) => JsonObject>> = {
   name: (text) => ({ name: text }),
   owner: (text) => ({ ownerId: text }),
-  // Numbers of enums are proto3 JSON, too.
+  // proto3 JSON also accepts the number of an enum value.
   type: (text) => ({ keyType: word(KeyTypeSchema)(text) }),
   scopes: (text) => ({ scopes: text.split(LISTS).filter(Boolean) }),
   limits: (text) => ({ rateLimits: text.split(LISTS).filter(Boolean).map(limitOf) }),
@@ -38,7 +38,7 @@ const COLUMNS: Readonly<Record<string, (text: string) => JsonObject>> = {
   hash: (text) => ({ keyHash: text.toLowerCase() }),
 };
 
-/** Reads CSV, or JSON lines, whichever the file holds. A line that cannot be read is named, and so is each. */
+/** Reads CSV or JSON lines, by the content of the file. Every unreadable line is reported. */
 export function readKeyFile(path: string): KeyFile {
   let text: string;
   try {
@@ -59,11 +59,11 @@ export function readKeyFile(path: string): KeyFile {
       problems.push(`${line}: ${wordsOf(error)}`);
     }
   }
-  if (rows.length === 0) throw new CliError(EXIT.usage, `${path} holds no keys`);
+  if (rows.length === 0) throw new CliError(EXIT.usage, `${path} contains no keys`);
   return { keys, problems };
 }
 
-/** What is not UTF-8 would become another text. */
+/** Refuses bytes that are not UTF-8, since decoding would replace them. */
 function textOf(bytes: Buffer): string {
   if (isUtf8(bytes)) return bytes.toString('utf8');
   let [line, at] = [1, 0];
@@ -83,7 +83,7 @@ interface Row {
   readonly read: () => JsonValue;
 }
 
-/** Each line is the JSON of an ImportedKey, or has the names of the columns of a CSV file. */
+/** Each line is the JSON of an ImportedKey, where a field may also have the name of a CSV column. */
 function jsonLines(text: string): Row[] {
   return text.split(/\r?\n/).flatMap((content, i) => {
     if (content.trim() === '') return [];
@@ -103,7 +103,7 @@ function jsonLines(text: string): Row[] {
 function csv(text: string): Row[] {
   let records: { record: string[]; info: { lines: number } }[];
   try {
-    // With `info` the library gives more than its types say.
+    // The types of the library do not cover `info`.
     const parsed: unknown = parse(text, {
       info: true,
       bom: true,
@@ -119,7 +119,7 @@ function csv(text: string): Row[] {
   const unknown = header.find((name) => !Object.hasOwn(COLUMNS, name));
   if (unknown !== undefined) {
     const known = Object.keys(COLUMNS).join(', ');
-    // Without a header the first line is a key's: nobody should read that in a log.
+    // Without a header the first line is data, which must not appear in a log.
     const shown = /^[\w -]{1,16}$/.test(unknown) ? unknown : 'such column';
     throw new CliError(EXIT.usage, `the first line names the columns: there is no ${shown}, but ${known}`);
   }
@@ -133,7 +133,7 @@ function csv(text: string): Row[] {
   }));
 }
 
-/** One object of all; a field that two columns give is refused. */
+/** Merges all parts; a field that occurs twice is refused. */
 function merged(parts: readonly JsonObject[]): JsonObject {
   const entries = parts.flatMap((part) => Object.entries(part));
   const names = entries.map(([name]) => name);
@@ -156,7 +156,7 @@ function limitOf(text: string): JsonObject {
   return { name, limit: String(limit), window: `${windowSeconds}s` };
 }
 
-/** Never with a value: a file of keys may hold what nobody should read in a log. */
+/** The text of an error without any value of the file, which must not appear in a log. */
 function wordsOf(error: unknown): string {
   if (error instanceof SyntaxError) return 'not JSON';
   const text = error instanceof Error ? error.message : String(error);

@@ -28,7 +28,7 @@ export function addList(context: VerbContext): void {
     .option('--key-type <type>', 'only keys of this type', word(KeyTypeSchema))
     .option('--active', 'only active keys')
     .option('--status <status>', 'only keys with this status now', word(KeyStatusSchema))
-    .option('--query <text>', 'only keys whose name or id begins so')
+    .option('--query <text>', 'only keys whose name or id begins with this text')
     .option('--limit <n>', 'greatest number of keys', wholeNumber, 1000)
     .action(context.run((clients, options: ListOptions) => list(clients, options, context.print)));
 }

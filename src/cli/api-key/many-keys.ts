@@ -7,7 +7,7 @@ import { CliError, type Clients, type ConnectionOptions, EXIT } from '../client.
 import { Progress } from '../output.ts';
 import type { FileKey, KeyFile } from './key-file.ts';
 
-/** One call takes at most this many keys, and this many bytes of them. */
+/** The largest number and size of the keys in one call. */
 const CHUNK_KEYS = 1_000;
 const CHUNK_BYTES = 900_000;
 export const CHUNKS_AT_ONCE = 4;
@@ -16,7 +16,7 @@ const MAX_ATTEMPTS = 6;
 const FIRST_WAIT_MS = 200;
 
 export interface FileOptions extends ConnectionOptions {
-  /** Owner of the keys whose line names none. */
+  /** Owner of keys whose line has no owner. */
   readonly owner: string;
 }
 
@@ -43,7 +43,7 @@ export async function checkAll(
         true,
       ),
     );
-    // Repetitions are known already, by their lines.
+    // Repeated hashes are already reported, with both lines.
     for (const [i, { line }] of chunk.entries())
       for (const problem of results[i]?.problems ?? [])
         if (!problem.startsWith('key_hash: the same')) found.push(`${line}: ${problem}`);
@@ -59,7 +59,7 @@ export async function checkAll(
   );
 }
 
-/** Two lines with one hash, however far apart. */
+/** Finds lines with the same hash, also in different chunks. */
 function repeated(keys: readonly FileKey[]): string[] {
   const lines = new Map<string, number>();
   return keys.flatMap(({ line, key: { keyHash } }) => {
@@ -90,7 +90,7 @@ export function chunksOf(keys: readonly FileKey[]): FileKey[][] {
   return chunks;
 }
 
-/** Works on at most `atOnce` items at a time. The first failure stops the rest; work under way is awaited. */
+/** Works on at most `atOnce` items at a time. After a failure no item is started; running ones are awaited. */
 export async function each<T>(
   items: readonly T[],
   atOnce: number,
@@ -115,14 +115,14 @@ export async function each<T>(
 
 const PASSING = new Set([Code.Unavailable, Code.ResourceExhausted, Code.Aborted]);
 
-/** These calls may be repeated: an import by its hashes, a creation by its request_id. */
+/** Only for calls that may be repeated: hashes identify an import, a request_id a creation. */
 export async function withRetries<T>(call: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await call();
     } catch (error) {
       const failure = ConnectError.from(error);
-      // An error without a reason of ours did not come from the server: nobody listens there.
+      // An error without an ErrorInfo is from the transport: no server is reachable.
       const ours = failure.findDetails(ErrorInfoSchema).length > 0;
       if (attempt === MAX_ATTEMPTS || !ours || !PASSING.has(failure.code)) throw error;
       await delay(FIRST_WAIT_MS * 2 ** attempt * (0.5 + Math.random()));

@@ -13,7 +13,7 @@ interface RevokeOptions extends ConnectionOptions {
 /** `api-key revoke` */
 export function addRevoke(context: VerbContext): void {
   addVerb(context, 'revoke <id>')
-    .description('end a key for good, everywhere')
+    .description('revoke a key for good, on every process')
     .option(
       '--reason <reason>',
       'key-compromise, superseded, …',

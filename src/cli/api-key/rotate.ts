@@ -5,7 +5,7 @@ import { json, type Print, time } from '../output.ts';
 import { seconds } from '../values.ts';
 import { addVerb, type VerbContext } from './verb.ts';
 
-/** The rotations of the runbooks. A secret known to be in wrong hands calls for `--force --grace 0s` instead. */
+/** The rotations of docs/runbooks.md. For a leaked secret use `--force --grace 0s` instead. */
 const PRESETS: Readonly<Record<string, { force: boolean; graceSeconds: number }>> = {
   planned: { force: false, graceSeconds: 24 * 3_600 },
   emergency: { force: true, graceSeconds: 3_600 },

@@ -40,7 +40,7 @@ async function usage(
     return EXIT.ok;
   }
   const most = Math.max(1, ...response.rows.map(({ count }) => Number(count)));
-  // A bar is for eyes: on a terminal only.
+  // Bars are only for people: on a terminal.
   const bars = process.stdout.isTTY === true;
   const rows = response.rows.map(({ time: at, decision, count }) => {
     const hour = new Date(at === undefined ? 0 : timestampMs(at)).toISOString();

@@ -17,7 +17,7 @@ export function addValidate(context: VerbContext): void {
     .description('ask for a decision about the key on standard input')
     .option('--scope <scope>', 'scope that the key must grant')
     .option('--client-ip <address>', "the end client's address")
-    .option('--cost <n>', 'how much to take from the limits', wholeNumber)
+    .option('--cost <n>', 'how much to consume of each limit', wholeNumber)
     .option('--dry-run', 'name every reason for a denial; consume nothing')
     .addHelpText('after', '\nExample: apikeyd api-key validate - --scope traces:read < key.txt')
     .action(

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { type ClientDefaults, type Runner, withConnection } from '../client.ts';
 import type { Print } from '../output.ts';
 
-/** What each verb of `apikeyd api-key` is added with: one verb a file. */
+/** The parts that each verb of `apikeyd api-key` needs; each verb has its own file. */
 export interface VerbContext {
   readonly group: Command;
   readonly defaults: ClientDefaults;

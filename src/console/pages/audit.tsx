@@ -125,7 +125,7 @@ export function AuditPage({ session }: { session: Session }) {
   );
 }
 
-/** Verifies the chains, and exports what the filters show. */
+/** Verifies the chains, and exports the filtered events. */
 function Proof({ session, filters }: { session: Session; filters: Filters }) {
   const result = useSignal('');
   const error = useSignal<unknown>(undefined);

@@ -5,7 +5,7 @@ import { Form, Problem, problemOf, SecretBox } from '../parts.tsx';
 import { go, guardLeaving } from '../router.ts';
 import type { Session } from '../session.ts';
 
-/** A new secret is on the page until it was copied, or given up on purpose. */
+/** A new secret stays on the page until it is copied or the user gives it up. */
 export function useSecretGuard(secret: string, copied: boolean): void {
   useEffect(() => {
     if (secret === '' || copied) guardLeaving(undefined);
@@ -20,7 +20,7 @@ export function CreatePage({ session }: { session: Session }) {
   const error = useSignal<unknown>(undefined);
   const made = useSignal<{ id: string; name: string; secret: string } | undefined>(undefined);
   const copied = useSignal(false);
-  // A repetition after a lost answer must not make a second key.
+  // A retry after a lost response must not create a second key.
   const requestId = useSignal(crypto.randomUUID());
   useSecretGuard(made.value?.secret ?? '', copied.value);
   if (!session.admin) return <p class="empty">Your key may look only.</p>;

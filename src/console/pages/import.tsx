@@ -17,7 +17,7 @@ interface Row {
   readonly keyHash: string;
 }
 
-/** One JSON object a line, as `apikeyd api-key import` reads them. */
+/** Reads one JSON object per line, as `apikeyd api-key import` does. */
 function readLines(text: string): { rows: Row[]; wrong: string[] } {
   const rows: Row[] = [];
   const wrong: string[] = [];
@@ -35,14 +35,14 @@ function readLines(text: string): { rows: Row[]; wrong: string[] } {
         keyHash: String(key_hash ?? ''),
       });
     } catch {
-      // The line itself is not shown: it may hold what should not be on a screen.
+      // The line itself is not shown, since it may contain data that must not be on a screen.
       wrong.push(`line ${i + 1}: not a JSON object`);
     }
   }
   return { rows, wrong };
 }
 
-/** Keys of another system from a file: every line is checked before one is written. */
+/** Imports keys of another system from a file: all lines are checked before any key is written. */
 export function ImportPage({ session }: { session: Session }) {
   const rows = useSignal<readonly Row[]>([]);
   const wrong = useSignal<readonly string[]>([]);

@@ -9,7 +9,7 @@ import { go, place, setQuery } from '../router.ts';
 import type { Session } from '../session.ts';
 import { ago, choicesOf, timeOf, wordOf } from '../words.ts';
 
-/** One page of 50; the filters and the page stand in the address. */
+/** One page of 50 keys; the filters and the page are in the address. */
 export function KeysPage({ session }: { session: Session }) {
   const { query } = place.value;
   const read = (name: string) => query.get(name) ?? '';

@@ -13,7 +13,7 @@ import { timeOf, wordOf } from '../words.ts';
 
 export function NoticesPage({ session }: { session: Session }) {
   const { list, unseen } = alerts.value;
-  // Whatever comes while the page is shown has been seen.
+  // Alerts that arrive while the page is shown count as seen.
   useEffect(alertsSeen, [unseen]);
   return (
     <>

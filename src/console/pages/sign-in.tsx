@@ -2,7 +2,7 @@ import { useSignal } from '@preact/signals';
 import { Field, problemOf } from '../parts.tsx';
 import { farewell, signIn } from '../session.ts';
 
-/** Asks for a key: pasted, or read from the file that the server wrote. */
+/** Asks for a key, pasted or read from the key file of the server. */
 export function SignIn() {
   const key = useSignal('');
   const keep = useSignal(false);

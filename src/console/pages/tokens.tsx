@@ -26,7 +26,7 @@ interface Login {
   readonly code: string;
 }
 
-/** What differs between the two systems. */
+/** The differences between the two systems. */
 interface System {
   readonly title: string;
   readonly loginLabel: string;
@@ -125,7 +125,7 @@ function SystemTokens({ session, system }: { session: Session; system: System })
     } catch (failure) {
       error.value = failure;
     } finally {
-      // A one-time code is used up.
+      // A one-time code works only once.
       login.value = { ...login.value, code: '' };
     }
   };

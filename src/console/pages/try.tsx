@@ -4,7 +4,7 @@ import { Facts, Field, Form, Link, Problem, problemOf, State } from '../parts.ts
 import type { Session } from '../session.ts';
 import { timeOf, wordOf } from '../words.ts';
 
-/** A dry run: nothing is consumed, nothing is counted, and every reason is told. */
+/** A dry run: nothing is consumed or counted, and every reason is shown. */
 export function TryPage({ session }: { session: Session }) {
   const secret = useSignal('');
   const scope = useSignal('');
