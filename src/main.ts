@@ -62,7 +62,7 @@ program
   .action(configCommand);
 program
   .command('recover')
-  .description('make a new admin key, straight on the store')
+  .description('make a new admin key, directly on the store')
   .option('--json', 'print JSON')
   .action(async ({ json = false }: JsonOption) => (await server()).recoverCommand(process.env, json, print));
 program
@@ -110,7 +110,7 @@ for (const command of groups) {
 program.commands
   .find((command) => command.name() === 'audit')
   ?.command('reindex')
-  .description('rebuild the tables behind lists of events, straight on the store, while no server runs')
+  .description('rebuild the tables behind lists of events, directly on the store, while no server runs')
   .option('--json', 'print JSON')
   .exitOverride()
   .action(async ({ json = false }: JsonOption) => (await server()).reindexCommand(process.env, json, print));
