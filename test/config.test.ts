@@ -18,7 +18,7 @@ const messageOf = (env: Record<string, string>) => {
 };
 
 describe('settings', () => {
-  it('have their defaults', () => {
+  it('have default values', () => {
     expect(readConfig({ HOME: '/x' })).toMatchObject({
       STORE_URL: 'sqlite:./data/apikeyd.db',
       CACHE_TTL_SECONDS: 300,
@@ -40,7 +40,7 @@ describe('settings', () => {
     },
   );
 
-  it('must fit together, and have their shapes', () => {
+  it('are refused when they contradict each other or are malformed', () => {
     const together = { ROTATION_MIN_GRACE_SECONDS: '604800', ROTATION_MAX_GRACE_SECONDS: '3600' };
     expect(messageOf(together)).toMatch(/^ROTATION_MIN_GRACE_SECONDS: must not be above/);
     for (const good of ['22-04', '0-24', '9-17'])
@@ -67,7 +67,7 @@ describe('settings', () => {
     },
   );
 
-  it('leaves the variables of others alone', () =>
+  it('ignores variables of other programs', () =>
     expect(messageOf({ PATH: 'x', HTTPS_PROXY: 'y' })).toBeUndefined());
 
   it.each(['', 'host', 'host:', ':1', '1.2.3.4:70000', 'a b:1', '::1:50051'])(
@@ -83,7 +83,7 @@ describe('settings', () => {
   });
 });
 
-describe('a start that cannot be', () => {
+describe('a start that fails', () => {
   const database = freshDatabase('sqlite', '');
   afterAll(() => database.drop());
   const blocker = createServer();

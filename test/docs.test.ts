@@ -225,7 +225,7 @@ describe('the pages', () => {
   for (const page of PAGES)
     requires(...needsOf(page)).it(`${page} goes as it says`, { timeout: 120_000 }, () => goes(page));
 
-  it('and comments name only files that exist', () => {
+  it('and comments refer only to existing files', () => {
     const files = ['bin', 'clients', 'deploy', 'docs', 'examples', 'gen', 'proto', 'src', 'test', '.ci']
       .filter((folder) => existsSync(join(ROOT, folder)))
       .flatMap((folder) =>
@@ -258,7 +258,7 @@ describe('the pages', () => {
     expect(wrong.map((pair) => pair.join(': '))).toEqual([]);
   });
 
-  it('link to what is there', () => {
+  it('link only to existing targets', () => {
     const missing = ['README.md', 'examples/README.md', ...DOCS].flatMap((page) =>
       [...readFileSync(join(ROOT, page), 'utf8').matchAll(/\]\((?!https?:)([^)#]+)/g)]
         .map(([, link = '']) => new URL(link, `file://${ROOT}${page}`).pathname)

@@ -26,11 +26,11 @@ describe('the protos', () => {
   };
   const breaking = () => run(tool('buf'), ['breaking', '--against', RELEASED], { cwd: folder });
 
-  it('break nobody who has the released ones', async () => {
+  it('do not break clients of the released protos', async () => {
     expect(await breaking()).toMatchObject({ code: 0, stdout: '', stderr: '' });
   });
 
-  it('may get what is new', async () => {
+  it('may gain new fields and methods', async () => {
     change(
       'auth.proto',
       'message ValidateKeyRequest {',

@@ -77,7 +77,7 @@ requires('envoy').describe('a service behind Envoy', () => {
     return count;
   };
 
-  it(`gets ${REQUESTS} requests, and each is one event`, async () => {
+  it(`gets ${REQUESTS} requests, and each has exactly one audit event`, async () => {
     upstream.seen.length = 0;
     const before = await eventsOf(good.id);
     let sent = 0;
@@ -89,7 +89,7 @@ requires('envoy').describe('a service behind Envoy', () => {
     expect((await eventsOf(good.id)) - before).toBe(REQUESTS);
   });
 
-  it('gets nothing that must not pass while apikeyd is frozen, flooded, killed and started again', async () => {
+  it('gets no unauthorised request while apikeyd is frozen, flooded, killed and restarted', async () => {
     upstream.seen.length = 0;
     const seen = new Map<string, number>();
     let over = false;
@@ -178,7 +178,7 @@ function floodOf(
 requires('envoy', 'mongodb').describe('a service behind Envoy, with the store held up', () => {
   const wired = wiredServer(inject('mongoUri'));
 
-  it('gets nothing while apikeyd refuses calls for their number, and all when the store goes on', async () => {
+  it('gets no request while apikeyd refuses calls for overload, and all of them once the store responds again', async () => {
     const upstream = new Upstream();
     const { server, wire, database, clients } = wired;
     const { grpc, http } = server.running.ports;
@@ -227,7 +227,7 @@ requires('envoy', 'mongodb').describe('two processes on one MongoDB, Envoy befor
     await database.drop();
   });
 
-  it(`turn a key away in the first request after it was revoked at the other, ${ROUNDS} times`, async () => {
+  it(`deny a key in the first request after its revocation at the other, ${ROUNDS} times`, async () => {
     let rounds = 0;
     const work = async () => {
       while (rounds++ < ROUNDS) {

@@ -169,7 +169,7 @@ function explore(rules: Rules): { states: number; wrong: boolean } {
 }
 
 describe('the lease, every interleaving', () => {
-  it('lets no call be VALID that starts after RevokeKey has returned', () => {
+  it('no call that starts after RevokeKey has returned is VALID', () => {
     const { states, wrong } = explore(RIGHT);
     expect(wrong).toBe(false);
     // Canary: a model that goes nowhere finds nothing.
@@ -177,7 +177,7 @@ describe('the lease, every interleaving', () => {
   });
 
   it.each([
-    ['a number that is visible before its change', { publishAtOnce: false }],
+    ['a revision that is visible before its change', { publishAtOnce: false }],
     ['a registry that is read before the write', { registryLast: false }],
     ['a poll that reads before it renews', { renewFirst: false }],
     ['a reply that is kept although a poll came between', { generations: false }],

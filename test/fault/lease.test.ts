@@ -150,7 +150,7 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
     expect(wrong).toEqual([]);
   });
 
-  it('would do so without the wait', async () => {
+  it('finds VALID answers after a revocation when RevokeKey does not wait for leases', async () => {
     // The same change by a process that waits for nobody: a key store whose own process keeps no record, told that
     // there is no other. If the probes below were all denied, the test above would prove nothing.
     const lease = { pollMs: 250, leaseMs: LEASE_MS, caches: false };
@@ -191,7 +191,7 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
     expect(valid).toBeGreaterThan(0);
   });
 
-  it('holds for a process that is stopped over the revocation', async () => {
+  it('a process that is stopped during a revocation denies the key afterwards', async () => {
     const keys = await Promise.all(Array.from({ length: 10 }, () => makeKey(a.clients)));
     for (const key of keys) await primed(b, key.secret, {});
     b.server.child.kill('SIGSTOP');
@@ -203,7 +203,7 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
   });
 
   it.each(['cut', 'hold'] as const)(
-    'holds for a process whose store connection is %s and mended',
+    'no revoked key is VALID on a process whose store connection is %s, or after it is mended',
     async (fault) => {
       const keys = await Promise.all(Array.from({ length: 5 }, () => makeKey(a.clients)));
       for (const key of keys) await primed(c, key.secret, {});
@@ -222,7 +222,7 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
 
   // Every suite that uses the database at the same time would be frozen with it.
   if (process.env.LONG)
-    it('holds while the whole database is frozen, and after it', async () => {
+    it('no revoked key is VALID while the whole database is frozen, or after it', async () => {
       const keys = await Promise.all(Array.from({ length: 5 }, () => makeKey(a.clients)));
       for (const key of keys) await primed(b, key.secret, {});
       await run('bash', ['test/support/ferretdb.sh', 'freeze']);
@@ -237,7 +237,7 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
       process.stderr.write(`recovered from 30 s frozen in ${Date.now() - begun} ms\n`);
     });
 
-  it('waits for nobody when alone, and no longer for one that has left or died', async () => {
+  it('a revocation waits for no lease of a process that has left or died, or when there is none', async () => {
     const lonely = freshDatabase('mongo', mongoUri);
     const one = await spawnServer(lonely.url, lonely.folder, { ADMIN_BOOTSTRAP_KEY: admin });
     const clients = clientsOf(one.ports, 'grpc', admin);
@@ -281,7 +281,7 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
       expect(Date.now() - begun).toBeLessThan(HANGS_MS);
   });
 
-  it('refuses a process to itself by what the caller has seen', async () => {
+  it('min_revision keeps a process that is behind from deciding on older data', async () => {
     const { id, secret } = await makeKey(a.clients);
     const { revision } = await a.clients.admin.revokeKey({ id, reason: 1 });
     const answer = await decide(b.clients, secret, { minRevision: revision });
@@ -289,7 +289,7 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
     expect(answer.revision).toBeGreaterThanOrEqual(revision);
   });
 
-  it('tells alerts of one process to the subscribers of another', async () => {
+  it('delivers alerts of one process to subscribers of another', async () => {
     const stop = new AbortController();
     const clientIp = '198.51.100.78';
     const seen = (async () => {

@@ -91,7 +91,7 @@ requires('mongodb').describe('MongoDB failing at one step', () => {
   );
 
   it.each(Array.from({ length: STEPS }, (_, i) => i + 1))(
-    'message %i of an import does not arrive, and another import settles it',
+    'message %i of an import does not arrive, and repeating the import completes it',
     async (n) => {
       const secrets = Array.from({ length: 5 }, mintSecret);
       const name = `imported ${n}`;
@@ -132,7 +132,7 @@ requires('mongodb').describe('MongoDB failing at one step', () => {
     },
   );
 
-  it('answering each request a second late still decides, within the deadline, and never on old facts', async () => {
+  it('answering each request a second late, decisions still meet the deadline and never use old data', async () => {
     const made = await makeKey(wired.clients);
     expect(await decisionOf(wired.clients, made.secret)).toBe('VALID');
     wired.wire.slow(1_000);

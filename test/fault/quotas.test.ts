@@ -87,7 +87,7 @@ requires('mongodb').describe('quotas on several processes', () => {
     process.stderr.write(`${all.length} takes, ${all.filter(({ admitted }) => admitted).length} admitted\n`);
   });
 
-  it('would see one take too many, one lost and one denied without reason', () => {
+  it('the check finds a limit exceeded by one, a lost count and a denial without reason', () => {
     const request = { bucket: 'b', limits: [{ name: 'l', limit: 3, windowMs: 1_000 }], cost: 1 };
     const taken = (admitted: boolean, remaining: number): Taken => ({
       request,

@@ -48,7 +48,7 @@ beforeAll(async () => {
   await server.end('SIGTERM');
 });
 
-describe('what was answered before kill -9', () => {
+describe('a change that was answered before kill -9', () => {
   const answered = new Map<number, string>();
 
   async function killedAt(round: number): Promise<void> {
@@ -84,8 +84,8 @@ describe('what was answered before kill -9', () => {
   });
 });
 
-describe('a restore that is killed', () => {
-  it('leaves the store as it was, or the backup in its place, and what was revoked stays so', async () => {
+describe('a killed restore', () => {
+  it('leaves either the old store or the backup, and revoked keys stay revoked', async () => {
     for (let round = 0; round < ROUNDS; round++) {
       // By the copies of the tests before this one.
       rmSync(`${settings.AUDIT_CHAIN_KEY_FILE}.anchor`, { force: true });

@@ -26,7 +26,7 @@ vi.mock('node:worker_threads', async (importOriginal) => {
 const database = freshDatabase('sqlite', '');
 afterAll(() => database.drop());
 
-it('a thread of the store that is gone: /healthz and the service liveness say no, and the process is told to end', async () => {
+it('when the thread of the store dies, /healthz and the service liveness fail, and the process ends', async () => {
   const config = readConfig({
     STORE_URL: database.url,
     GRPC_ADDR: '127.0.0.1:0',

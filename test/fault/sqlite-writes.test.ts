@@ -51,7 +51,7 @@ describe.each([1, 2, 3])('the write number %i fails', (nth) => {
   const count = async (table: string) =>
     Number((await database.query(`SELECT count(*) AS n FROM ${table}`, []))[0]?.n);
 
-  it('only its own calls fail, their events are not there, and what they took stays taken', async () => {
+  it('only its own calls fail, they have no events, and the quota they consumed stays consumed', async () => {
     const outcomes: string[] = [];
     for (let i = 0; i < 4; i++) {
       await quota.take(request);
@@ -70,7 +70,7 @@ describe.each([1, 2, 3])('the write number %i fails', (nth) => {
     expect(Object.values(counters)[0]).toMatchObject({ used: 4 });
   });
 
-  it('a change and its event: both or neither', async () => {
+  it('a change and its event are both written, or neither', async () => {
     for (let i = 0; i < 4; i++) {
       const { key } = keyWith();
       await keys.insert(key, entryWith({ keyId: key.id })).catch(() => {});
@@ -82,7 +82,7 @@ describe.each([1, 2, 3])('the write number %i fails', (nth) => {
   });
 });
 
-describe('one write that cannot be made', () => {
+describe('one impossible write', () => {
   const folder = mkdtempSync(join(tmpdir(), 'apikeyd-fault-'));
   const database = SqliteDatabase.open(join(folder, 'x.db'), 'p');
   const committer = new Committer(database, new DeferredRows(database), new TestClock(), async () => ({
@@ -94,7 +94,7 @@ describe('one write that cannot be made', () => {
     rmSync(folder, { recursive: true });
   });
 
-  it('fails by itself: the calls of strangers beside it in the batch are answered', async () => {
+  it('fails alone: other calls in the same batch are answered', async () => {
     const bad = [{ sql: 'INSERT INTO api_key_meta VALUES (NULL, 1)', params: [] }];
     const good = (id: string) => [{ sql: 'INSERT INTO api_key_meta VALUES (?, 1)', params: [id] }];
     const outcomes = await Promise.allSettled([

@@ -34,7 +34,7 @@ const options = fc.array(
 const code = fc.constantFrom(0, 7, 200, 401, 503, 70_000);
 
 describe('the codec of checks', () => {
-  it('reads what the general way reads', () => {
+  it('reads the same as protobuf-es', () => {
     fc.assert(
       fc.property(requests, ({ address, headers, contextExtensions }) => {
         const message = create(CheckRequestSchema, {
@@ -60,7 +60,7 @@ describe('the codec of checks', () => {
     );
   });
 
-  it('leaves to the general way what has no sense or is sent in pieces', () => {
+  it('leaves malformed and split messages to protobuf-es', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
         let readable = true;
@@ -83,7 +83,7 @@ describe('the codec of checks', () => {
     expect(codec.decode(Buffer.concat([part({ cookie: 'a' }), part({ 'x-api-key': 'k' })]))).toBeUndefined();
   });
 
-  it('passes over fields that are not known here', () => {
+  it('skips unknown fields', () => {
     const http = create(CheckRequestSchema, {
       attributes: { request: { http: { headers: { 'x-api-key': 'k' } } } },
     });
@@ -103,7 +103,7 @@ describe('the codec of checks', () => {
     expect(read?.attributes?.request?.http?.headers).toEqual({ 'x-api-key': 'k' });
   });
 
-  it('writes what the general way writes', () => {
+  it('writes the same as protobuf-es', () => {
     const denied = fc.record({ status: fc.record({ code }), headers: options, body: text });
     const ok = fc.record({
       headers: options,

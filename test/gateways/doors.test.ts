@@ -14,7 +14,7 @@ const mongoUri = inject('mongoUri');
 const STORES: StoreKind[] = mongoUri === '' ? ['sqlite'] : ['sqlite', 'mongo'];
 const CHECK = 'envoy.service.auth.v3.Authorization/Check';
 
-describe.each(STORES)('the doors for proxies, on %s', (store) => {
+describe.each(STORES)('the endpoints for proxies, on %s', (store) => {
   const database = freshDatabase(store, mongoUri || 'mongodb://localhost/');
   let server: TestServer;
   let admin: Clients['admin'];
@@ -53,7 +53,7 @@ describe.each(STORES)('the doors for proxies, on %s', (store) => {
     (await admin.listAuditEvents({ pageSize: 2 })).events.find(({ method }) => !method.includes('ListAudit'));
   const bearer = (secret: string) => ({ authorization: `Bearer ${secret}` });
 
-  it('let a good key through and tell the upstream whose it is', async () => {
+  it('admit a valid key and pass its id and owner to the upstream', async () => {
     await each({ headers: bearer(keys.good.secret), scope: 'a:b' }, (told, name) => {
       expect(told, name).toMatchObject({ status: 200, body: '' });
       expect(told.upstream).toEqual({
@@ -73,7 +73,7 @@ describe.each(STORES)('the doors for proxies, on %s', (store) => {
     );
   });
 
-  it('read x-api-key, but authorization before it', async () => {
+  it('prefer authorization over x-api-key', async () => {
     await each({ headers: { 'x-api-key': keys.good.secret } }, ({ status }) => expect(status).toBe(200));
     const both = { ...bearer(mintSecret()), 'x-api-key': keys.good.secret };
     await each({ headers: both }, ({ status }) => expect(status).toBe(401));
@@ -85,7 +85,7 @@ describe.each(STORES)('the doors for proxies, on %s', (store) => {
     });
   });
 
-  it('turn away what is none, in one way', async () => {
+  it('deny every key that does not work with the same response', async () => {
     const { good, revoked, disabled, expired, rotated } = keys;
     const bad: Record<string, Record<string, string>> = {
       'not a key': bearer('x'),
@@ -111,7 +111,7 @@ describe.each(STORES)('the doors for proxies, on %s', (store) => {
     }
   });
 
-  it('ask for a key where there is none, and never count that for lockout', async () => {
+  it('ask for a key when there is none, and do not count that towards a lockout', async () => {
     for (let i = 0; i < 4; i++) {
       for (const headers of [
         {},
@@ -128,7 +128,7 @@ describe.each(STORES)('the doors for proxies, on %s', (store) => {
     expect((await admin.listLockouts({})).lockouts).toEqual([]);
   });
 
-  it('forbid what a good key may not do', async () => {
+  it('forbid a valid key actions outside of its scopes', async () => {
     await each({ headers: bearer(keys.good.secret), scope: 'c:d' }, (told, name) => {
       expect(told.status, name).toBe(403);
       expect(told.client['www-authenticate']).toBe('Bearer error="insufficient_scope", scope="c:d"');
@@ -152,7 +152,7 @@ describe.each(STORES)('the doors for proxies, on %s', (store) => {
     expect(await lastEvent()).toMatchObject({ clientIp: '192.0.2.7', outcome: 'DECISION_VALID' });
   });
 
-  it('count hops from the right, where the client cannot write', async () => {
+  it('count hops from the right, where the client cannot forge entries', async () => {
     const headers = {
       ...bearer(keys.elsewhere.secret),
       'x-forwarded-for': '203.0.113.1, 192.0.2.7,10.0.0.1',
@@ -215,7 +215,7 @@ describe.each(STORES)('the doors for proxies, on %s', (store) => {
     expect(await lastEvent()).toMatchObject({ outcome: 'INVALID_ARGUMENT', reason: 'INVALID_REQUEST' });
   });
 
-  it('say what is left of the limits, and when to come back', async () => {
+  it('report the state of the limits, and when to retry', async () => {
     await admin.updateKey({
       key: { id: keys.limited.id, rateLimits: [{ name: 'm', limit: 5n, window: { seconds: 60n } }] },
       updateMask: { paths: ['rate_limits'] },
@@ -239,7 +239,7 @@ describe.each(STORES)('the doors for proxies, on %s', (store) => {
     });
   });
 
-  it('lock out an address that tries keys, and only that', async () => {
+  it('lock out an address that guesses keys, and no other', async () => {
     const [caller] = callers;
     for (let i = 0; i < 2; i++)
       expect((await caller?.ask({ headers: bearer(mintSecret()), peer: '198.51.100.7' }))?.status).toBe(401);
@@ -254,7 +254,7 @@ describe.each(STORES)('the doors for proxies, on %s', (store) => {
     );
   });
 
-  it('let everything through in a dry run, and keep what would have been', async () => {
+  it('admit everything in a dry run, and audit the decision', async () => {
     for (const [headers, decision] of [
       [bearer(keys.revoked.secret), 'REVOKED'],
       [bearer(keys.good.secret), 'VALID'],
@@ -268,7 +268,7 @@ describe.each(STORES)('the doors for proxies, on %s', (store) => {
     }
   });
 
-  it('leave one event a question, under the name of the door', async () => {
+  it('leave one event per question, under the name of the endpoint', async () => {
     const counts = async () => {
       const methods = new Map<string, number>();
       let pageToken = '';
@@ -297,7 +297,7 @@ describe.each(STORES)('the doors for proxies, on %s', (store) => {
     }
   });
 
-  it('refuse a proxy that has no key, a wrong one or one that may not ask', async () => {
+  it('refuse a proxy without a key, with a wrong key or without the scope', async () => {
     const wrongKeys = ['', mintSecret(), keys.good.secret];
     const codes = [16, 16, 7];
     for (const [i, key] of wrongKeys.entries()) {

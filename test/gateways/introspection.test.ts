@@ -35,7 +35,7 @@ describe('introspection (RFC 7662)', () => {
     };
   };
 
-  it('says whose key it is and what it may do', async () => {
+  it('returns the owner and the scopes of an active key', async () => {
     const { status, headers, body } = await ask({
       token: keys.good.secret,
       scope: 'a:b',
@@ -54,7 +54,7 @@ describe('introspection (RFC 7662)', () => {
     expect(Number.isInteger(iat)).toBe(true);
   });
 
-  it('says when the key ends', async () => {
+  it('returns when the key expires', async () => {
     const made = await admin.createKey({
       name: 'k',
       ownerId: 'o',
@@ -65,7 +65,7 @@ describe('introspection (RFC 7662)', () => {
     expect((await ask({ token: made.secret })).body.exp).toBe(4_000_000_000);
   });
 
-  it('says of every other key only that it is not active', async () => {
+  it('returns only active: false for every other key', async () => {
     const { revoked, disabled, expired, rotated, elsewhere } = keys;
     const tokens = [revoked, disabled, expired, rotated, elsewhere].map(({ secret }) => secret);
     for (const token of [...tokens, mintSecret(), 'x', '', 'k'.repeat(10_000), '\u00ff\0'])
@@ -73,7 +73,7 @@ describe('introspection (RFC 7662)', () => {
     expect((await ask({ token: keys.good.secret, scope: 'c:d' })).body).toEqual({ active: false });
   });
 
-  it('says when to come back', async () => {
+  it('returns when to retry', async () => {
     const { secret } = keys.limited;
     expect((await ask({ token: secret })).headers.get('ratelimit')).toMatch(/^"m";r=1;t=\d+$/);
     await ask({ token: secret });
@@ -85,7 +85,7 @@ describe('introspection (RFC 7662)', () => {
     expect(await ask({ token: keys.good.secret, client_ip: clientIp })).toMatchObject({ status: 429 });
   });
 
-  it('takes the calling key as the password of Basic', async () => {
+  it('accepts the calling key as the password of Basic', async () => {
     const basic = (pair: string) => ({
       headers: { authorization: `Basic ${Buffer.from(pair).toString('base64')}` },
     });
@@ -94,7 +94,7 @@ describe('introspection (RFC 7662)', () => {
     expect(await ask(form, basic(`${server.adminKey}:`))).toMatchObject({ status: 401 });
   });
 
-  it('tells a caller without a key, with a wrong one or one that may not ask', async () => {
+  it('refuses a caller without a key, with a wrong key or without the scope', async () => {
     const form = { token: keys.good.secret };
     for (const headers of [{}, { authorization: `Bearer ${mintSecret()}` }, { authorization: 'Basic !' }]) {
       const refused = await ask(form, { headers });

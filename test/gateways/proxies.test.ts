@@ -70,7 +70,7 @@ const suite = (name: ProxyName) => {
     return events;
   };
 
-  it('a good key passes, and the service learns whose it is but not the key', async () => {
+  it('a valid key passes, and the service gets its owner but not the key', async () => {
     const { good } = keys;
     for (const credential of [bearer(good.secret), { 'x-api-key': good.secret }] as Record<
       string,
@@ -90,7 +90,7 @@ const suite = (name: ProxyName) => {
     }
   });
 
-  it('a route asks for its scope', async () => {
+  it('a route requires its scope', async () => {
     const { secret } = await admin.createKey({
       name: 't',
       ownerId: 'acme',
@@ -108,7 +108,7 @@ const suite = (name: ProxyName) => {
     }
   });
 
-  it('every other key is turned away', async () => {
+  it('every other key is denied', async () => {
     const { revoked, disabled, expired, rotated } = keys;
     const bad = [revoked, disabled, expired, rotated].map(({ secret }) => secret);
     for (const secret of [...bad, mintSecret(), 'x', 'k'.repeat(5_000)]) {
@@ -122,10 +122,13 @@ const suite = (name: ProxyName) => {
     expect(none.headers.get('www-authenticate')).toBe('Bearer');
   });
 
-  it.each(['GET', 'POST', 'PUT', 'DELETE', 'HEAD', 'OPTIONS', 'PATCH'])('%s is guarded', async (method) => {
-    expect(await ask('/else', {}, method)).toMatchObject({ status: 401, passed: [] });
-    expect(await ask('/else', bearer(keys.good.secret), method)).toMatchObject({ status: 200 });
-  });
+  it.each(['GET', 'POST', 'PUT', 'DELETE', 'HEAD', 'OPTIONS', 'PATCH'])(
+    'the method %s is guarded',
+    async (method) => {
+      expect(await ask('/else', {}, method)).toMatchObject({ status: 401, passed: [] });
+      expect(await ask('/else', bearer(keys.good.secret), method)).toMatchObject({ status: 200 });
+    },
+  );
 
   it.each([
     '/traces/../else',
@@ -156,7 +159,7 @@ const suite = (name: ProxyName) => {
     expect(upstream.seen.length).toBe(before);
   });
 
-  it('two keys are none', async () => {
+  it('a request with two keys is denied', async () => {
     const before = upstream.seen.length;
     for (const header of ['authorization: Bearer ', 'x-api-key: ']) {
       const lines = `${header}${keys.good.secret}\r\n${header}${mintSecret()}`;
@@ -166,7 +169,7 @@ const suite = (name: ProxyName) => {
     expect(upstream.seen.length).toBe(before);
   });
 
-  it('the client cannot choose its address, nor ask in the place of the proxy', async () => {
+  it('the client cannot forge its address, nor call apikeyd in place of the proxy', async () => {
     const forged = {
       'x-client-ip': '192.0.2.7',
       'x-forwarded-for': '192.0.2.7',
@@ -187,7 +190,7 @@ const suite = (name: ProxyName) => {
     expect(event).toMatchObject({ clientIp: '127.0.0.1', outcome: 'DECISION_VALID' });
   });
 
-  it('a limit is told, and when to come back', async () => {
+  it('the response reports the limit, and when to retry', async () => {
     const { secret } = keys.limited;
     const first = await ask('/else', bearer(secret));
     expect(first.status).toBe(200);
@@ -202,7 +205,7 @@ const suite = (name: ProxyName) => {
     expect(over.headers.get('ratelimit')).toMatch(/^"m";r=0;t=\d+$/);
   });
 
-  it('an unguarded route asks nobody and believes nobody', async () => {
+  it('an unguarded route does not ask apikeyd, and passes on no headers of a verdict', async () => {
     const before = (await events()).length;
     const { status, passed } = await ask('/health', FORGED);
     expect([status, passed.length]).toEqual([200, 1]);
@@ -211,7 +214,7 @@ const suite = (name: ProxyName) => {
   });
 
   if (name === 'envoy')
-    it('a trial lets everything pass and says what would have been', async () => {
+    it('a dry run lets everything pass and reports the decision', async () => {
       for (const [credential, decision] of [
         [bearer(keys.good.secret), 'VALID'],
         [bearer(keys.revoked.secret), 'REVOKED'],
@@ -223,14 +226,14 @@ const suite = (name: ProxyName) => {
       }
     });
 
-  it('each request is one event', async () => {
+  it('each request has one audit event', async () => {
     const before = (await events()).length;
     for (const secret of [keys.good.secret, keys.revoked.secret, keys.good.secret])
       await ask('/else', bearer(secret));
     expect((await events()).length).toBe(before + 3);
   });
 
-  it('nothing passes while apikeyd is away, and everything is well when it is back', async () => {
+  it('nothing passes while apikeyd is down, and valid keys pass once it is back', async () => {
     await server.stop();
     for (let i = 0; i < 3; i++)
       expect(await ask('/else', bearer(keys.good.secret))).toMatchObject({ status: AWAY[name], passed: [] });
@@ -244,7 +247,7 @@ const suite = (name: ProxyName) => {
       .toBe(200);
   });
 
-  it('a proxy whose key has ended lets nothing pass', async () => {
+  it('a proxy whose key was revoked lets nothing pass', async () => {
     const { keys: all } = await admin.listKeys({ ownerId: 'ops' });
     await admin.revokeKey({ id: all[0]?.id ?? '', reason: 1 });
     const refused = await ask('/else', bearer(keys.good.secret));
@@ -252,7 +255,7 @@ const suite = (name: ProxyName) => {
     expect(refused.status).toBeGreaterThanOrEqual(500);
   });
 
-  it('and no log holds a key', async () => {
+  it('no log contains a key', async () => {
     // Envoy writes its log now and then, and at its end.
     await proxy.stop();
     const log = proxy.log() + serverLogs.flat().join('');

@@ -55,7 +55,7 @@ function giteaCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
   };
   const asking = (more: object = {}) => ({ login: { username: login.name, password: PASSWORD }, ...more });
 
-  describe('a number that is no id', () => {
+  describe('a text that is a number but no id', () => {
     it.each(['010', '0x8', '0b1000', '0o10', '0_10', '+8', '-8', '8_0', '99999999999999999999', ' 8'])(
       'delete %s ends no token of another name',
       async (asked) => {
@@ -82,7 +82,7 @@ function giteaCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
       },
     );
 
-    it('does not guess between the id of one and the name of another', async () => {
+    it('refuses to choose between the id of one token and the name of another', async () => {
       add(501, 'first');
       add(502, '501');
       const failure = await failureOf(gitea.delete(clients, login, '501'));
@@ -108,7 +108,7 @@ function giteaCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
     },
   );
 
-  it('a token of a private user lives on when somebody asks who may not see that user', async () => {
+  it('a token of a private user is not marked as deleted when the login may not see that user', async () => {
     const { key } = await gitea.create(clients, login, 'ci');
     const whose = login.name;
     user({ visibility: 'private' });
@@ -118,7 +118,7 @@ function giteaCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
     expect(await gitea.list(clients, login)).toMatchObject([{ id: key.id, deleted: false, difference: 0 }]);
   });
 
-  it('the next list puts right what was noted as deleted by mistake', async () => {
+  it('the next list corrects a token that was wrongly marked as deleted', async () => {
     const { key } = await gitea.create(clients, login, 'ci');
     const kept = double.tokens;
     remove(key.id);
@@ -135,7 +135,7 @@ function giteaCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
     expect(events.map(({ reason }) => reason)).toContain(`${key.id} is not deleted`);
   });
 
-  it('an id that came again is not taken for the token that was deleted', async () => {
+  it('a reused id is not mistaken for the deleted token', async () => {
     const { key } = await gitea.create(clients, login, 'ci');
     await gitea.delete(clients, login, key.id);
     add(Number(key.id), 'by hand');
@@ -144,7 +144,7 @@ function giteaCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
     ]);
   });
 
-  it('a list of several pages has every token, though those of one second stand on two pages', async () => {
+  it('a list of several pages has every token, also when tokens of one second span two pages', async () => {
     for (let i = 0; i < 60; i++) add(3_000 + i, `t${i}`);
     double.overlapsAt = 50;
     const listed = await gitea.list(clients, login);
@@ -156,7 +156,7 @@ function giteaCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
   describe('a second factor', () => {
     const withOtp = (otp: string) => ({ ...login, otp });
 
-    it('needs a one-time password for each page, and says so before one is used again', async () => {
+    it('needs a one-time password per page, and says so before using one twice', async () => {
       for (let i = 0; i < 60; i++) add(4_000 + i, `t${i}`);
       user({ otp: ['111111', '222222'] });
       const before = double.http.seen.length;
@@ -170,7 +170,7 @@ function giteaCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
       double.tokens = [];
     });
 
-    it('needs two for a delete, and one is enough for one page', async () => {
+    it('needs two one-time passwords for a delete, and one for a list of one page', async () => {
       user({ otp: ['1', '2', '3'] });
       const { key } = await gitea.create(clients, withOtp('1'), 'ci');
       expect(await gitea.list(clients, withOtp('2'))).toMatchObject([{ id: key.id }]);
@@ -180,7 +180,7 @@ function giteaCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
       expect(await gitea.delete(clients, withOtp('2,3'), key.id)).toMatchObject({ wasMissing: false });
     });
 
-    it('is not asked for when a token of write:user is the password', async () => {
+    it('is not needed when the password is a token of write:user', async () => {
       const { secret } = await gitea.create(clients, login, 'manager', ['all']);
       user({ otp: '1' });
       expect(await gitea.list(clients, { ...login, password: secret })).toHaveLength(1);
@@ -202,17 +202,17 @@ function giteaCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
     expect(await gitea.list(clients, login)).toMatchObject([{ verified: VerifyResult.UNUSABLE }]);
   });
 
-  it('verify says DEAD of a dead token where Gitea shows nothing to strangers', async () => {
+  it('verify says DEAD for a deleted token when Gitea requires sign-in to view', async () => {
     double.strangersSeeNothing = true;
     const verified = await gitea.verify(clients, '0'.repeat(40));
     double.strangersSeeNothing = false;
     expect(verified.result).toBe(VerifyResult.DEAD);
   });
 
-  describe('a refusal names its cause, and no other', () => {
+  describe('a refusal names its cause', () => {
     const textOf = async (call: Promise<unknown>) => (await failureOf(call)).text;
 
-    it('where basic authentication is switched off', async () => {
+    it('when basic authentication is switched off', async () => {
       double.basicIsOn = false;
       const text = await textOf(gitea.list(clients, login));
       double.basicIsOn = true;
@@ -220,7 +220,7 @@ function giteaCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
       expect(text).not.toContain('admin of the site');
     });
 
-    it('where the login is no admin of the site', async () => {
+    it('when the login is no site admin', async () => {
       const text = await textOf(clients.integrations.listGiteaTokens(asking({ user: 'root' })));
       expect(text).toContain('only an admin of the site');
     });
@@ -233,18 +233,18 @@ function giteaCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
       expect(await textOf(gitea.list(clients, login))).toContain(word);
     });
 
-    it('where a token with too little scope is the password', async () => {
+    it('when the password is a token with too few scopes', async () => {
       const { secret } = await gitea.create(clients, login, 'ci', ['read:issue']);
       expect(await textOf(gitea.list(clients, { ...login, password: secret }))).toContain('write:user');
     });
 
-    it.runIf(version === '1.27')('where that token may not make one that may more', async () => {
+    it.runIf(version === '1.27')('when a token may not create one with more scopes', async () => {
       const { secret } = await gitea.create(clients, login, 'ci', ['write:user']);
       const text = await textOf(gitea.create(clients, { ...login, password: secret }, 'more', ['all']));
       expect(text).toContain('more scopes than its own');
     });
 
-    it('where the name is in use, and where the scope is unknown', async () => {
+    it('when the name is in use, and when the scope is unknown', async () => {
       await gitea.create(clients, login, 'ci');
       expect(await failureOf(gitea.create(clients, login, 'ci'))).toMatchObject({
         code: 'AlreadyExists',
@@ -268,7 +268,7 @@ function giteaCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
     },
   );
 
-  it('a user with a new name is named, and keeps the records', async () => {
+  it('a renamed user keeps the records, under the new name', async () => {
     const { key: alive } = await gitea.create(clients, login, 'alive');
     const { key: gone } = await gitea.create(clients, login, 'gone');
     const newName = `new-${login.name}`;
@@ -292,7 +292,7 @@ function giteaCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
 
 for (const version of VERSIONS) onEachStore(`Gitea ${version}, on %s`, (kind) => giteaCases(version, kind));
 
-it('says that nothing was done when no connection came about', async () => {
+it('says that nothing was done when no connection was made', async () => {
   const remote = new Remote('Gitea', `http://127.0.0.1:${await freePort()}`);
   const call = remote.request('POST', '/api/v1/users/alice/tokens', { makes: true });
   await expect(call).rejects.toMatchObject({

@@ -67,7 +67,7 @@ onEachStore('tokens of Gitea, on %s', (kind) => {
     return { clients, login, double: double.http, names };
   });
 
-  it('sends one POST with a password, and keeps what Gitea made of the scopes', async () => {
+  it('sends one POST with a password, and stores the scopes as Gitea returned them', async () => {
     const login = freshLogin();
     const before = double.http.seen.length;
     const { key } = await create(clients, login, 'ci', ['write:user', 'read:user', 'read:issue']);
@@ -81,7 +81,7 @@ onEachStore('tokens of Gitea, on %s', (kind) => {
     expect((await eventsOf('CreateGiteaToken'))[0]).toEqual(['OK', `created ${key.id}`]);
   });
 
-  it('says what Gitea refuses, and keeps no row of it', async () => {
+  it('reports a refusal of Gitea, and stores no row for it', async () => {
     const login = freshLogin();
     await create(clients, login, 'ci');
     const failure = await failureOf(gitea.create(clients, login, 'other', ['read:unknown']));
@@ -90,7 +90,7 @@ onEachStore('tokens of Gitea, on %s', (kind) => {
     expect((await eventsOf('CreateGiteaToken'))[0]).toEqual(['FAILED_PRECONDITION', 'REMOTE_REFUSED']);
   });
 
-  it('refuses what cannot be right before anything is sent', async () => {
+  it('refuses invalid requests before anything is sent', async () => {
     const before = double.http.seen.length;
     const { integrations } = clients;
     expect(await failureOf(integrations.createGiteaToken({}))).toMatchObject({
@@ -111,7 +111,7 @@ onEachStore('tokens of Gitea, on %s', (kind) => {
     expect(double.http.seen.length).toBe(before);
   });
 
-  it('lists every page, and marks what only one side has', async () => {
+  it('lists every page, and marks tokens that only one side has', async () => {
     const login = freshLogin();
     const { key: gone } = await create(clients, login, 'gone');
     const { key: both } = await create(clients, login, 'both');
@@ -136,7 +136,7 @@ onEachStore('tokens of Gitea, on %s', (kind) => {
     expect(listed.at(-1)).toMatchObject({ id: gone.id, difference: LOCAL_ONLY, deleted: false });
   });
 
-  it('ends a token by its name; one that is gone there is settled here, and said to be', async () => {
+  it('deletes a token by its name; one that is missing in Gitea is marked as deleted and reported', async () => {
     const login = freshLogin();
     const { key: named } = await create(clients, login, 'by name');
     expect(await gitea.delete(clients, login, 'by name')).toMatchObject({
@@ -162,7 +162,7 @@ onEachStore('tokens of Gitea, on %s', (kind) => {
     expect(await gitea.list(clients, other)).toMatchObject([{ id: theirs.id, deleted: false }]);
   });
 
-  it('does not guess between tokens of one name', async () => {
+  it('refuses to choose between tokens of one name', async () => {
     const login = freshLogin();
     const token = { user: login.name, name: 'twin', sha1: 'x', scopes: ['all'] };
     double.tokens.push({ id: 20_001, ...token }, { id: 20_002, ...token });
@@ -173,7 +173,7 @@ onEachStore('tokens of Gitea, on %s', (kind) => {
     });
   });
 
-  it('knows a token without read:user to be alive', async () => {
+  it('recognises a token without read:user as alive', async () => {
     const { secret } = await create(clients, freshLogin(), 'narrow', ['read:issue']);
     expect(await gitea.verify(clients, secret)).toMatchObject({ result: VerifyResult.ALIVE });
     expect(await gitea.verify(clients, '0'.repeat(40))).toEqual({
@@ -182,7 +182,7 @@ onEachStore('tokens of Gitea, on %s', (kind) => {
     });
   });
 
-  it('acts for another user where the login is an admin of the site, and sends a second factor', async () => {
+  it('acts for another user when the login is a site admin, and sends a second factor', async () => {
     const { name } = freshLogin();
     const login = { username: 'root', password: PASSWORD };
     const made = await clients.integrations.createGiteaToken({
@@ -203,7 +203,7 @@ onEachStore('tokens of Gitea, on %s', (kind) => {
     expect(await gitea.list(clients, { ...careful, otp: '424242' })).toEqual([]);
   });
 
-  it('is for admins', async () => {
+  it('requires the scope apikeys:admin', async () => {
     const { secret } = await makeKey(clients, { scopes: ['apikeys:audit', 'apikeys:validate'] });
     const auditor = server.clients('grpc', secret);
     const before = double.http.seen.length;
@@ -240,7 +240,7 @@ describe('tokens of Gitea', () => {
   };
   const login = { name: 'alice', password: PASSWORD, oneTimePassword: '' };
 
-  it('are not waited for without end', () =>
+  it('have a time limit', () =>
     withDouble(async (double, url) => {
       double.http.fail('silent');
       const list = new Gitea(new Remote('Gitea', url, 50)).open(login).then((session) => session.list(''));
@@ -250,7 +250,7 @@ describe('tokens of Gitea', () => {
       });
     }));
 
-  it('are taken back when they cannot be recorded, and said to be there when they cannot', () =>
+  it('are deleted in Gitea when they cannot be recorded, and reported as remaining when that fails', () =>
     withDouble(async (double, url) => {
       const away = new Error('the store is away');
       const log = { put: () => Promise.reject(away) } as unknown as RemoteKeyLog;

@@ -57,30 +57,33 @@ function n8nCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
     expect(listed.find(({ id }) => id === key.id)).toMatchObject({ difference: 0 });
   });
 
-  it("an owner's list has the owner's own keys only", async () => {
+  it("an owner's list has only the owner's own keys", async () => {
     await n8n.create(clients, login, 'of the member');
     const { key } = await n8n.create(clients, owner, 'of the owner');
     expect((await n8n.list(clients, owner)).map(({ id }) => id)).toEqual([key.id]);
   });
 
-  it.runIf(version === '2.x')("an owner ends a member's key, and the member's record follows", async () => {
-    const { key } = await n8n.create(clients, login, 'of the member');
-    expect(await n8n.delete(clients, owner, key.id)).toMatchObject({
-      key: { id: key.id, deleted: true },
-      wasMissing: false,
-    });
-    expect(double.keys).toEqual([]);
-    expect(await n8n.list(clients, login)).toEqual([]);
-  });
+  it.runIf(version === '2.x')(
+    "an owner deletes a member's key, and the member's record is marked as deleted",
+    async () => {
+      const { key } = await n8n.create(clients, login, 'of the member');
+      expect(await n8n.delete(clients, owner, key.id)).toMatchObject({
+        key: { id: key.id, deleted: true },
+        wasMissing: false,
+      });
+      expect(double.keys).toEqual([]);
+      expect(await n8n.list(clients, login)).toEqual([]);
+    },
+  );
 
-  it("a member ends nobody else's key", async () => {
+  it('a member cannot delete a key of another user', async () => {
     const { key } = await n8n.create(clients, owner, 'of the owner');
     expect((await failureOf(n8n.delete(clients, login, key.id))).reason).toBe('REMOTE_NOT_FOUND');
     expect(double.keys).toHaveLength(1);
     expect(await n8n.list(clients, owner)).toMatchObject([{ id: key.id, deleted: false }]);
   });
 
-  it('a key that was rotated there is marked, and ends as every other', async () => {
+  it('a key that was rotated in n8n is marked, and can be deleted', async () => {
     const { key } = await n8n.create(clients, login, 'ci');
     const secret = double.rotate(key.id);
     expect(await n8n.list(clients, login)).toMatchObject([
@@ -90,7 +93,7 @@ function n8nCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
   });
 
   describe('while the public API is switched off', () => {
-    it('a live key is not called dead, and nothing is noted', async () => {
+    it('a live key is not reported as DEAD, and no result is stored', async () => {
       const { secret } = await n8n.create(clients, login, 'ci');
       await n8n.verify(clients, secret);
       double.publicApiIsOn = false;
@@ -103,7 +106,7 @@ function n8nCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
       expect(await n8n.list(clients, login)).toMatchObject([{ verified: ALIVE }]);
     });
 
-    it('neither a list nor a delete takes a key for gone', async () => {
+    it('neither a list nor a delete marks a key as deleted', async () => {
       const { key } = await n8n.create(clients, login, 'ci');
       double.publicApiIsOn = false;
       for (const call of [() => n8n.list(clients, login), () => n8n.delete(clients, login, key.id)])
@@ -113,7 +116,7 @@ function n8nCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
     });
   });
 
-  it('a key that was ended there is dead, as soon as somebody can tell', async () => {
+  it('a key that was deleted in n8n is DEAD, once a login can prove it', async () => {
     const { key, secret } = await n8n.create(clients, login, 'ci');
     double.keys = [];
     // 2.x answers alike when its public API is switched off; 1.x does not.
@@ -125,7 +128,7 @@ function n8nCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
     });
   });
 
-  it('a key that has expired, and one that was ended from here, are dead without a login', async () => {
+  it('an expired key, and one deleted through apikeyd, are DEAD without a login', async () => {
     const expired = `x.${Buffer.from('{"exp":1000000000}').toString('base64url')}.y`;
     expect(await n8n.verify(clients, expired)).toMatchObject({ result: DEAD });
     const { key, secret } = await n8n.create(clients, login, 'ci');
@@ -133,7 +136,7 @@ function n8nCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
     expect(await n8n.verify(clients, secret)).toMatchObject({ result: DEAD, key: { verified: DEAD } });
   });
 
-  it('a label that is in use, and one that n8n does not take, are told apart', async () => {
+  it('a label in use and an invalid label have different errors', async () => {
     await n8n.create(clients, login, 'ci');
     expect(await failureOf(n8n.create(clients, login, 'ci'))).toMatchObject({
       code: 'AlreadyExists',
@@ -146,20 +149,20 @@ function n8nCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
     expect(scope).toMatchObject({ reason: 'REMOTE_REFUSED', text: expect.stringContaining('no such scope') });
   });
 
-  it.runIf(version === '1.x')('a second key of one second is told to be one', async () => {
+  it.runIf(version === '1.x')('a second key within one second is refused with that reason', async () => {
     const { second } = double;
     await n8n.create(clients, login, 'a');
     double.second = second;
     expect((await failureOf(n8n.create(clients, login, 'b'))).text).toContain('this very second');
   });
 
-  it('a login that is no e-mail address is told to be none', async () => {
+  it('a login that is no e-mail address is refused with that reason', async () => {
     const failure = await failureOf(n8n.list(clients, { ...login, name: 'alice' }));
     expect(failure).toMatchObject({ reason: 'REMOTE_UNAUTHENTICATED' });
     expect(failure.text).toContain('e-mail address');
   });
 
-  it('an n8n that is starting is away, and not without keys', async () => {
+  it('an n8n that is starting is reported as unavailable, not as without keys', async () => {
     const { secret } = await n8n.create(clients, login, 'ci');
     double.isStarting = true;
     const failure = await failureOf(n8n.list(clients, login));
@@ -170,7 +173,7 @@ function n8nCases(version: (typeof VERSIONS)[number], kind: StoreKind): void {
     expect(verified).toMatchObject({ result: UNKNOWN, explanation: expect.stringContaining('starting') });
   });
 
-  it('too many logins are told with the wait that n8n asks for', async () => {
+  it('too many logins are reported with the wait that n8n asks for', async () => {
     for (let i = 0; i < 5; i++) await n8n.list(clients, login);
     const failure = await failureOf(n8n.list(clients, login));
     expect(failure).toMatchObject({ code: 'ResourceExhausted', reason: 'REMOTE_RATE_LIMITED' });

@@ -68,7 +68,7 @@ const keyCases = (version: (typeof VERSIONS)[number], kind: StoreKind) => {
     return { clients, login, double: double.http, names, forgetLogins, beforeVerify };
   });
 
-  it('logs in, makes the key with an expiry that is always there, and is the same browser throughout', async () => {
+  it('logs in, always sends an expiry, and uses one browser id throughout', async () => {
     const login = freshLogin();
     const before = double.http.seen.length;
     await create(clients, login, 'ci');
@@ -94,14 +94,14 @@ const keyCases = (version: (typeof VERSIONS)[number], kind: StoreKind) => {
     expect(apiKeys.find(({ label }) => label === 'soon')?.expireTime).toEqual(expireTime);
   });
 
-  it('says what n8n refuses, and keeps no row of it', async () => {
+  it('reports a refusal of n8n, and stores no row for it', async () => {
     const login = freshLogin();
     const failure = await failureOf(n8n.create(clients, login, 'ci', ['user:delete']));
     expect(failure).toMatchObject({ code: 'FailedPrecondition', reason: 'REMOTE_REFUSED' });
     expect(await n8n.list(clients, login)).toEqual([]);
   });
 
-  it('refuses what cannot be right before anything is sent', async () => {
+  it('refuses invalid requests before anything is sent', async () => {
     const before = double.http.seen.length;
     const { integrations } = clients;
     expect((await failureOf(integrations.createN8nApiKey({}))).fields).toEqual([
@@ -127,7 +127,7 @@ const keyCases = (version: (typeof VERSIONS)[number], kind: StoreKind) => {
     expect(double.http.seen.length).toBe(before);
   });
 
-  it('marks what only one side has', async () => {
+  it('marks keys that only one side has', async () => {
     const login = freshLogin();
     const { key: gone } = await create(clients, login, 'gone');
     const { key: both } = await create(clients, login, 'both');
@@ -149,7 +149,7 @@ const keyCases = (version: (typeof VERSIONS)[number], kind: StoreKind) => {
     ]);
   });
 
-  it('settles a key that is gone there', async () => {
+  it('marks a key that is missing in n8n as deleted', async () => {
     const login = freshLogin();
     const { key } = await create(clients, login, 'gone');
     double.keys = double.keys.filter(({ id }) => id !== key.id);
@@ -158,12 +158,12 @@ const keyCases = (version: (typeof VERSIONS)[number], kind: StoreKind) => {
     expect(await n8n.list(clients, login)).toEqual([]);
   });
 
-  it('knows a key that may not list workflows to be alive', async () => {
+  it('recognises a key that may not list workflows as alive', async () => {
     const { secret } = await create(clients, freshLogin(), 'narrow', ['tag:list']);
     expect(await n8n.verify(clients, secret)).toMatchObject({ result: VerifyResult.ALIVE });
   });
 
-  it('says when to come back after too many logins, and sends a second factor', async () => {
+  it('reports when to retry after too many logins, and sends a second factor', async () => {
     const login = freshLogin();
     double.users.set(login.name, { id: 'id', password: PASSWORD, mfaCode: '424242' });
     expect((await failureOf(n8n.list(clients, login))).reason).toBe('REMOTE_UNAUTHENTICATED');
@@ -191,7 +191,7 @@ describe('API keys of n8n', () => {
     await database.drop();
   });
 
-  it('are not waited for without end', async () => {
+  it('have a time limit', async () => {
     const double = new N8nDouble('2.x');
     const url = await double.http.start();
     double.http.fail('silent');

@@ -80,7 +80,7 @@ function realGitea(): void {
     lifeCases(gitea, () => ({ clients, login: fresh }));
   });
 
-  it('ends no other token for a number that is no id, and the one of that name', async () => {
+  it('deletes by a number that is no id only the token of that name', async () => {
     const login = await newUser();
     const ids = [];
     for (let i = 0; i < 12; i++) ids.push(Number((await create(clients, login, `t${i}`)).key.id));
@@ -133,7 +133,7 @@ function realGitea(): void {
     }
   });
 
-  it('tells a name in use from an unknown scope, and why it refuses', async () => {
+  it('reports a name in use and an unknown scope as different errors', async () => {
     const login = await newUser();
     const { secret } = await create(clients, login, 'ci', ['read:issue']);
     expect((await failureOf(gitea.create(clients, login, 'ci'))).reason).toBe('REMOTE_EXISTS');
@@ -145,7 +145,7 @@ function realGitea(): void {
     expect(await gitea.list(clients, { ...login, password: manager })).toHaveLength(2);
   });
 
-  it('keeps the records of a user with a new name', async () => {
+  it('keeps the records of a renamed user', async () => {
     const login = await newUser();
     const { key: alive } = await create(clients, login, 'alive');
     const { key: gone } = await create(clients, login, 'gone');
@@ -159,7 +159,7 @@ function realGitea(): void {
     ]);
   });
 
-  it('has no token noted as deleted while basic authentication is switched off', async () => {
+  it('marks no token as deleted while basic authentication is switched off', async () => {
     const made = [];
     for (const visibility of ['public', 'limited', 'private']) {
       const login = await newUser({ visibility });

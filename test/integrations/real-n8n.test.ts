@@ -100,7 +100,7 @@ function realN8n(): void {
     expect(listed.filter(({ difference }) => difference === RemoteDifference.REMOTE_ONLY)).toHaveLength(12);
   });
 
-  it('marks a key that was rotated there, whose secret from here is dead', async () => {
+  it('marks a key that was rotated in n8n, whose old secret is DEAD', async () => {
     const member = await newMember();
     const { key, secret } = await create(clients, member, 'ci');
     const { data } = await there('POST', `/rest/api-keys/${key.id}/rotate`, member.cookie, {});
@@ -116,7 +116,7 @@ function realN8n(): void {
     expect((await n8n.verify(clients, String(data.rawApiKey))).result).toBe(ALIVE);
   });
 
-  it('tells a label in use from one that it does not take, and from a scope that it does not have', async () => {
+  it('reports a label in use, an invalid label and an unknown scope as different errors', async () => {
     const member = await newMember();
     await create(clients, member, 'ci');
     expect((await failureOf(n8n.create(clients, member, 'ci'))).reason).toBe('REMOTE_EXISTS');
@@ -125,7 +125,7 @@ function realN8n(): void {
     expect((await failureOf(n8n.list(clients, { ...member, name: 'nobody' }))).text).toContain('e-mail');
   });
 
-  it("has an owner list the owner's own keys, and end a member's, whose record follows", async () => {
+  it("lists an owner's own keys, and lets the owner delete a member's key, whose record follows", async () => {
     const member = await newMember();
     const { key, secret } = await create(clients, member, 'ci');
     expect(await n8n.list(clients, OWNER)).toEqual([]);
@@ -146,7 +146,7 @@ function realN8n(): void {
   });
 
   it(
-    'does not have a live key called dead, or gone, while its public API is switched off',
+    'reports no live key as DEAD or deleted while its public API is switched off',
     async () => {
       const member = await newMember();
       const { key, secret } = await create(clients, member, 'ci');

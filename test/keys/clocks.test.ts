@@ -8,7 +8,7 @@ import { TestClock } from '../support/clock.ts';
 const HOUR_MS = 3_600_000;
 
 describe('a clock that is set back an hour', () => {
-  it('what was over stays over, until the clock has caught up', () => {
+  it('does not move time back: it stands still until the clock has caught up', () => {
     const clock = new TestClock();
     const seen = new SeenClock(clock);
     const start = clock.now();
@@ -22,14 +22,14 @@ describe('a clock that is set back an hour', () => {
     expect(seen.now()).toBe(start + 5_001);
   });
 
-  it('also after a start: by what the store has seen, but for times that nobody can have seen', () => {
+  it('after a restart, time continues from the store, except from an implausible time', () => {
     const clock = new TestClock();
     expect(new SeenClock(clock, clock.now() + HOUR_MS).now()).toBe(clock.now() + HOUR_MS);
     expect(new SeenClock(clock, clock.now() - HOUR_MS).now()).toBe(clock.now());
     expect(new SeenClock(clock, clock.now() + 100 * 24 * HOUR_MS).now()).toBe(clock.now());
   });
 
-  it('100 days ahead for five seconds end no key for good', () => {
+  it('a jump of 100 days ahead for five seconds expires no key for good', () => {
     const clock = new TestClock();
     const seen = new SeenClock(clock);
     const start = clock.now();
@@ -41,7 +41,7 @@ describe('a clock that is set back an hour', () => {
     expect(seen.now()).toBe(start + 5_000);
   });
 
-  it('no window is longer than itself, also for a key that is denied all the while', () => {
+  it('no quota window lasts longer than its length, also for a key that is denied all the time', () => {
     const limit = { name: 'm', limit: 1, windowMs: 60_000 };
     const request = { bucket: 'b', limits: [limit], cost: 1 };
     const now = 10 * HOUR_MS;
@@ -55,7 +55,7 @@ describe('a clock that is set back an hour', () => {
     expect(take(request, first.counters, now + 1).counters).toBe(first.counters);
   });
 
-  it('no lock is longer than itself', () => {
+  it('no lockout lasts longer than its length', () => {
     const clock = new TestClock();
     const locked = new LockedAddresses(clock);
     locked.lock('192.0.2.1', 900_000);

@@ -80,8 +80,8 @@ function letsThrough(
   return allDenials(key, slot, { clientIp: undefined, ...question }).length === 0;
 }
 
-describe('a key of a backup, put right by how it stood later', () => {
-  it('lets nothing through that it did not let through later', () => {
+describe('a key of a backup, narrowed to its later state', () => {
+  it('admits nothing that the later state denies', () => {
     fc.assert(
       fc.property(anyKey, anyKey, (backup, later) => {
         const key = putRight(backup, later).at(-1)?.key ?? backup;
@@ -99,7 +99,7 @@ describe('a key of a backup, put right by how it stood later', () => {
     );
   });
 
-  it('lets everything through that both let through', () => {
+  it('admits everything that both states admit', () => {
     fc.assert(
       fc.property(anyKey, anyKey, (backup, later) => {
         const key = putRight(backup, later).at(-1)?.key ?? backup;
@@ -111,7 +111,7 @@ describe('a key of a backup, put right by how it stood later', () => {
     );
   });
 
-  it('needs nothing where it is the same, and says which parts differ where it is not', () => {
+  it('needs no change when both are equal, and else names the parts that differ', () => {
     fc.assert(
       fc.property(anyKey, anyKey, (backup, later) => {
         expect(putRight(backup, backup)).toEqual([]);
@@ -124,7 +124,7 @@ describe('a key of a backup, put right by how it stood later', () => {
     );
   });
 
-  it('keeps no secret unknown that once worked', () => {
+  it('leaves no secret unknown that once worked', () => {
     fc.assert(
       fc.property(anyKey, anyKey, fc.subarray(SECRETS), (backup, later, retired) => {
         const steps = putRight(backup, later, retired);

@@ -128,7 +128,7 @@ describe('rotation', () => {
     );
   });
 
-  it('ends the grace exactly at its instant', () => {
+  it('ends the grace period exactly at its time', () => {
     const { key } = rotate(keyWith().key, 'MANUAL', HOUR, minted(1), 1_000);
     expect(rotationStateOf(key, 1_000 + HOUR - 1)).toBe('ACTIVE');
     expect(rotationStateOf(key, 1_000 + HOUR)).toBe('EXPIRED');
@@ -141,7 +141,7 @@ describe('rotation', () => {
     expect({ ...rotated, secrets: key.secrets, hint: key.hint, rotation: undefined }).toEqual(key);
   });
 
-  it('remembers what it began and completed', () => {
+  it('records its start and its completion', () => {
     const first = rotate(keyWith().key, 'MANUAL', HOUR, minted(1), 1_000);
     expect(first.effects).toMatchObject({
       begun: { id: 'rotation-1', completeTime: undefined },
@@ -156,7 +156,7 @@ describe('rotation', () => {
     expect(forced.key.rotation).toBeUndefined();
   });
 
-  it('knows when the next one is due', () => {
+  it('computes when the next rotation is due', () => {
     expect(rotationDueTime(keyWith({ rotateEveryMs: 10 }).key)).toBe(1_010);
     expect(rotationDueTime(keyWith().key)).toBeUndefined();
   });
@@ -165,12 +165,12 @@ describe('rotation', () => {
 describe('grace', () => {
   const DEFAULTS = { SYSTEM: 72, USER: 24, SERVICE: 48, INTEGRATION: 24, EMERGENCY: 0 };
 
-  it.each(KEY_TYPES)('of %s has its default, forced or not', (type) => {
+  it.each(KEY_TYPES)('of %s has its default length, forced or not', (type) => {
     expect(graceOf(type, 'MANUAL', undefined, BOUNDS)).toBe(DEFAULTS[type] * HOUR);
     expect(graceOf(type, 'FORCED', undefined, BOUNDS)).toBe(type === 'EMERGENCY' ? 0 : HOUR);
   });
 
-  it('may be its bounds, and 0 only for EMERGENCY or FORCED', () => {
+  it('may be as long as its bounds, and 0 only for EMERGENCY or FORCED', () => {
     for (const ms of [HOUR, 168 * HOUR]) expect(graceOf('USER', 'MANUAL', ms, BOUNDS)).toBe(ms);
     expect(graceOf('EMERGENCY', 'MANUAL', 0, BOUNDS)).toBe(0);
     expect(graceOf('USER', 'FORCED', 0, BOUNDS)).toBe(0);
@@ -189,7 +189,7 @@ describe('grace', () => {
     expect(() => graceOf('USER', 'FORCED', 1, BOUNDS)).toThrow('0, or 3600 s to 604800 s');
   });
 
-  it('keeps its defaults inside the bounds that are set', () => {
+  it('keeps its defaults within the configured bounds', () => {
     expect(graceOf('SYSTEM', 'MANUAL', undefined, { minMs: HOUR, maxMs: 2 * HOUR })).toBe(2 * HOUR);
     expect(graceOf('USER', 'FORCED', undefined, { minMs: 3 * HOUR, maxMs: 9 * HOUR })).toBe(3 * HOUR);
   });

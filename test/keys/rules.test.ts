@@ -11,7 +11,7 @@ import { keyWith } from '../support/keys.ts';
 import vectors from './scope-vectors.json' with { type: 'json' };
 
 describe('secret', () => {
-  it('mints the format, never the same twice', () => {
+  it('is generated in its format, never the same twice', () => {
     const minted = Array.from({ length: 1000 }, mintSecret);
     expect(minted.every((secret) => /^audit_v1_[A-Za-z0-9_-]{22}$/.test(secret) && isSecret(secret))).toBe(
       true,
@@ -30,11 +30,11 @@ describe('secret', () => {
     ['', 'nothing'],
   ])('refuses %j: %s', (text) => expect(isSecret(text)).toBe(false));
 
-  it('accepts any last character: no canonical form', () => {
+  it('may have any last character: no canonical form is required', () => {
     for (const last of 'AQgwBCDZz09-_') expect(isSecret(`audit_v1_AAAAAAAAAAAAAAAAAAAAA${last}`)).toBe(true);
   });
 
-  it('compares with a corrupt or missing hash without an exception', () => {
+  it('is compared with a corrupt or missing hash without an exception', () => {
     const hash = hashSecret('x');
     expect(sameHash(hash, hash)).toBe(true);
     for (const stored of [
@@ -67,7 +67,7 @@ describe('scopes', () => {
     },
   );
 
-  it('takes no * in a required scope', () => expect(isRequirableScope('*')).toBe(false));
+  it('are refused with * as a required scope', () => expect(isRequirableScope('*')).toBe(false));
 });
 
 describe('addresses', () => {
@@ -94,7 +94,7 @@ describe('addresses', () => {
     ['::ffff:10.0.0.0/24', undefined],
   ])('%s as a CIDR is %s', (text, cidr) => expect(normalizeCidr(text)).toBe(cidr));
 
-  it('allows what is in the list, in both families', () => {
+  it('are allowed when they are in the list, IPv4 and IPv6', () => {
     const list = new IpAllowlist(['10.0.0.0/8', '2001:db8::/32', '192.0.2.7/32']);
     for (const ip of ['10.255.0.1', '2001:db8:1::5', '192.0.2.7']) expect(list.allows(ip)).toBe(true);
     for (const ip of ['11.0.0.1', '2001:db9::1', '192.0.2.8', undefined]) expect(list.allows(ip)).toBe(false);
@@ -122,7 +122,7 @@ describe('the order of denials', () => {
   ];
   const order = ['REVOKED', 'DISABLED', 'EXPIRED', 'ROTATED', 'IP_NOT_ALLOWED', 'INSUFFICIENT_SCOPE'];
 
-  it('is the one of behaviour.md 2, each reason with all that come after it', () => {
+  it('is that of behaviour.md 2, for each reason with all later ones', () => {
     let fields = { ...worst } as Record<string, unknown>;
     for (const [i, cure] of cures.entries()) {
       const { key } = keyWith(fields);
@@ -133,7 +133,7 @@ describe('the order of denials', () => {
     expect(firstDenial(keyWith(fields).key, 'PREVIOUS', question)).toBeUndefined();
   });
 
-  it('expires exactly at the instant, and as a state at once', () => {
+  it('a key expires exactly at its time, as a decision and as a state', () => {
     const { key } = keyWith({ expireTime: 5_000 });
     const at = (now: number) =>
       firstDenial(key, 'CURRENT', { requiredScope: undefined, clientIp: undefined, now });
@@ -142,7 +142,7 @@ describe('the order of denials', () => {
     expect(statusOf(keyWith({ disabled: true, expired: true }).key, 0)).toBe('DISABLED');
   });
 
-  it('finds the slot of a secret', () => {
+  it('the slot of a secret is found', () => {
     const { key, secret } = keyWith();
     const old = mintSecret();
     const rotated = { ...key, secrets: [...key.secrets, { hash: hashSecret(old), createTime: 0 }] };
@@ -160,7 +160,7 @@ describe('quota arithmetic', () => {
     { name: 'b', limit: 25, windowMs: 5_000 },
   ];
 
-  it('never admits above a limit in a window, and a denial changes nothing, whatever is asked when', () => {
+  it('never admits more than a limit in a window, and a denial changes nothing', () => {
     const asks = fc.array(
       fc.record({ cost: fc.integer({ min: 1, max: 30 }), wait: fc.integer({ min: 0, max: 900 }) }),
       { maxLength: 60 },
@@ -197,7 +197,7 @@ describe('quota arithmetic', () => {
     );
   });
 
-  it('says how long to wait for all, and not at all when waiting is no use', () => {
+  it('returns the wait for all limits, and none when waiting does not help', () => {
     const full = take({ bucket: 'b', limits, cost: 10 }, {}, 0);
     expect(retryAfterMs(take({ bucket: 'b', limits, cost: 1 }, full.counters, 400).states)).toBe(600);
     const both = take(

@@ -51,26 +51,26 @@ function deciding(lapses: number) {
 }
 
 describe('a decision whose lease ran out while its event was written', () => {
-  it('is made anew, with an event of its own, and only that is answered', async () => {
+  it('is made again, with its own event, and only the new decision is returned', async () => {
     const { validateKey, input, audit } = deciding(1);
     expect((await validateKey.run(input, ORIGIN)).decision).toBe('REVOKED');
     expect(audit.entries.map(({ outcome }) => outcome)).toEqual(['DECISION_VALID', 'DECISION_REVOKED']);
   });
 
-  it('is none when that happens again and again', async () => {
+  it('ends in an error when that happens every time', async () => {
     const { validateKey, input, audit } = deciding(9);
     await expect(validateKey.run(input, ORIGIN)).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE' });
     expect(audit.entries).toHaveLength(3);
   });
 
-  it('is made anew for the whole of a batch', async () => {
+  it('is made again for a whole batch', async () => {
     const { validateKey, input, audit } = deciding(1);
     const verdicts = await validateKey.runAll([input, input], ORIGIN);
     expect(verdicts.map(({ decision }) => decision)).toEqual(['REVOKED', 'REVOKED']);
     expect(audit.entries).toHaveLength(4);
   });
 
-  it('is answered at once otherwise', async () => {
+  it('is not made again when the lease still holds', async () => {
     const { validateKey, input, audit } = deciding(0);
     expect((await validateKey.run(input, ORIGIN)).decision).toBe('VALID');
     expect(audit.entries).toHaveLength(1);
