@@ -13,7 +13,7 @@ export interface ImportedKey {
 }
 
 export interface ImportResult {
-  /** Undefined in a dry run, where the key would be created. */
+  /** Undefined with validate_only, when the key would be created. */
   readonly keyId: string | undefined;
   readonly existing: boolean;
 }

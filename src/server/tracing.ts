@@ -26,7 +26,7 @@ import { TracedCall } from './traced-call.ts';
 
 /** Failures of a trace receiver are logged at most once in this time. */
 const WARN_MS = 60_000;
-/** The time limit for sending spans; the shutdown of the process waits this long for it. */
+/** The time limit for sending spans; the shutdown of the process waits at most this long for it. */
 const SEND_MS = 3_000;
 
 /** The tracing library's functions for calls. */
