@@ -59,7 +59,8 @@ export async function mixedCalls(clients: Clients, as: (key: string) => Clients)
   await clients.admin.expireKey({ id: expired.id });
   await decide(clients, full.secret);
   await limited.admin.getKey({ id: good.id });
-  await makeKey(clients, { requestId: 'taken' });
+  const taken = { requestId: `taken ${good.id}` };
+  await makeKey(clients, taken);
   for (let i = 0; i < 5; i++) await decide(clients, 'x', { clientIp: '192.0.2.66' });
   const ask =
     (key: string, fields = {}): Call =>
@@ -92,7 +93,7 @@ export async function mixedCalls(clients: Clients, as: (key: string) => Clients)
     ['UNAUTHENTICATED', failing(() => stranger.admin.getKey({ id: good.id }))],
     ['PERMISSION_DENIED', failing(() => service.admin.getKey({ id: good.id }))],
     ['NOT_FOUND', failing(() => clients.admin.getKey({ id: 'uid-apikey-0000000000000000' }))],
-    ['ALREADY_EXISTS', failing(() => makeKey(clients, { requestId: 'taken' }))],
+    ['ALREADY_EXISTS', failing(() => makeKey(clients, taken))],
     ['FAILED_PRECONDITION', failing(() => clients.admin.expireKey({ id: revoked.id }))],
     [
       'ABORTED',
