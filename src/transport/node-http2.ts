@@ -6,7 +6,7 @@ import {
 } from 'node:http2';
 import type { Socket } from 'node:net';
 import { ERROR } from './http2/frames.ts';
-import { Lateness } from './http2/lateness.ts';
+import { Lateness, SETTINGS_DUE } from './http2/lateness.ts';
 import type {
   ConnectionLimits,
   RequestFields,
@@ -21,20 +21,28 @@ import type {
 const RECEIVE_WINDOW = 1 << 20;
 /** Of a body, until somebody has dealt with it. */
 const STREAM_WINDOW = 65_535;
+/** Node is given an answer in such pieces, one after the other, and tells of each when it has left. */
+const PIECE_BYTES = 4_096;
 /** How often a stream looks whether the end of its response has left, while the request is not whole. */
 const LET_GO_MS = 20;
 
 /** The HTTP/2 of Node.js, which is nghttp2: what it counts and refuses by itself is in docs/design/http2.md. */
 export class NodeHttp2Connection implements ServerConnection {
+  readonly #socket: Socket;
   readonly #session: ServerHttp2Session;
   readonly #lateness: Lateness;
   #receivedSettings = false;
-  #streams = 0;
+  readonly #streams = new Set<NodeStream>();
+  readonly #unreadMs: number;
+  /** How much had arrived when the peer last answered a ping. */
+  #answeredAt = 0;
   /** The newest limit that the peer has not been told of, because it owes an acknowledgement. */
   #untold: number | undefined;
 
   constructor(socket: Socket, peerIp: string, limits: ConnectionLimits, around: Surroundings, now: number) {
     this.#lateness = new Lateness(limits, now);
+    this.#socket = socket;
+    this.#unreadMs = limits.unreadResponseMs;
     const settings = {
       maxConcurrentStreams: limits.streamsPerConnection,
       maxHeaderListSize: limits.headerBytes,
@@ -48,14 +56,15 @@ export class NodeHttp2Connection implements ServerConnection {
     session.on('localSettings', () => this.#tellLimit());
     session.on('error', () => this.destroy());
     session.on('stream', (stream, _headers, _flags, raw) => {
-      this.#streams++;
-      stream.once('close', () => this.#streams--);
-      new NodeStream(stream, fieldsOf(raw), peerIp, session, around).serve();
+      const served = new NodeStream(stream, fieldsOf(raw), peerIp, session, around);
+      this.#streams.add(served);
+      stream.once('close', () => this.#streams.delete(served));
+      served.serve();
     });
   }
 
   get busy(): boolean {
-    return this.#streams > 0;
+    return this.#streams.size > 0;
   }
 
   limitStreams(streams: number): void {
@@ -78,10 +87,17 @@ export class NodeHttp2Connection implements ServerConnection {
   tick(now: number): void {
     if (this.#session.destroyed) return;
     const lateness = this.#lateness;
-    // What has begun within a frame is not to be seen here. Such a peer cannot answer a ping, so it is gone with the next.
-    const begun = this.#receivedSettings ? undefined : ({ kind: 'settings', name: 0 } as const);
+    const begun = this.#receivedSettings ? undefined : SETTINGS_DUE;
+    // Whether a frame is only half there is not to be seen here; who is in the middle of one cannot answer a ping.
+    const suspect = this.#socket.bytesRead !== this.#answeredAt;
     if (lateness.isOverdue(begun, now) || lateness.isGone(now)) this.destroy();
-    else if (lateness.asks(now)) this.#session.ping(() => lateness.pong());
+    else if (lateness.asks(now, suspect)) this.#session.ping(() => this.#answered());
+    for (const stream of this.#streams) if (stream.isStalled(now, this.#unreadMs)) stream.reset(ERROR.CANCEL);
+  }
+
+  #answered(): void {
+    this.#lateness.pong();
+    this.#answeredAt = this.#socket.bytesRead;
   }
 
   destroy(): void {
@@ -98,10 +114,16 @@ class NodeStream implements ServerStream {
   /** Bytes of the body that nobody has dealt with yet. */
   #unconsumed = 0;
   #remoteOpen = true;
-  /** The end of the response was given to Node. */
+  /** The end of the response was given to Node, or waits for the pieces before it. */
   #sent = false;
+  /** What waits for the piece that Node has. */
+  #queue: Buffer[] = [];
+  #hasPiece = false;
   #trailers: Record<string, string | string[]> = {};
+  /** Bytes of the answer for which the peer has given no window yet, or which its socket does not take. */
   #unsent = 0;
+  /** The first tick at which none of them had left since. */
+  #stalledSince: number | undefined;
   #drained: (() => void)[] = [];
 
   constructor(
@@ -147,8 +169,11 @@ class NodeStream implements ServerStream {
       });
       stream.on('finish', () => setImmediate(() => this.#letGo()));
       stream.on('close', () => {
-        const over = this.#sent && stream.rstCode === constants.NGHTTP2_NO_ERROR && !this.#remoteOpen;
-        this.#wake();
+        const hasLeft =
+          this.#sent && this.#queue.length === 0 && stream.rstCode === constants.NGHTTP2_NO_ERROR;
+        const over = hasLeft && !this.#remoteOpen;
+        this.#queue = [];
+        this.#left(this.#unsent);
         if (!over) this.#guarded(() => receiver.closed());
       });
     });
@@ -198,18 +223,44 @@ class NodeStream implements ServerStream {
   }
 
   send(part: Buffer): void {
-    if (!this.#writable || part.length === 0) return;
-    this.#unsent++;
-    this.#stream.write(part, () => {
-      if (--this.#unsent === 0) this.#wake();
+    if (!this.#writable || this.#sent || part.length === 0) return;
+    this.#unsent += part.length;
+    for (let at = 0; at < part.length; at += PIECE_BYTES)
+      this.#queue.push(part.subarray(at, at + PIECE_BYTES));
+    if (this.#around.holdUnread(part.length)) this.#pump();
+    else this.reset(ERROR.ENHANCE_YOUR_CALM);
+  }
+
+  #pump(): void {
+    const piece = this.#hasPiece ? undefined : this.#queue.shift();
+    if (piece === undefined || !this.#writable) return;
+    this.#hasPiece = true;
+    this.#stream.write(piece, () => {
+      this.#hasPiece = false;
+      this.#left(Math.min(piece.length, this.#unsent));
+      this.#pump();
     });
+    if (this.#sent && this.#queue.length === 0) this.#stream.end();
+  }
+
+  /** Nothing of what waits has left for so long. */
+  isStalled(now: number, ms: number): boolean {
+    this.#stalledSince = this.#unsent === 0 ? undefined : (this.#stalledSince ?? now);
+    return this.#stalledSince !== undefined && now - this.#stalledSince > ms;
+  }
+
+  #left(bytes: number): void {
+    if (bytes > 0) this.#around.holdUnread(-bytes);
+    this.#unsent -= bytes;
+    this.#stalledSince = undefined;
+    if (this.#unsent === 0) this.#wake();
   }
 
   end(trailers?: ResponseHeaders): void {
-    if (!this.#writable) return;
+    if (!this.#writable || this.#sent) return;
     this.#sent = true;
     if (trailers !== undefined) this.#trailers = toNode(trailers);
-    this.#stream.end();
+    if (this.#queue.length === 0) this.#stream.end();
   }
 
   reset(code: number): void {

@@ -3,9 +3,14 @@ import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
 import { type AddressInfo, connect as connectTcp, createServer, type Socket } from 'node:net';
 import { afterEach, beforeEach } from 'vitest';
 import { LIMITS as SERVER_LIMITS } from '../../src/rpc/limits.ts';
-import { Http2Connection } from '../../src/transport/http2/connection.ts';
 import { encodeHeaders } from '../../src/transport/http2/hpack.ts';
-import { type Receiver, ResponseHeaders, type ServerStream } from '../../src/transport/http2/transport.ts';
+import {
+  type Receiver,
+  ResponseHeaders,
+  type ServerConnection,
+  type ServerStream,
+} from '../../src/transport/http2/transport.ts';
+import { HTTP2_SERVERS, type Http2ServerName } from './http2.ts';
 
 export const FRAME = {
   data: 0,
@@ -39,17 +44,19 @@ export const block = encodeHeaders([
 ]);
 
 export const LIMITS = { ...SERVER_LIMITS, streamsPerConnection: 10 };
-const OK = new ResponseHeaders([[':status', '200']]);
-const TRAILERS = new ResponseHeaders([['x-end', 'yes']]);
+export const OK = new ResponseHeaders([[':status', '200']]);
+export const TRAILERS = new ResponseHeaders([['x-end', 'yes']]);
 const REQUEST = { ':method': 'POST', ':path': '/echo' };
 
-/** A server on our own HTTP/2 that answers with the body, anew for each test. */
-export function echoServer() {
+/** A server that answers with the body, `/headers` with the headers and `/hold` not by itself; anew for each test. */
+export function echoServer(http2: Http2ServerName = 'own') {
   const state = {
-    connections: [] as Http2Connection[],
+    connections: [] as ServerConnection[],
     accepted: [] as Socket[],
     /** What receivers threw. */
     failures: [] as unknown[],
+    /** Streams that are not answered. */
+    held: [] as ServerStream[],
     /** Streams whose receivers were told that they are closed. */
     lost: 0,
   };
@@ -60,7 +67,16 @@ export function echoServer() {
         parts.push(Buffer.from(part));
         stream.consumed(part.length);
       },
-      end: () => stream.respondWhole({ headers: OK, body: Buffer.concat(parts), trailers: TRAILERS }),
+      end: () => {
+        const path = stream.headers.get(':path');
+        if (path === '/hold') {
+          state.held.push(stream);
+          return;
+        }
+        const fields = [...stream.headers.fields].filter(([name]) => !name.startsWith(':'));
+        const body = path === '/headers' ? Buffer.from(JSON.stringify(fields)) : Buffer.concat(parts);
+        stream.respondWhole({ headers: OK, body, trailers: TRAILERS });
+      },
       closed: () => void state.lost++,
     };
   };
@@ -69,10 +85,10 @@ export function echoServer() {
   let port = 0;
   const server = createServer((socket) => {
     state.accepted.push(socket);
-    state.connections.push(new Http2Connection(socket, '192.0.2.1', LIMITS, around, 0));
+    state.connections.push(new HTTP2_SERVERS[http2](socket, '192.0.2.1', LIMITS, around, 0));
   });
   beforeEach(async () => {
-    Object.assign(state, { connections: [], accepted: [], failures: [], lost: 0 });
+    Object.assign(state, { connections: [], accepted: [], failures: [], held: [], lost: 0 });
     around.begin = echo;
     around.failed = (error) => void state.failures.push(error);
     around.holdUnread = () => true;

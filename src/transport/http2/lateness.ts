@@ -52,9 +52,13 @@ export class Lateness {
     return this.#awaitsPong && now - this.#pinged > this.#patience.keepaliveTimeoutMs;
   }
 
-  /** Whether it is time to ask; then `pong` must be called with the response. */
-  asks(now: number): boolean {
-    if (this.#awaitsPong || now - this.#pinged < this.#patience.keepaliveMs) return false;
+  /**
+   * Whether it is time to ask; then `pong` must be called with the response.
+   * @param suspect a frame may be only half there: that is asked for sooner.
+   */
+  asks(now: number, suspect = false): boolean {
+    const { headersMs, keepaliveMs } = this.#patience;
+    if (this.#awaitsPong || now - this.#pinged < (suspect ? headersMs : keepaliveMs)) return false;
     this.#pinged = now;
     this.#awaitsPong = true;
     return true;

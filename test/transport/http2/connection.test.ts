@@ -1,127 +1,29 @@
 // If this fails, gRPC clients get broken answers, or one of them can stop the server for all the others.
 import { once } from 'node:events';
-import { type ClientHttp2Session, connect as connectHttp2, constants } from 'node:http2';
-import { type AddressInfo, connect as connectTcp, createServer, type Server, type Socket } from 'node:net';
+import { constants } from 'node:http2';
 import fc from 'fast-check';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { LIMITS as SERVER_LIMITS } from '../../../src/rpc/limits.ts';
+import { describe, expect, it } from 'vitest';
 import { HeaderField } from '../../../src/transport/http2/header-field.ts';
 import { encodeHeaders } from '../../../src/transport/http2/hpack.ts';
 import { RequestHeaders } from '../../../src/transport/http2/request-headers.ts';
+import { HTTP2_SERVER_NAMES } from '../../support/http2.ts';
 import {
-  type Receiver,
-  ResponseHeaders,
-  type ServerConnection,
-  type ServerStream,
-} from '../../../src/transport/http2/transport.ts';
-import { HTTP2_SERVER_NAMES, HTTP2_SERVERS } from '../../support/http2.ts';
-import { block, FRAME, frame, PREFACE, uint32 } from '../../support/http2-echo.ts';
+  block,
+  echoServer,
+  FRAME,
+  frame,
+  LIMITS,
+  OK,
+  PREFACE,
+  TRAILERS,
+  uint32,
+} from '../../support/http2-echo.ts';
 
-const LIMITS = { ...SERVER_LIMITS, streamsPerConnection: 10 };
-const OK = new ResponseHeaders([[':status', '200']]);
-const TRAILERS = new ResponseHeaders([['x-end', 'yes']]);
-const REQUEST = { ':method': 'POST', ':path': '/echo' };
 /** nghttp2 drops them as they come, and keeps nothing of them. */
 const UNCOUNTED_BY_NODE = new Set(['frames nobody knows', 'priorities', 'empty data']);
 
 describe.each(HTTP2_SERVER_NAMES)('a connection, with HTTP2_SERVER=%s', (http2) => {
-  let server: Server;
-  let port: number;
-  let connections: ServerConnection[];
-  let accepted: Socket[];
-  /** Streams that are not answered by themselves. */
-  let held: ServerStream[];
-  let lost: number;
-
-  /** Answers /echo with its body, /echo-headers with the headers; /hold not at all. */
-  const begin = (stream: ServerStream) => {
-    const parts: Buffer[] = [];
-    const path = stream.headers.get(':path');
-    return {
-      data: (part: Buffer) => {
-        parts.push(Buffer.from(part));
-        stream.consumed(part.length);
-      },
-      end: () => {
-        if (path === '/hold') held.push(stream);
-        else {
-          const headers = JSON.stringify(
-            [...stream.headers.fields].filter(([name]) => !name.startsWith(':')),
-          );
-          const body = path === '/headers' ? Buffer.from(headers) : Buffer.concat(parts);
-          stream.respondWhole({ headers: OK, body, trailers: TRAILERS });
-        }
-      },
-      closed: () => void lost++,
-    };
-  };
-
-  /** What receivers threw. */
-  let failures: unknown[];
-  const around = {
-    begin: (stream: ServerStream): Receiver => begin(stream),
-    failed: (error: unknown) => void failures.push(error),
-    holdUnread: (_bytes: number) => true,
-  };
-
-  beforeEach(async () => {
-    failures = [];
-    connections = [];
-    accepted = [];
-    held = [];
-    lost = 0;
-    server = createServer((socket) => {
-      accepted.push(socket);
-      connections.push(new HTTP2_SERVERS[http2](socket, '192.0.2.1', LIMITS, around, 0));
-    }).listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    port = (server.address() as AddressInfo).port;
-  });
-  afterEach(() => {
-    for (const connection of connections) connection.destroy();
-    server.close();
-  });
-
-  const client = (settings = {}) =>
-    connectHttp2(`http://127.0.0.1:${port}`, { settings }).on('error', () => {});
-  const ask = (session: ClientHttp2Session, body: Buffer, headers = {}) =>
-    new Promise<{ body: Buffer; trailers: unknown; rstCode: number }>((resolve) => {
-      const stream = session.request({ ...REQUEST, ...headers });
-      const parts: Buffer[] = [];
-      let trailers: unknown;
-      stream.on('data', (part: Buffer) => parts.push(part));
-      stream.on('trailers', (fields) => (trailers = fields['x-end']));
-      stream.on('error', () => {});
-      stream.on('close', () => resolve({ body: Buffer.concat(parts), trailers, rstCode: stream.rstCode }));
-      stream.end(body);
-    });
-
-  /** Raw bytes; resolves with the code of the GOAWAY that ends the connection, or that it ended without one. */
-  const raw = async (
-    ...sent: Buffer[]
-  ): Promise<{
-    socket: Socket;
-    ended: Promise<number | undefined>;
-    got: (part: Buffer) => Promise<void>;
-  }> => {
-    const socket = connectTcp(port, '127.0.0.1');
-    socket.on('error', () => {});
-    const received: Buffer[] = [];
-    socket.on('data', (part: Buffer) => received.push(part));
-    await once(socket, 'connect');
-    socket.write(Buffer.concat(sent));
-    const closed = new Promise((resolve) => socket.on('close', resolve));
-    const ended = closed.then(() => {
-      const bytes = Buffer.concat(received);
-      for (let at = 0; at + 9 <= bytes.length; at += 9 + bytes.readUIntBE(at, 3))
-        if (bytes[at + 3] === FRAME.goAway) return bytes.readUInt32BE(at + 13);
-      return undefined;
-    });
-    const got = async (part: Buffer) => {
-      while (!Buffer.concat(received).includes(part)) await once(socket, 'data');
-    };
-    return { socket, ended, got };
-  };
+  const { state, around, client, ask, raw } = echoServer(http2);
 
   it('gives every header and every body back as it was sent, whatever the table has seen', async () => {
     const session = client();
@@ -170,7 +72,7 @@ describe.each(HTTP2_SERVER_NAMES)('a connection, with HTTP2_SERVER=%s', (http2) 
     const session = client();
     await ask(session, Buffer.alloc(0));
     const told = once(session, 'remoteSettings');
-    connections[0]?.limitStreams(3);
+    state.connections[0]?.limitStreams(3);
     expect((await told)[0]).toMatchObject({ maxConcurrentStreams: 3 });
     session.destroy();
   });
@@ -178,11 +80,11 @@ describe.each(HTTP2_SERVER_NAMES)('a connection, with HTTP2_SERVER=%s', (http2) 
   it('finishes what is under way when it leaves, and takes nothing new', async () => {
     const session = client();
     const held1 = ask(session, Buffer.alloc(0), { ':path': '/hold' });
-    while (held.length === 0) await ask(session, Buffer.alloc(0));
+    while (state.held.length === 0) await ask(session, Buffer.alloc(0));
     const away = once(session, 'goaway');
-    connections[0]?.shutDownGracefully();
+    state.connections[0]?.shutDownGracefully();
     await away;
-    held[0]?.respondWhole({ headers: OK, body: Buffer.from('late'), trailers: TRAILERS });
+    state.held[0]?.respondWhole({ headers: OK, body: Buffer.from('late'), trailers: TRAILERS });
     expect((await held1).body.toString()).toBe('late');
     await once(session, 'close');
   });
@@ -190,24 +92,44 @@ describe.each(HTTP2_SERVER_NAMES)('a connection, with HTTP2_SERVER=%s', (http2) 
   it('tells the receivers when a client goes away', async () => {
     const session = client();
     const holding = ask(session, Buffer.alloc(0), { ':path': '/hold' });
-    while (held.length === 0) await ask(session, Buffer.alloc(0));
+    while (state.held.length === 0) await ask(session, Buffer.alloc(0));
     session.destroy();
     await holding;
-    while (lost === 0) await new Promise((resolve) => setImmediate(resolve));
+    while (state.lost === 0) await new Promise((resolve) => setImmediate(resolve));
     // Who answers all the same harms nobody.
-    held[0]?.respondWhole({ headers: OK, body: Buffer.alloc(9), trailers: TRAILERS });
+    state.held[0]?.respondWhole({ headers: OK, body: Buffer.alloc(9), trailers: TRAILERS });
   });
 
   it('lets go of a peer that does not answer a ping', async () => {
     const { ended, got } = await raw(PREFACE);
     await got(frame(FRAME.settings, 1, 0));
-    const [connection] = connections;
+    const [connection] = state.connections;
     connection?.tick(LIMITS.keepaliveMs);
     // Its payload is the server's own business.
     await got(frame(FRAME.ping, 0, 0, Buffer.alloc(8)).subarray(0, 9));
     connection?.tick(LIMITS.keepaliveMs + LIMITS.keepaliveTimeoutMs + 1);
     // Node says goodbye.
     expect(await ended).toBe(http2 === 'own' ? undefined : constants.NGHTTP2_NO_ERROR);
+  });
+
+  it('holds a bounded part of answers for which a client gives no window, and lets go of them in time', async () => {
+    const session = client({ initialWindowSize: 0 });
+    let held = 0;
+    around.holdUnread = (bytes) => {
+      held += bytes;
+      return held <= 250_000;
+    };
+    const asked = Array.from({ length: 5 }, () => ask(session, Buffer.alloc(60_000)));
+    // The fifth is one too many.
+    expect(await Promise.race(asked)).toMatchObject({ rstCode: constants.NGHTTP2_ENHANCE_YOUR_CALM });
+    expect(held).toBe(240_000);
+    state.connections[0]?.tick(0);
+    state.connections[0]?.tick(LIMITS.unreadResponseMs + 1);
+    const codes = (await Promise.all(asked)).map(({ rstCode }) => rstCode);
+    expect(codes.filter((code) => code === constants.NGHTTP2_CANCEL)).toHaveLength(4);
+    expect(held).toBe(0);
+    around.holdUnread = () => true;
+    session.destroy();
   });
 
   it.runIf(http2 === 'own').each([
@@ -233,14 +155,57 @@ describe.each(HTTP2_SERVER_NAMES)('a connection, with HTTP2_SERVER=%s', (http2) 
     ],
   ])('a peer that never finishes %s does not stay', async (_what, patience, bytes) => {
     const { ended } = await raw(bytes);
-    while (accepted[0]?.bytesRead !== bytes.length) await new Promise((resolve) => setImmediate(resolve));
-    const [connection] = connections;
+    while (state.accepted[0]?.bytesRead !== bytes.length)
+      await new Promise((resolve) => setImmediate(resolve));
+    const [connection] = state.connections;
     connection?.tick(0);
     connection?.tick(patience);
-    expect(accepted[0].destroyed).toBe(false);
+    expect(state.accepted[0].destroyed).toBe(false);
     connection?.tick(patience + 1);
     expect(await ended).toBe(constants.NGHTTP2_ENHANCE_YOUR_CALM);
   });
+
+  it.runIf(http2 === 'node').each([
+    ['the headers of a request', frame(FRAME.headers, 0, 1, block)],
+    ['the frame of its headers', frame(FRAME.headers, 4, 1, block).subarray(0, 12)],
+    [
+      'a frame of a message',
+      Buffer.concat([frame(FRAME.headers, 4, 1, block), frame(FRAME.data, 0, 1, block).subarray(0, 12)]),
+    ],
+  ])('a peer that never finishes %s is asked soon, and does not stay', async (_what, bytes) => {
+    const { socket, ended, got } = await raw(PREFACE);
+    await got(frame(FRAME.settings, 1, 0));
+    socket.write(bytes);
+    const sent = PREFACE.length + bytes.length;
+    while (state.accepted[0]?.bytesRead !== sent) await new Promise((resolve) => setImmediate(resolve));
+    const [connection] = state.connections;
+    connection?.tick(LIMITS.headersMs);
+    // Its payload is the server's own business.
+    await got(frame(FRAME.ping, 0, 0, Buffer.alloc(8)).subarray(0, 9));
+    connection?.tick(LIMITS.headersMs + LIMITS.keepaliveTimeoutMs);
+    expect(state.accepted[0].destroyed).toBe(false);
+    connection?.tick(LIMITS.headersMs + LIMITS.keepaliveTimeoutMs + 1);
+    await ended;
+  });
+
+  it.runIf(http2 === 'node')(
+    'who has said nothing since the last ping is not asked anew for a minute',
+    async () => {
+      const session = client();
+      let pings = 0;
+      session.on('ping', () => pings++);
+      await ask(session, Buffer.alloc(0));
+      const [connection] = state.connections;
+      const asked = once(session, 'ping');
+      connection?.tick(LIMITS.headersMs);
+      await asked;
+      await new Promise((resolve) => session.ping(resolve));
+      for (let now = 2 * LIMITS.headersMs; now < LIMITS.keepaliveMs; now += 1_000) connection?.tick(now);
+      for (let trip = 0; trip < 2; trip++) await new Promise((resolve) => session.ping(resolve));
+      expect(pings).toBe(1);
+      session.destroy();
+    },
+  );
 
   it.each([
     [
