@@ -1,6 +1,6 @@
 // If this fails, the MongoDB store loses keys, events or counts, or two processes disagree.
 import { randomBytes } from 'node:crypto';
-import { MongoClient } from 'mongodb';
+import { Collection, MongoClient } from 'mongodb';
 import { afterAll, expect, inject, it, vi } from 'vitest';
 import { Chain } from '../../src/audit/chain.ts';
 import { EventFactory } from '../../src/audit/event.ts';
@@ -136,6 +136,21 @@ requires('mongodb').describe('mongo', () => {
     await stores[0]?.keys.insert(key, entryWith());
     expect(await stores[3]?.keys.get(key.id)).toMatchObject({ id: key.id });
     await Promise.all(stores.map((store) => store.close()));
+  });
+
+  it('notes where a chain begins before its rows go', async () => {
+    const store = await adapter.open(adapter.freshUrl(), new TestClock());
+    const { chainLog, audit } = store;
+    const { processId } = chainLog;
+    for (let i = 0; i < 3; i++) await audit.record(entryWith());
+    const hash = (await chainLog.hashesAt(processId, [2])).get(2) ?? '';
+    const deleting = vi.spyOn(Collection.prototype, 'deleteMany').mockRejectedValueOnce(new Error('killed'));
+    await expect(chainLog.cut({ processId, sequence: 2, hash, events: 2 }, 1_000)).rejects.toThrow();
+    expect(deleting).toHaveBeenCalledTimes(1);
+    deleting.mockRestore();
+    const note = (await chainLog.heads()).find((head) => head.processId === processId);
+    expect(note?.cut).toMatchObject({ sequence: 2, hash });
+    await store.close();
   });
 
   it('takes a new client when the driver has lost the server for good', async () => {

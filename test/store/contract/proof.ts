@@ -116,6 +116,46 @@ export function proofContract(adapter: Adapter, ledger: LedgerStore): void {
       expect(await defectOf(after, anchorOf(after))).toBeUndefined();
     });
 
+    it('a deletion says so before it deletes; one that a crash cut short is no defect, and the next ends it', async () => {
+      const before = await opened();
+      const { processId } = before.chainLog;
+      await write(before, 5, clock.now() - 100 * DAY_MS);
+      await before.usage.flush();
+      await closed(before);
+      const whole = await ledger.read(url);
+      const old = clock.now() - DAY_MS;
+      let store = await opened();
+      const { audit, chainLog } = store;
+      const away = () => Promise.reject(new Error('killed'));
+      const chains = {
+        expiredPrefixes: (time: number, limit: number) => chainLog.expiredPrefixes(time, limit),
+        heads: () => chainLog.heads(),
+        noteCut: (...args: Parameters<typeof chainLog.noteCut>) => chainLog.noteCut(...args),
+        cut: away,
+      };
+      const all = [1, 2, 3, 4, 5];
+      for (const [log, said] of [
+        [{ record: away }, 0],
+        [audit, 1],
+      ] as const) {
+        await expect(new Retention(log, chains, clock).deleteBefore(old, 100)).rejects.toThrow('killed');
+        expect((await chainLog.hashesAt(processId, all)).size).toBe(5);
+        expect((await statements(store)).filter((reason) => reason.startsWith('cut '))).toHaveLength(said);
+        expect(await defectOf(store)).toBeUndefined();
+      }
+      expect(await new Retention(audit, chainLog, clock).deleteBefore(old, 100)).toBe(5);
+      // The note stands and the rows are there again: as it is before they go.
+      await closed(store);
+      const { rows, notes } = await ledger.read(url);
+      await ledger.write(url, { rows: [...whole.rows, ...rows], notes });
+      store = await opened();
+      expect((await store.chainLog.hashesAt(processId, all)).size).toBe(5);
+      expect(await defectOf(store)).toBeUndefined();
+      expect(await new Retention(store.audit, store.chainLog, clock).deleteBefore(old, 100)).toBe(5);
+      expect((await store.chainLog.hashesAt(processId, all)).size).toBe(0);
+      expect(await defectOf(store)).toBeUndefined();
+    });
+
     it('a deletion stays proved for as long as the log is kept, however often its events are deleted too', async () => {
       const before = await opened();
       const gone = before.chainLog.processId;

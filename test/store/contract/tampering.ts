@@ -18,17 +18,17 @@ const verifierOf = ({ chainLog, chain }: Store, anchored: readonly ChainPlace[])
   new AuditVerifier({ log: chainLog, chain, clock, anchored: async () => anchored });
 
 /** A store with three chains, what was kept of it, and what it was before. */
-class Stage {
+export class Stage {
   url = '';
   full: Ledger = { rows: [], notes: [] };
   scene!: Scene;
   anchor: readonly ChainPlace[] = [];
   heads: readonly ChainPlace[] = [];
   readonly key: Uint8Array | undefined;
-  readonly #adapter: Adapter;
+  readonly #adapter: Pick<Adapter, 'freshUrl' | 'open'>;
   readonly #ledger: LedgerStore;
 
-  constructor(adapter: Adapter, ledger: LedgerStore, key: Uint8Array | undefined) {
+  constructor(adapter: Pick<Adapter, 'freshUrl' | 'open'>, ledger: LedgerStore, key: Uint8Array | undefined) {
     this.#adapter = adapter;
     this.#ledger = ledger;
     this.key = key;
