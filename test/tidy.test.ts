@@ -102,7 +102,7 @@ const sources = filesBelow('src').filter((path) => /\.tsx?$/.test(path));
 const tests = filesBelow('test').filter((path) => path.endsWith('.ts'));
 
 describe('the house', () => {
-  it('has only rooms of the plan', () => {
+  it('has only planned folders', () => {
     const rooms = new Set(sources.map(roomOf));
     expect([...rooms].filter((room) => !OUTSIDE.includes(room) && MAY_IMPORT[room] === undefined)).toEqual(
       [],
@@ -167,7 +167,7 @@ describe('the house', () => {
     expect(long).toEqual([]);
   });
 
-  it('keeps time and chance out of the domain, and the environment in one place', () => {
+  it('reads time and random numbers outside of the domain only, and the environment in one place', () => {
     const keys = sources.filter((file) => roomOf(file) === 'keys');
     expect(
       keys.filter((file) =>

@@ -23,12 +23,12 @@ describe('a test', () => {
     expect(() => exec('nmap localhost')).toThrow('use spawn or execFile');
   });
 
-  it('cannot start one that it does not require', () => {
+  it('cannot start a program that it does not require', () => {
     expect(() => spawn(tool('h2spec'))).toThrow("h2spec without requires('h2spec')");
     expect(() => spawn('bash', ['-c', 'true'])).toThrow("bash without requires('bash')");
   });
 
-  it('is skipped where what it needs is missing, with what brings it', async () => {
+  it('is skipped when a program is missing, with the way to install it', async () => {
     const { code, output, lastLine } = await onBareMachine({});
     expect([code, lastLine], output).toEqual([0, '0 passed, 0 failed, 4 skipped']);
     const row = (count: number, lacks: string, bring: string) =>
@@ -38,13 +38,13 @@ describe('a test', () => {
     expect(output).toMatch(row(1, 'java', needs.java.bring));
   });
 
-  it('fails there in a run of the whole, but for what not every machine can have', async () => {
+  it('fails for a missing program in a full run, except for programs that not every machine can have', async () => {
     const { code, output, lastLine } = await onBareMachine({ CI: 'true' });
     expect([code, lastLine], output).toEqual([1, '0 passed, 2 failed, 1 skipped']);
     expect(output).toContain('grpcurl is not here: npm run tools:up');
   });
 
-  it('fails when it starts a program that it does not require', async () => {
+  it('fails when it has started a program that it does not require', async () => {
     const { code, output, lastLine } = await onBareMachine({ UNGUARDED: '1' });
     expect([code, lastLine], output).toEqual([1, '0 passed, 1 failed, 4 skipped']);
     expect(output).toContain("a test starts h2spec without requires('h2spec')");
@@ -52,7 +52,7 @@ describe('a test', () => {
 });
 
 describe('the list of programs', () => {
-  it('names commands that are there', () => {
+  it('names only existing ways to install a program', () => {
     const commands = Object.values(needs).map(({ bring }) => bring);
     const ours = commands.flatMap((bring) => /^npm run (\S+)$/.exec(bring)?.[1] ?? []);
     expect(ours.filter((name) => !(name in packageJson.scripts))).toEqual([]);
@@ -61,7 +61,7 @@ describe('the list of programs', () => {
     );
   });
 
-  it('has only what tools.sh installs, where it says so', () => {
+  it('says "npm run tools:up" only for programs that tools.sh installs', () => {
     const script = readFileSync(join(ROOT, 'test/support/tools.sh'), 'utf8');
     const names = Object.entries(needs).flatMap(([name, { bring, at }]) =>
       bring === 'npm run tools:up' ? [at?.replace(`${toolsFolder}/`, '').split('/').at(-1) ?? name] : [],

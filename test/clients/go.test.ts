@@ -50,7 +50,7 @@ requires('go').describe('the library in Go', () => {
     expect(ofHttp).toHaveLength(vectors.length);
   });
 
-  it('guards a handler in an empty project that has it as a module', TIMEOUT, async () => {
+  it('guards a handler in an empty project, imported as a module', TIMEOUT, async () => {
     // What a module's archive holds: the files that are in git.
     for (const path of await trackedFiles('clients/go')) {
       const to = join(folder, 'module', path);

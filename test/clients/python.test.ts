@@ -77,7 +77,7 @@ requires('python').describe('the library in Python', () => {
     for (const { stderr } of all) expect(stderr).not.toContain('skipped');
   });
 
-  it('guards an application in a fresh environment that has it as a wheel', TIMEOUT, async () => {
+  it('guards an application in a new environment, installed as a wheel', TIMEOUT, async () => {
     for (const path of await trackedFiles('clients/python')) {
       const to = join(folder, 'library', path);
       mkdirSync(dirname(to), { recursive: true });
@@ -101,7 +101,7 @@ requires('python').describe('the library in Python', () => {
     await guardedBackend(freshPython, [join(ROOT, 'examples/python/guard.py')]);
   });
 
-  it('has generated code that fits the protos', TIMEOUT, async () => {
+  it('has generated code that matches the protos', TIMEOUT, async () => {
     worked(await python(['-c', FITS_PROTOS, await protosIn(folder)], SOURCES));
   });
 });

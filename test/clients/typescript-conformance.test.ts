@@ -133,7 +133,7 @@ describe('a guard', () => {
   });
   afterAll(() => rmSync(folder, { recursive: true }));
 
-  it.each(conformance.requiredScopes)('takes the scope $scope: $ok', ({ scope, ok }) => {
+  it.each(conformance.requiredScopes)('accepts the scope $scope: $ok', ({ scope, ok }) => {
     const made = () => guard.route({ scope });
     if (ok) made();
     else expect(made).toThrow(/^scope: /);

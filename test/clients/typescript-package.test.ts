@@ -68,7 +68,7 @@ describe('the package for TypeScript', () => {
     expect(code, stdout + stderr).toBe(0);
   };
 
-  it('holds what is built, and neither tests nor sources', () => {
+  it('contains the build, and neither tests nor sources', () => {
     const all = readdirSync(join(project, 'node_modules/@apikeyd/guard'), {
       recursive: true,
       encoding: 'utf8',
@@ -81,7 +81,7 @@ describe('the package for TypeScript', () => {
     expect(all.filter((name) => name.includes('admin'))).toEqual([]);
   });
 
-  it('has types that a strict project takes', async () => {
+  it('has types that a strict project accepts', async () => {
     const types = join(ROOT, 'node_modules/@types');
     const compilerOptions = { strict: true, noEmit: true, module: 'nodenext', target: 'es2022' };
     const config = { compilerOptions: { ...compilerOptions, typeRoots: [types], types: ['node'] } };
@@ -90,7 +90,7 @@ describe('the package for TypeScript', () => {
     expect(stdout).toBe('');
   });
 
-  it('guards a handler in an empty project, on each Node.js that is here', async () => {
+  it('guards a handler in an empty project, on each installed Node.js', async () => {
     const found = await nodes();
     expect([...found.keys()]).toContain(process.version);
     for (const [version, node] of found) {

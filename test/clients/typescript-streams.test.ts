@@ -106,7 +106,7 @@ describe('streams', () => {
   it.each([
     ['Connect', onConnect],
     ['grpc-js', onGrpcJs],
-  ])('are guarded in %s as calls are', async (_, serve) => {
+  ])('are guarded in %s like unary calls', async (_, serve) => {
     const port = await serve();
     expect(await watch(port, 'good')).toEqual({ statuses: [1, 2], limits: ['"m";r=8;t=60'] });
     expect(handled).toEqual(['the-key']);
@@ -115,7 +115,7 @@ describe('streams', () => {
     expect(handled).toEqual(['the-key']);
   });
 
-  it('stay guarded in grpc-js beside a method that is open', async () => {
+  it('stay guarded in grpc-js beside an open method', async () => {
     const port = await onGrpcJs();
     await clientOf(port).check({});
     const refused = await watch(port, 'revoked').catch((error) => ConnectError.from(error));

@@ -28,7 +28,7 @@ const bearer = (secret: string) => ({ authorization: `Bearer ${secret}` });
 /** On a busy machine a call may take longer than a client would wait. */
 const PATIENT = { deadlineMs: 20_000 };
 
-describe('guards in front of a real server', () => {
+describe('guards with a real server', () => {
   const database = freshDatabase('sqlite', '');
   let server: TestServer;
   let keys: Awaited<ReturnType<typeof someKeys>>;
@@ -68,7 +68,7 @@ describe('guards in front of a real server', () => {
     );
   const all = (status: number, code: string) => guarded.map(({ grpc }) => (grpc ? code : status));
 
-  it('let a good key in and tell the handler whose it is', async () => {
+  it('admit a valid key and pass its owner to the handler', async () => {
     expect(await says(bearer(keys.good.secret))).toEqual(all(200, 'OK'));
     const facts = { id: keys.good.id, ownerId: 'acme', type: 'SERVICE', matchedScope: 'a:*' };
     expect(handled.length).toBe(guarded.length);
@@ -81,7 +81,7 @@ describe('guards in front of a real server', () => {
       expect(event).toMatchObject({ requiredScope: 'a:b', clientIp: '127.0.0.1' });
   });
 
-  it('turn away who may not come in, and never call the handler', async () => {
+  it('deny every other request without calling the handler', async () => {
     const before = handled.length;
     const { revoked, disabled, expired, rotated, elsewhere } = keys;
     const other = await makeKey(server.clients('grpc'), { scopes: ['c:d'] });
@@ -98,7 +98,7 @@ describe('guards in front of a real server', () => {
     ]);
   });
 
-  it('count a limit down and then say when to come back', async () => {
+  it('count a limit down and then say when to retry', async () => {
     for (const { send, grpc, name } of guarded) {
       const rateLimits = [{ name: 'm', limit: 1n, window: { seconds: 60n } }];
       const { secret } = await makeKey(server.clients('grpc'), { scopes: ['a:b'], rateLimits } as never);
@@ -110,14 +110,14 @@ describe('guards in front of a real server', () => {
     }
   });
 
-  it('let nobody in whose key was revoked a moment ago', async () => {
+  it('deny a key right after its revocation', async () => {
     const { secret, id } = await makeKey(server.clients('grpc'), { scopes: ['a:b'] });
     expect(await says(bearer(secret))).toEqual(all(200, 'OK'));
     await server.clients('grpc').admin.revokeKey({ id, reason: 1 });
     expect(await says(bearer(secret))).toEqual(all(401, 'UNAUTHENTICATED'));
   });
 
-  it('let nobody in while the server is away, and let in again when it is back', async () => {
+  it('deny all requests while the server is down, and admit valid keys once it is back', async () => {
     const before = handled.length;
     await server.stop();
     expect(await says(bearer(keys.good.secret))).toEqual(all(503, 'UNAVAILABLE'));
@@ -126,7 +126,7 @@ describe('guards in front of a real server', () => {
     expect(await says(bearer(keys.good.secret))).toEqual(all(200, 'OK'));
   });
 
-  it('stop asking for an address that guesses, as the server says', async () => {
+  it('deny an address that guesses keys, with the wait of the server', async () => {
     for (let i = 0; i < 5; i++) await guarded[0]?.send(bearer(mintSecret()));
     expect(await says(bearer(keys.good.secret))).toEqual(all(429, 'RESOURCE_EXHAUSTED'));
     expect(decided.at(-1)).toMatchObject({ outcome: 'LOCKED_OUT' });
@@ -158,7 +158,7 @@ describe('a guard', () => {
   });
   const good = { answer: { decision: 'DECISION_VALID', valid: true } };
 
-  it('asks the questions of one turn in calls of a hundred, and gives each its own answer', async () => {
+  it('sends the questions of one turn in calls of a hundred, and returns each its own answer', async () => {
     const secrets = Array.from({ length: 250 }, () => mintSecret());
     const byKey = Object.fromEntries(
       secrets.map((secret, i) => [secret, { decision: 'DECISION_VALID', valid: true, keyId: `key-${i}` }]),
@@ -170,7 +170,7 @@ describe('a guard', () => {
     expect(server.seen.map(({ requests }) => requests.length)).toEqual([100, 100, 50]);
   });
 
-  it('asks in one call each unless it is told to batch', async () => {
+  it('sends each question in its own call unless batching is on', async () => {
     server.follow({ replies: [good] });
     const decide = made().route();
     await Promise.all([1, 2, 3].map(() => decide(asked())));
@@ -178,7 +178,7 @@ describe('a guard', () => {
     expect(methods).toEqual(Array(3).fill('/apikey.v1.ApiKeyAuth/ValidateKey'));
   });
 
-  it('replaces a connection that has gone dead without a word', async () => {
+  it('replaces a connection that was lost without being closed', async () => {
     server.follow({ replies: [good] });
     const passing = new Set<Socket>();
     const way = createServer((socket) => {
@@ -203,7 +203,7 @@ describe('a guard', () => {
     way.close();
   });
 
-  it('decides as before when the hook for metrics throws', async () => {
+  it('makes the same decision when the metrics hook throws', async () => {
     server.follow({ replies: [good] });
     const onDecided = () => {
       throw new Error('the metrics are away');
@@ -211,7 +211,7 @@ describe('a guard', () => {
     expect(await made({ onDecided }).route()(asked())).toMatchObject({ allowed: true });
   });
 
-  it('warns once when it is misconfigured and nobody listens', async () => {
+  it('warns once when it is misconfigured and has no metrics hook', async () => {
     server.follow({ callingKey: 'another', replies: [good] });
     const warnings: Error[] = [];
     const listener = (warning: Error) => void warnings.push(warning);
@@ -225,7 +225,7 @@ describe('a guard', () => {
     ]);
   });
 
-  it('adds what is left of a limit to a response that cannot be changed', async () => {
+  it('adds the state of the limits to an immutable response', async () => {
     const limits = [{ name: 'm', limit: '9', window: '60s', remaining: '8' }];
     server.follow({ replies: [{ answer: { ...good.answer, rateLimits: limits } }] });
     const handler = fetchGuard(made(), {}, () => Response.redirect('http://here/there'));
@@ -233,7 +233,7 @@ describe('a guard', () => {
     expect([response.status, response.headers.get('ratelimit')]).toEqual([302, '"m";r=8;t=60']);
   });
 
-  it('has no verdict for a request that it has not seen', () => {
+  it('has no verdict for a request that it has not checked', () => {
     expect(() => verdictOf(new Request('http://here/'))).toThrow('no guard has let this request through');
   });
 
@@ -245,7 +245,7 @@ describe('a guard', () => {
     ['trustedHops', { trustedHops: -1 }],
     ['trustedHops', { trustedHops: 1.5 }],
     ['keyHeaders', { keyHeaders: [] }],
-  ])('names %s when it is wrong: %o', (name, options) => {
+  ])('names %s when it is invalid: %o', (name, options) => {
     expect(() => made(options)).toThrow(new RegExp(`^${name}: `));
   });
 
@@ -257,14 +257,14 @@ describe('a guard', () => {
     ['is not there', undefined],
     ['is empty', ' \n'],
     ['holds what is no key', 'audit_v1_two\naudit_v1_lines'],
-  ])('names its key file when it %s, and nothing in it', (_, content) => {
+  ])('names its key file when it %s, and quotes nothing from it', (_, content) => {
     const path = join(folder, 'odd.key');
     rmSync(path, { force: true });
     if (content !== undefined) writeFileSync(path, content);
     expect(() => made({ keyFile: path })).toThrow(`no key can be read from ${path}`);
   });
 
-  it('calls with a new key a second after it came into the file, though the old one still works', () => {
+  it('calls with a new key within a second of its change in the file, though the old one still works', () => {
     vi.useFakeTimers({ toFake: ['performance'] });
     const path = join(folder, 'changing.key');
     writeFileSync(path, 'one\n');

@@ -81,7 +81,7 @@ function pages(kind: StoreKind): void {
     });
   });
 
-  it('shows names as text, whatever they hold', async () => {
+  it('shows names as text, whatever they contain', async () => {
     const { id } = await makeKey(clients(), {
       name: MARKUP,
       ownerId: 'עברית 🙂',
@@ -97,7 +97,7 @@ function pages(kind: StoreKind): void {
     });
   });
 
-  it('changes a key; who loses a race sees both versions', async () => {
+  it('changes a key, and shows both versions after a concurrent change', async () => {
     const { id } = await makeKey(clients(), { name: 'raced', ownerId: 'one' });
     await signedIn(async (seen) => {
       const { page } = seen;
@@ -120,7 +120,7 @@ function pages(kind: StoreKind): void {
     });
   });
 
-  it('names what is wrong at its field, and keeps what was typed', async () => {
+  it('shows an error at its field, and keeps the input', async () => {
     await signedIn(async (seen) => {
       const { page } = seen;
       await open(seen, 'Keys');
@@ -165,7 +165,7 @@ function pages(kind: StoreKind): void {
     });
   });
 
-  it('asks before a secret that was not copied is lost', async () => {
+  it('asks before a secret is lost that was not copied', async () => {
     await signedIn(async (seen) => {
       const { page } = seen;
       await open(seen, 'Keys');
@@ -189,7 +189,7 @@ function pages(kind: StoreKind): void {
     });
   });
 
-  it('imports a file whose lines were checked, and names each line that is wrong', async () => {
+  it('imports a file after checking it, and names each invalid line', async () => {
     const hash = (digit: string) =>
       (kind === 'sqlite' ? digit : digit.toUpperCase().toLowerCase()).repeat(64);
     const line = (name: string, keyHash: string) =>
@@ -219,7 +219,7 @@ function pages(kind: StoreKind): void {
     });
   });
 
-  it('finds events by filters that stand in the address, and verifies the chains', async () => {
+  it('finds events by filters in the address, and verifies the chains', async () => {
     const { id, secret } = await makeKey(clients(), { name: 'audited' });
     await decide(clients(), secret, { clientIp: '203.0.113.77' });
     await signedIn(async (seen) => {
@@ -240,7 +240,7 @@ function pages(kind: StoreKind): void {
     });
   });
 
-  it('tries a secret without consuming anything, and tells every reason', async () => {
+  it('tries a secret without consuming anything, and shows every reason', async () => {
     const { secret } = await makeKey(clients(), { ipAllowlist: ['192.0.2.0/24'], scopes: ['a:b'] });
     await signedIn(async (seen) => {
       const { page } = seen;
@@ -253,7 +253,7 @@ function pages(kind: StoreKind): void {
     });
   });
 
-  it('shows alerts as they come, and lets a locked out address in again', async () => {
+  it('shows alerts as they are raised, and clears a lockout', async () => {
     await signedIn(async (seen) => {
       const { page } = seen;
       for (let i = 0; i < 5; i++) await decide(clients(), 'bad', { clientIp: '198.51.100.200' });
@@ -266,7 +266,7 @@ function pages(kind: StoreKind): void {
     });
   });
 
-  it('lets a key that may only look change nothing, and refuses one that may not look', async () => {
+  it('offers no changes to a read-only key, and refuses a key that may not read', async () => {
     const { secret } = await makeKey(clients(), { scopes: ['apikeys:audit'] });
     const looking = await visit(browser, http());
     await signIn(looking, secret);
@@ -303,7 +303,7 @@ function pages(kind: StoreKind): void {
     await seen.context.close();
   });
 
-  it('keeps a form while the server is away, and goes on by itself', async () => {
+  it('keeps a form while the server is down, and continues by itself', async () => {
     await signedIn(async (seen) => {
       const { page, context } = seen;
       await open(seen, 'Keys');

@@ -31,7 +31,7 @@ requires('chromium').describe('the console', () => {
   const http = () => server.running.ports.http;
   const clients = () => server.clients('grpc');
 
-  it('ends the session of a key that expires in the middle of work', async () => {
+  it('ends the session when its key expires during work', async () => {
     const { id, secret } = await makeKey(clients(), { scopes: ['apikeys:*'] });
     const seen = await visit(browser, http());
     await signIn(seen, secret);
@@ -60,7 +60,7 @@ requires('chromium').describe('the console', () => {
     },
   );
 
-  it('imports a file of 5 MiB, whole', async () => {
+  it('imports a whole file of 5 MiB', async () => {
     const lines: string[] = [];
     const before = (await clients().admin.getStats({})).keysByStatus.ACTIVE ?? 0n;
     const lineOf = (i: number) =>
@@ -95,7 +95,7 @@ requires('chromium').describe('the console', () => {
     expect(Number(after - before)).toBe(lines.length);
   });
 
-  it('says how many keys of a file are here when the server goes away in the middle', async () => {
+  it('says how many keys of a file were imported when the server goes down meanwhile', async () => {
     const lines = Array.from({ length: 1_001 }, (_, i) =>
       JSON.stringify({
         ...{ name: `n${i}`, owner_id: 'half', key_type: 'user', scopes: ['a:b'] },
@@ -117,7 +117,7 @@ requires('chromium').describe('the console', () => {
     await seen.context.close();
   });
 
-  it('stays usable while alerts come by the thousand, and keeps the newest', async () => {
+  it('stays usable while thousands of alerts arrive, and keeps the newest', async () => {
     const seen = await visit(browser, http());
     await signIn(seen, server.adminKey);
     await open(seen, 'Alerts');
@@ -137,7 +137,7 @@ requires('chromium').describe('the console', () => {
     await seen.context.close();
   });
 
-  it('goes on by itself when the server starts again', async () => {
+  it('continues by itself when the server restarts', async () => {
     const place = mkdtempSync(join(tmpdir(), 'apikeyd-console-'));
     const url = `sqlite:${place}/apikeyd.db`;
     const first = await spawnServer(url, place);

@@ -16,7 +16,7 @@ const MAX_GZIP_BYTES = 100 << 10;
 const PICTURES = process.env.CONSOLE_PICTURES === 'true' ? join(ROOT, 'docs/console') : undefined;
 
 describe('the built console', () => {
-  it('is at most 100 KiB on its way to a browser', () => {
+  it('is at most 100 KiB to download', () => {
     const folder = join(ROOT, 'build/console');
     const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) =>
       /\.\w+$/.test(name),
@@ -57,7 +57,7 @@ requires('chromium').describe('every page of the console', () => {
   });
   const clients = () => server.clients('grpc');
 
-  it.each(['light', 'dark'])('has no page that axe finds fault with, in %s', async (colorScheme) => {
+  it.each(['light', 'dark'])('has no accessibility problem that axe finds, in %s', async (colorScheme) => {
     const name = `checkout ${colorScheme}`;
     const { secret } = await makeKey(clients(), { name, ownerId: 'payments', scopes: ['orders:*'] });
     for (let i = 1; i < 9; i++)

@@ -140,11 +140,11 @@ function testOf(rule: Rule, input: readonly Series[], fires: boolean) {
 }
 
 describe('the alert rules', () => {
-  it('have a case each that fires and one that does not', () => {
+  it('each have a case that fires and one that does not', () => {
     expect(Object.keys(CASES)).toEqual(rules.map(({ alert }) => alert));
   });
 
-  requires('promtool').it('fire in those cases, and in no other', {}, async () => {
+  requires('promtool').it('fire in those cases, and in no others', {}, async () => {
     const tests = rules.flatMap((rule) => {
       const { fires, quiet } = CASES[rule.alert] ?? { fires: [], quiet: [] };
       return [testOf(rule, fires, true), testOf(rule, quiet, false)];
@@ -156,14 +156,14 @@ describe('the alert rules', () => {
     expect(code, stdout + stderr).toBe(0);
   });
 
-  it('name metrics that there are', () => {
+  it('use only existing metrics', () => {
     expect(rules.flatMap(({ alert, expr }) => unknownIn(expr).map((name) => `${alert}: ${name}`))).toEqual(
       [],
     );
     expect(unknownIn('rate(apikeyd_invented_total{a="b"}[5m])')).toEqual(['apikeyd_invented_total']);
   });
 
-  it('name a section of the runbooks each, whose first command a test can run', () => {
+  it('each name a section of the runbooks, whose first command runs', () => {
     const sections = runbooks.split(/^## /m).slice(1);
     for (const { alert, annotations } of rules) {
       expect(annotations.runbook).toBe(`docs/runbooks.md#${alert.toLowerCase()}`);
@@ -183,7 +183,7 @@ describe('the dashboard', () => {
       targets.map(({ expr }) => [title, expr]),
   );
 
-  it('shows metrics that there are, in panels that have a place each', () => {
+  it('shows only existing metrics, in panels that do not overlap', () => {
     expect(queries.length).toBeGreaterThan(panels.length - 1);
     expect(queries.flatMap(([title, expr]) => unknownIn(expr).map((name) => `${title}: ${name}`))).toEqual(
       [],
@@ -196,7 +196,7 @@ describe('the dashboard', () => {
     expect(new Set(places).size).toBe(panels.length);
   });
 
-  requires('promtool').it('asks what Prometheus understands', {}, async () => {
+  requires('promtool').it('has queries that Prometheus accepts', {}, async () => {
     const file = join(folder, 'queries.json');
     const rules = queries.map(([, expr], i) => ({
       record: `query_${i}`,
@@ -212,7 +212,7 @@ describe('deploy/compose.yaml', () => {
   const { services, volumes } = parse(readFileSync(join(ROOT, 'deploy/compose.yaml'), 'utf8'));
   const prometheus = parse(readFileSync(join(ROOT, 'deploy/prometheus/prometheus.yaml'), 'utf8'));
 
-  it('mounts files that there are, and volumes that it declares', () => {
+  it('mounts only existing files and declared volumes', () => {
     const mounts: string[] = Object.values<{ volumes: string[] }>(services).flatMap(
       (service) => service.volumes,
     );
@@ -225,7 +225,7 @@ describe('deploy/compose.yaml', () => {
     expect(prometheus.rule_files).toEqual(['/etc/prometheus/apikeyd.rules.yaml']);
   });
 
-  it('opens no port beyond this machine, and gives the server only settings', () => {
+  it('opens ports only on this machine, and gives the server only known settings', () => {
     const ports = Object.values<{ ports?: string[] }>(services).flatMap((service) => service.ports ?? []);
     expect(ports.filter((port) => !port.startsWith('127.0.0.1:'))).toEqual([]);
     expect(() => readConfig(services.apikeyd.environment)).not.toThrow();
@@ -233,7 +233,7 @@ describe('deploy/compose.yaml', () => {
     expect(Object.keys(services.apikeyd.environment).filter((name) => !names.has(name))).toEqual([]);
   });
 
-  it('has Prometheus scrape the server under the job that the rules speak of', () => {
+  it('has Prometheus scrape the server under the job name of the rules', () => {
     expect(prometheus.scrape_configs).toEqual([
       { job_name: 'apikeyd', static_configs: [{ targets: ['apikeyd:9464'] }] },
     ]);

@@ -155,12 +155,12 @@ requires('helm', 'kubernetes-validate').describe('the chart', () => {
     judged = JSON.parse(stdout);
   }, 120_000);
 
-  it('has nothing that Helm warns of', { timeout: 60_000 }, async () => {
+  it('has no problem that helm lint finds', { timeout: 60_000 }, async () => {
     const { code, stdout, stderr } = await helm(['lint', '--strict'], {});
     expect(code, stdout + stderr).toBe(0);
   });
 
-  it('makes what Kubernetes takes, of each set of values', () => {
+  it('renders valid Kubernetes objects for each set of values', () => {
     const errors = Object.entries(judged).flatMap(([name, { errors }]) =>
       errors.map((error) => `${name}: ${error}`),
     );
@@ -169,7 +169,7 @@ requires('helm', 'kubernetes-validate').describe('the chart', () => {
   });
 
   for (const name of Object.keys(VALUE_SETS))
-    it(`makes of the values "${name}" what lies in test/deploy/golden (UPDATE_GOLDEN=1 writes it)`, () => {
+    it(`renders the values "${name}" as in test/deploy/golden (UPDATE_GOLDEN=1 writes it)`, () => {
       const file = join(GOLDEN, `${name.replaceAll(/\W+/g, '-')}.yaml`);
       const made = of(name).map(withoutCopies);
       if (process.env.UPDATE_GOLDEN === '1') {
@@ -180,13 +180,13 @@ requires('helm', 'kubernetes-validate').describe('the chart', () => {
       expect(made).toEqual(golden);
     });
 
-  it('has the golden files of its values, and no other', () => {
+  it('has golden files exactly for its sets of values', () => {
     const names = Object.keys(VALUE_SETS).map((name) => `${name.replaceAll(/\W+/g, '-')}.yaml`);
     expect(readdirSync(GOLDEN).sort()).toEqual(names.sort());
     expect(names.length).toBeGreaterThanOrEqual(10);
   });
 
-  it('has the rules of deploy/prometheus, about its own release, and the dashboard of deploy/grafana', () => {
+  it('has the rules of deploy/prometheus for its own release, and the dashboard of deploy/grafana', () => {
     const file = readFileSync(join(ROOT, 'deploy/prometheus/apikeyd.rules.yaml'), 'utf8');
     const mine = 'namespace="prod",service="keys-apikeyd-metrics"';
     const [group] = parse(file.replaceAll('job="apikeyd"', mine)).groups;
@@ -204,7 +204,7 @@ requires('helm', 'kubernetes-validate').describe('the chart', () => {
       expect(stderr).toContain(named);
     });
 
-  it('keeps to the restricted standard of pod security, and writes to volumes alone', () => {
+  it('meets the restricted pod security standard, and writes only to volumes', () => {
     for (const name of Object.keys(VALUE_SETS)) {
       const { securityContext, containers, automountServiceAccountToken } = pod(name);
       expect(securityContext).toMatchObject({
@@ -221,7 +221,7 @@ requires('helm', 'kubernetes-validate').describe('the chart', () => {
     }
   });
 
-  it('sets only settings, to values within bounds, and secrets from Secrets', () => {
+  it('sets only known settings, to values within bounds, and secrets only from Secrets', () => {
     const secret = new Set<string>(SETTINGS.flatMap((row) => ('secret' in row ? [row.name] : [])));
     for (const name of Object.keys(VALUE_SETS)) {
       const plain = env(name).flatMap((row) => (row.value === undefined ? [] : [[row.name, row.value]]));
@@ -240,7 +240,7 @@ requires('helm', 'kubernetes-validate').describe('the chart', () => {
     ]);
   });
 
-  it('is one StatefulSet with volumes when embedded, a Deployment of several on MongoDB', () => {
+  it('is one StatefulSet with volumes when embedded, and a Deployment of several pods on MongoDB', () => {
     expect(workload('embedded')).toMatchObject({ kind: 'StatefulSet', spec: { replicas: 1 } });
     const claims = workload('embedded')?.spec.volumeClaimTemplates;
     expect(claims.map((claim: { metadata: { name: string } }) => claim.metadata.name)).toEqual([
@@ -260,7 +260,7 @@ requires('helm', 'kubernetes-validate').describe('the chart', () => {
     expect(kinds('mongodb, scaled')).toContain('HorizontalPodAutoscaler');
   });
 
-  it('restarts nobody while the store is away, and ends no call', () => {
+  it('restarts no pod while the store is unavailable, and interrupts no call', () => {
     const probes = (name: string) => pod(name).containers[0];
     for (const probe of ['livenessProbe', 'startupProbe'])
       expect(probes('mongodb')[probe].grpc).toEqual({ port: 50051, service: 'liveness' });
@@ -274,7 +274,7 @@ requires('helm', 'kubernetes-validate').describe('the chart', () => {
     expect(pod('mongodb').terminationGracePeriodSeconds).toBeGreaterThan(Number(sleep) / 1000 + 14);
   });
 
-  requires('promtool').it('has alerts that Prometheus reads', { timeout: 60_000 }, async () => {
+  requires('promtool').it('has alerts that Prometheus accepts', { timeout: 60_000 }, async () => {
     for (const name of ['embedded with everything', 'mongodb, scaled']) {
       const rule = of(name).find(({ kind }) => kind === 'PrometheusRule');
       const file = join(folder, 'rules.json');

@@ -23,14 +23,14 @@ const of = (instruction: string) =>
   last.filter((line) => line.startsWith(`${instruction} `)).map((line) => line.slice(instruction.length + 1));
 
 describe('Containerfile', () => {
-  it('takes both bases from arguments', () => {
+  it('takes both base images from arguments', () => {
     expect(stages.map((stage) => stage.split('\n')[0]).slice(1)).toEqual([
       `\${BUILDER} AS build`,
       `\${RUNTIME}`,
     ]);
   });
 
-  it('ends as uid 65532 with node as process 1, which gets SIGTERM', () => {
+  it('runs as uid 65532 with node as process 1, which gets SIGTERM', () => {
     expect(of('USER')).toEqual(['65532:65532']);
     expect(of('STOPSIGNAL')).toEqual(['SIGTERM']);
     expect(of('VOLUME')).toEqual(['/data']);
@@ -42,11 +42,11 @@ describe('Containerfile', () => {
     ]);
   });
 
-  it('runs nothing in the last stage, whose base has no shell', () => {
+  it('has no RUN in the last stage, whose base has no shell', () => {
     expect(of('RUN')).toEqual([]);
   });
 
-  it('has each part of the package that a server reads', () => {
+  it('has every file of the package that a server reads', () => {
     const copied = of('COPY').map((line) => line.split(' ').slice(0, -1).join(' '));
     const folders = packageJson.files.filter((name) => !/\.(md|proto)$/.test(name));
     expect(folders.filter((name) => !copied.some((line) => line.endsWith(`/app/${name}`)))).toEqual([]);
@@ -54,7 +54,7 @@ describe('Containerfile', () => {
     expect(packageJson.scripts).toHaveProperty('build');
   });
 
-  it('has only settings in its environment, and values that are within bounds', () => {
+  it('has only known settings in its environment, with values within bounds', () => {
     const env = Object.fromEntries(
       of('ENV')
         .flatMap((line) => line.split(/\s+/))
@@ -141,7 +141,7 @@ if (process.env.LONG)
       expect([...after].filter(([name, time]) => before.get(name) !== time)).toEqual([]);
     });
 
-    it('answers what it has taken when SIGTERM comes under load, and ends within 10 s', {
+    it('answers the calls that it has accepted after SIGTERM under load, and ends within 10 s', {
       timeout: 60_000,
     }, async () => {
       const clients = clientsOf(ports, 'grpc', readFileSync(join(data, 'admin.key'), 'utf8').trim());
@@ -167,14 +167,14 @@ if (process.env.LONG)
       expect(log).toContain('"msg":"stopped"');
     });
 
-    it('is small but for Node.js', () => {
+    it('is small apart from Node.js', () => {
       const blobs = join(ROOT, 'build/image/oci/blobs/sha256');
       const bytes = readdirSync(blobs).reduce((sum, name) => sum + statSync(join(blobs, name)).size, 0);
       expect(bytes / 2 ** 20).toBeLessThan(MOST_MIB);
     });
   });
 
-requires('hadolint').it('has nothing in its Containerfile that hadolint warns of', {}, async () => {
+requires('hadolint').it('has no problem that hadolint finds', {}, async () => {
   const { code, stdout } = await run(tool('hadolint'), [join(ROOT, 'Containerfile')]);
   expect([code, stdout]).toEqual([0, '']);
 });

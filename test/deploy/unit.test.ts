@@ -13,7 +13,7 @@ const folder = mkdtempSync(join(tmpdir(), 'apikeyd-unit-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
 describe('apikeyd.service', () => {
-  it('sets only what is a setting', () => {
+  it('sets only known settings', () => {
     const env = Object.fromEntries(
       [...unit.matchAll(/^Environment=(\w+)=(.*)$/gm)].map(([, name = '', value]) => [name, value]),
     );
@@ -22,7 +22,7 @@ describe('apikeyd.service', () => {
     expect(Object.keys(env).filter((name) => config[name] !== env[name])).toEqual([]);
   });
 
-  requires('systemd-analyze').it('is understood by systemd, and exposes little', {}, async () => {
+  requires('systemd-analyze').it('is accepted by systemd, and has a low exposure', {}, async () => {
     const file = join(folder, 'apikeyd.service');
     // systemd looks for the program, which is not installed here.
     writeFileSync(file, unit.replace(/^ExecStart=\S+/m, `ExecStart=${process.execPath}`));

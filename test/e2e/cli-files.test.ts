@@ -92,7 +92,7 @@ onEachStore('files of keys, on %s', (kind) => {
     expect((await cli('api-key', 'import', lines)).stdout).toBe('imported 0 keys; 2 were here already\n');
   });
 
-  it('names each wrong line of the whole file, and writes none', async () => {
+  it('names each invalid line of the whole file, and writes nothing', async () => {
     const before = await countOfKeys();
     const lines = Array.from({ length: 2_500 }, (_, i) => `k${i},o,user,a:b,${hashSecret(`many ${i}`)}`);
     lines[0] = `k,o,usr,a:b,${hashSecret('x')}`;
@@ -116,7 +116,7 @@ onEachStore('files of keys, on %s', (kind) => {
     expect(await countOfKeys()).toBe(before);
   });
 
-  it(`imports ${MANY} keys, also when it was killed in the middle and is run again`, async () => {
+  it(`imports ${MANY} keys, also when it is killed and run again`, async () => {
     const before = await countOfKeys();
     const rows = Array.from({ length: MANY }, (_, i) =>
       JSON.stringify({
@@ -156,7 +156,7 @@ onEachStore('files of keys, on %s', (kind) => {
     expect((await clients().admin.verifyAudit({})).intact).toBe(true);
   });
 
-  it('creates many keys from a file, in its order, and none twice', async () => {
+  it('creates many keys from a file, in its order, each once', async () => {
     const text = 'name,type,scopes,limits\n"b, c",service,a:b,5/60s\nd,user,a:b c:d,\n';
     const path = file('create.csv', text);
     const made = await cli('api-key', 'create', '--from', path);
@@ -217,7 +217,7 @@ describe('completion', () => {
     expect(complete('nonsense', '--vers')).toBe('--version');
   });
 
-  it('knows fish and zsh, and says which shells it knows', async () => {
+  it('supports fish and zsh, and names the supported shells', async () => {
     expect((await apikeyd(['completion', 'fish'])).stdout).toMatch(/^complete -c apikeyd -f .* -a api-key$/m);
     expect((await apikeyd(['completion', 'zsh'])).stdout).toContain('bashcompinit');
     expect(await apikeyd(['completion', 'cmd'])).toMatchObject({

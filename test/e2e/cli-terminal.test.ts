@@ -79,17 +79,17 @@ describe('apikeyd at a terminal', () => {
     if (columns === 120) expect(shown).toContain('a key with quite a long name');
   };
   for (const columns of [60, 80, 120])
-    atTerminal.it(`fits its tables into ${columns} columns, and leaves the ids whole`, {}, () =>
+    atTerminal.it(`fits its tables into ${columns} columns, and never cuts ids`, {}, () =>
       fits(columns),
     );
 
-  atTerminal.it('is coloured on a terminal only, and not where people say NO_COLOR', {}, async () => {
+  atTerminal.it('uses colours only on a terminal without NO_COLOR', {}, async () => {
     expect(await onTerminal('api-key list', 200)).toContain(`${ESCAPE}[32mACTIVE`);
     expect(await onTerminal('api-key list', 200, { NO_COLOR: '1' })).not.toContain(ESCAPE);
     expect((await cli(['api-key', 'list'])).stdout).not.toContain(ESCAPE);
   });
 
-  atTerminal.it('shows how far long work is on a terminal only', {}, async () => {
+  atTerminal.it('shows the progress of long work only on a terminal', {}, async () => {
     expect(await onTerminal('audit verify', 100)).toMatch(/intact: \d+ events/);
     const rows = Array.from({ length: 3_000 }, (_, i) => `k${i},user,a:b`);
     const path = join(database.folder, 'many.csv');
@@ -100,7 +100,7 @@ describe('apikeyd at a terminal', () => {
     expect((await cli(['audit', 'verify'])).stderr).toBe('');
   });
 
-  it('follows the audit, each event once, and not its own looks', async () => {
+  it('audit tail prints each event once, without its own calls', async () => {
     const marked = (n: number) => ['api-key', 'get', `uid-apikey-000000000000000${n}`];
     let shown = '';
     const killWhen = (output: string) => {
@@ -124,7 +124,7 @@ describe('apikeyd at a terminal', () => {
     expect(stdout).not.toContain('ListAuditEvents');
   });
 
-  it('makes, lists, verifies and ends tokens of Gitea with the password on standard input', async () => {
+  it('creates, lists, verifies and deletes tokens of Gitea with the password on standard input', async () => {
     const login = ['--login', 'alice'];
     const input = `${PASSWORD}\n424242\n`;
     const next = { input: `${PASSWORD}\n535353\n` };
@@ -162,7 +162,7 @@ describe('apikeyd at a terminal', () => {
     });
   });
 
-  it('makes, lists, verifies and ends API keys of n8n with the password in the environment', async () => {
+  it('creates, lists, verifies and deletes API keys of n8n with the password in the environment', async () => {
     const env = { N8N_LOGIN_ID: 'a@example.com', N8N_PASSWORD: PASSWORD };
     const made = await cli(['n8n', 'create', 'ci', '--scope', 'workflow:read', '--json'], { env });
     const { apiKey, secret } = JSON.parse(made.stdout);
@@ -189,7 +189,7 @@ describe('apikeyd at a terminal', () => {
     });
   });
 
-  it('prints JSON of what concerns the server itself, too', async () => {
+  it('prints JSON also from the commands of the server', async () => {
     const { settings } = JSON.parse((await cli(['config', '--json'])).stdout);
     expect(settings).toContainEqual({ name: 'LOG_LEVEL', value: 'info', origin: 'default' });
     const { findings } = JSON.parse(
@@ -199,7 +199,7 @@ describe('apikeyd at a terminal', () => {
     expect(findings).toContainEqual(expect.objectContaining({ what: 'GRPC_ADDR', ok: true }));
   });
 
-  it('says what to do next', async () => {
+  it('says how to fix an error', async () => {
     expect((await cli(['api-key', 'get', 'uid-apikey-0000000000000000'])).stderr).toContain(
       'next: see "apikeyd api-key list"',
     );

@@ -50,7 +50,7 @@ function optionsOf({ ownerId, rateLimitBucket, metadata, rateLimits, rotateEvery
   ];
 }
 
-describe('any value, by the command line', () => {
+describe('any value on the command line', () => {
   const database = freshDatabase('sqlite', '');
   let server: ServerProcess;
   const cli = (...args: string[]) =>
@@ -76,7 +76,7 @@ describe('any value, by the command line', () => {
     await database.drop();
   });
 
-  it('import and list: as the file has it, or the line refused and its field named', async () => {
+  it('import and list: the values of the file come back, or its line is refused by field', async () => {
     const rows = fc.sample(fields, { seed: SEED, numRuns: ROWS });
     const lines = rows.map((row) => JSON.stringify({ ...toJson(row), keyHash: hashSecret(mintSecret()) }));
     const refused = await cli('import', file('all.jsonl', lines.join('\n')));
@@ -101,7 +101,7 @@ describe('any value, by the command line', () => {
   });
 
   const timeout = process.env.LONG ? 1_800_000 : 180_000;
-  it('create, update and get: as the arguments have it, or refused and named', { timeout }, async () => {
+  it('create, update and get: the arguments come back, or are refused by name', { timeout }, async () => {
     const given = fields.filter(fitsArguments).map(inSeconds);
     const pairs = fc.sample(fc.tuple(given, given), { seed: SEED, numRuns: KEYS });
     let [made, not] = [0, 0];
@@ -137,7 +137,7 @@ describe('any value, by the command line', () => {
     expect(Math.min(made, not)).toBeGreaterThan(0);
   });
 
-  it('a file with what JSON, or a column, can say beside that: each line is named with its field', async () => {
+  it('a file with any other JSON or cell: each invalid line is named with its field', async () => {
     const cases: readonly [line: object | string, said: string][] = [
       [{ expireTime: '2027-02-30T00:00:00Z' }, 'expire_time: a time of the years 1 to 9999'],
       [{ expires: '2027-02-30T00:00:00Z' }, 'expires: a time like'],
@@ -165,7 +165,7 @@ describe('any value, by the command line', () => {
     );
   });
 
-  it('a file of 20 000 wrong lines: all are told, though a pipe does not take so much at once', async () => {
+  it('a file of 20 000 invalid lines: all are printed, also to a slow pipe', async () => {
     const { code, stderr } = await cli('import', file('long.jsonl', '{\n'.repeat(20_000)));
     expect(code).toBe(1);
     expect(stderr.trimEnd().split('\n').slice(1)).toEqual(
@@ -173,7 +173,7 @@ describe('any value, by the command line', () => {
     );
   });
 
-  it('a file, and an argument, that is not UTF-8 is refused as such', async () => {
+  it('a file or an argument that is not UTF-8 is refused with that reason', async () => {
     const csv = `name,type,scopes,hash\nn,user,a:b,${hashSecret('x')}\nZo\xeb,user,a:b,${hashSecret('y')}\n`;
     const refused = await cli('import', file('latin1.csv', Buffer.from(csv, 'latin1')));
     expect(refused).toMatchObject({ code: 2, stderr: expect.stringContaining('line 3 is not UTF-8') });
@@ -182,7 +182,7 @@ describe('any value, by the command line', () => {
     expect(typed).toMatchObject({ code: 2, stderr: expect.stringContaining('argument: is not UTF-8') });
   });
 
-  it('an option beyond all bounds, or with one name twice, is refused by its name', async () => {
+  it('an option out of bounds, or with a repeated name, is refused by name', async () => {
     for (const options of [
       ['--rate-limit', `${'9'.repeat(30)}/60s`],
       ['--rotate-every', `${'9'.repeat(400)}d`],

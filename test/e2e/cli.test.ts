@@ -103,7 +103,7 @@ describe('apikeyd', () => {
     watching.kill('SIGINT');
   });
 
-  it('prints the settings that are in force, and no secret', async () => {
+  it('config prints the effective settings, and no secret', async () => {
     const env = { REDIS_URL: 'redis://:hunter2@localhost', LOG_LEVEL: 'warn' };
     const { stdout } = await apikeyd(['config'], { env });
     expect(stdout).toMatch(/LOG_LEVEL +warn +environment/);
@@ -113,7 +113,7 @@ describe('apikeyd', () => {
     expect(await apikeyd(['config'], { env: { LOG_LEVEL: 'loud' } })).toMatchObject({ code: 78 });
   });
 
-  it('lists, exports and verifies the audit, and finds what was taken away since an export', async () => {
+  it('lists, exports and verifies the audit, and finds events that were removed since an export', async () => {
     await create();
     const listed = await cli(['audit', 'list', '--outcome', 'OK', '--limit', '2']);
     expect(listed.stdout).toMatch(/^TIME +OUTCOME +METHOD/);
@@ -141,7 +141,7 @@ describe('apikeyd', () => {
     });
   });
 
-  it('creates with every option, and prints the secret once, alone when asked', async () => {
+  it('creates a key with every option, and prints the secret once, alone with --quiet', async () => {
     const made = await create(
       '--ttl',
       '30',
@@ -185,7 +185,7 @@ describe('apikeyd', () => {
     expect(quiet.stderr).toBe('');
   });
 
-  it('exits 0 for yes, 1 for no, 2 for usage and 69 for nobody there', async () => {
+  it('exits with 0 for VALID, 1 for a denial, 2 for wrong usage and 69 for an unreachable server', async () => {
     const { secret } = await create();
     expect(await cli(['api-key', 'validate', '-', '--scope', 'a:b'], `${secret}\n`)).toMatchObject({
       code: 0,
@@ -229,7 +229,7 @@ describe('apikeyd', () => {
     });
   });
 
-  it('lists as a table and as JSON', async () => {
+  it('api-key list prints a table or JSON', async () => {
     await create('--owner', 'lister');
     const table = await cli(['api-key', 'list', '--owner', 'lister']);
     expect(table.stdout).toMatch(
@@ -241,7 +241,7 @@ describe('apikeyd', () => {
     expect((await cli(['--help'])).code).toBe(0);
   });
 
-  it('recovers an admin key straight from the store, not while a server holds it', async () => {
+  it('recovers an admin key directly from the store, but not while a server has it open', async () => {
     const other = freshDatabase('sqlite', '');
     const env = { STORE_URL: other.url, APIKEYD_KEY_FILE: join(other.folder, 'admin.key') };
     const first = await spawnServer(other.url, other.folder);
@@ -291,7 +291,7 @@ describe('TLS', () => {
     await database.drop();
   });
 
-  it('serves both listeners to clients with a certificate, and nobody else', async () => {
+  it('serves both listeners only to clients with a certificate', async () => {
     const secret = readFileSync(file('admin.key'), 'utf8').trim();
     const interceptors = [
       (next: (r: never) => never) => (request: { header: Headers }) => {

@@ -84,7 +84,7 @@ const guardCases = (command: string, args: readonly string[], library: boolean) 
     return made;
   };
 
-  it('lets a good key in, with what is left of its limit', async () => {
+  it('admits a valid key, with the state of its limit', async () => {
     const limit = { name: 'minute', limit: 3n, window: { seconds: 60n } };
     // The first call of a program that has just started may take longer than its deadline.
     const unknown = 'audit_v1_0000000000000000000000';
@@ -103,7 +103,7 @@ const guardCases = (command: string, args: readonly string[], library: boolean) 
     expect(Number(headers.get('retry-after'))).toBeGreaterThan(50);
   });
 
-  it('keeps out who has no key, a wrong one, one without the scope, and a revoked one', async () => {
+  it('denies requests without a key, and with a wrong, a revoked or an insufficient one', async () => {
     expect((await ask()).status).toBe(401);
     expect(await ask('audit_v1_0000000000000000000000')).toMatchObject({
       status: 401,
@@ -121,7 +121,7 @@ const guardCases = (command: string, args: readonly string[], library: boolean) 
     expect(await ask(secret)).toMatchObject(revoked);
   });
 
-  it('lets nobody in when there is no decision, and says when to come back', async () => {
+  it('denies requests without a decision, and says when to retry', async () => {
     const limit = { name: 'day', limit: 1n, window: { seconds: 86_400n } };
     const { secret } = await key();
     const { admin } = server.clients('grpc');

@@ -32,7 +32,7 @@ describe('the first minutes', () => {
   });
   const doctor = (env: Record<string, string>) => apikeyd(['doctor'], { env });
 
-  it('doctor recognises the server that runs here, and finds nothing wrong', async () => {
+  it('doctor recognises the running server, and reports no problem', async () => {
     const { code, stdout } = await doctor(sameAddresses());
     expect(code, stdout).toBe(0);
     const served = `is served by apikeyd ${packageJson.version} on ${database.url}`;
@@ -40,7 +40,7 @@ describe('the first minutes', () => {
       expect(stdout).toMatch(new RegExp(`^ok +${name} +${address} ${served}$`, 'm'));
   });
 
-  it('doctor tells a server on another store, and another program, from it', async () => {
+  it('doctor distinguishes a server on another store, and another program', async () => {
     const other = await doctor({ ...sameAddresses(), STORE_URL: `sqlite:${database.folder}/other.db` });
     expect(other.code).toBe(1);
     expect(other.stdout).toMatch(/^WRONG +GRPC_ADDR +.*, and not on sqlite:.*other\.db$/m);
@@ -55,7 +55,7 @@ describe('the first minutes', () => {
     stranger.close();
   });
 
-  it('shows the store without its user, password and options', () => {
+  it('doctor shows the store without its user, password and options', () => {
     expect(shownStore('mongodb://me:hun?t@er2@a:1,b:2/keys?replicaSet=rs0&x=y')).toBe(
       'mongodb://a:1,b:2/keys',
     );
@@ -63,11 +63,11 @@ describe('the first minutes', () => {
     expect(shownStore('sqlite:/data/a@b?.db')).toBe('sqlite:/data/a@b?.db');
   });
 
-  it('keeps logs in JSON free of it', () => {
+  it('prints no next steps when it logs JSON', () => {
     for (const line of server.output().trimEnd().split('\n')) expect(() => JSON.parse(line)).not.toThrow();
   });
 
-  requires('script').it('a server at a terminal ends with what to do next, once', {}, async () => {
+  requires('script').it('a server at a terminal prints the next steps once', {}, async () => {
     const keyFile = join(database.folder, 'terminal.key');
     const command = `${process.execPath} --disable-warning=ExperimentalWarning ${MAIN} serve`;
     const { stdout } = await run(tool('script'), ['-qec', command, '/dev/null'], {
@@ -90,7 +90,7 @@ describe('the first minutes', () => {
     expect(shown.trimEnd()).toMatch(/docs\/quick-start\.md, .*Ctrl-C ends the server\.$/);
   });
 
-  it('audit list takes the method by each of its names, the caller and times', async () => {
+  it('audit list filters by each form of a method name, by caller and by time', async () => {
     const env = {
       APIKEYD_ADDRESS: `127.0.0.1:${server.ports.grpc}`,
       APIKEYD_KEY_FILE: join(database.folder, 'admin.key'),

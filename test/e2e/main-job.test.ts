@@ -51,7 +51,7 @@ onEachStore('main job on %s', (kind) => {
     await database.drop();
   });
 
-  it(`makes ${KEYS} keys of all types`, async () => {
+  it(`creates ${KEYS} keys of all types`, async () => {
     const types = KeyTypeSchema.values.map(({ number }) => number).filter((n) => n !== 0);
     await inLanes(KEYS, 16, async (i) => {
       const { secret } = await makeKey(clients, {
@@ -115,7 +115,7 @@ onEachStore('main job on %s', (kind) => {
     outputs += answers.map(({ stderr }) => stderr).join('');
   };
 
-  it('gives buf curl, by reflection and by the protos, and a grpc-js client the same answer', () =>
+  it('gives buf curl, with reflection and with the protos, and grpc-js the same response', () =>
     answersAlike((auth, ports) => {
       const given = ['--header', auth, '--data', '@-'];
       const byReflection = ['--protocol', 'grpc', '--http2-prior-knowledge', ...given];
@@ -142,7 +142,7 @@ onEachStore('main job on %s', (kind) => {
     }),
   );
 
-  it('is described by reflection and watched by health', async () => {
+  it('serves reflection and health checks', async () => {
     const url = `http://127.0.0.1:${server.ports.grpc}`;
     const ask = (...args: string[]) =>
       run(tool('buf'), ['curl', '--protocol', 'grpc', '--http2-prior-knowledge', ...args]);
@@ -178,7 +178,7 @@ onEachStore('main job on %s', (kind) => {
     },
   );
 
-  it('lets a service key validate and nothing else', async () => {
+  it('lets a key with apikeys:validate only validate', async () => {
     const made = await makeKey(clients, { scopes: ['apikeys:validate'] });
     const service = as(made.secret);
     expect(await decisionOf(service, made.secret)).toBe('VALID');
@@ -267,7 +267,7 @@ onEachStore('main job on %s', (kind) => {
     return seen;
   };
 
-  it('drains within 10 s on SIGTERM under load, with the event of every answered call', async () => {
+  it('stops within 10 s on SIGTERM under load, with an event for every answered call', async () => {
     const begun = Date.now();
     let [code, tookMs]: [number | null, number] = [null, Number.POSITIVE_INFINITY];
     const { answered } = await underLoad('term', async () => {
@@ -353,7 +353,7 @@ onEachStore('main job on %s', (kind) => {
 });
 
 describe('first start', () => {
-  it('mints an admin key that only its owner can read, and names its path', async () => {
+  it('creates an admin key file that only its owner can read, and names its path', async () => {
     const database = freshDatabase('sqlite', '');
     const server = await spawnServer(database.url, database.folder);
     const file = join(database.folder, 'admin.key');

@@ -26,7 +26,7 @@ describe('the packed program', () => {
   }, 300_000);
   afterAll(() => rmSync(folder, { recursive: true }));
 
-  it('holds the compiled program, the protos, the licence and what README and CHANGELOG say, and nothing else', () => {
+  it('contains the compiled program, the protos, the licence, README and CHANGELOG, and nothing else', () => {
     const filesBelow = (below: string) =>
       readdirSync(below, { recursive: true, withFileTypes: true })
         .filter((entry) => entry.isFile())
@@ -46,7 +46,7 @@ describe('the packed program', () => {
     );
   });
 
-  it('is one that npm would publish, without a word of warning but that nobody is logged in', async () => {
+  it('can be published by npm without a warning, except for the missing login', async () => {
     const tried = await run('npm', ['publish', '--dry-run', '--loglevel=warn'], { cwd: ROOT, env });
     expect(tried.code, tried.stderr).toBe(0);
     const warnings = tried.stderr.split('\n').filter((line) => line.startsWith('npm warn'));
@@ -98,7 +98,7 @@ describe('the packed program', () => {
     }
   });
 
-  it('finds its own Node where the one of the machine is too old', async () => {
+  it('uses its own Node.js when that of the machine is too old', async () => {
     // The oldest that a machine of today has: it runs the launcher, not the program.
     const old = await run('sh', ['-c', 'command -v node'], {
       env: { PATH: withoutOurs(process.env.PATH ?? '') },

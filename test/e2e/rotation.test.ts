@@ -90,7 +90,7 @@ onEachStore('rotation under load on %s', (kind) => {
     };
   };
 
-  it(`denies none of ${CALLS} calls inside a grace, and lets none through after it`, async () => {
+  it(`denies none of ${CALLS} calls during a grace period, and all after it`, async () => {
     const { id, secret } = await makeKey(clients);
     const { state, done, unused, stop } = load(secret);
     let present = secret;
@@ -110,7 +110,7 @@ onEachStore('rotation under load on %s', (kind) => {
     expect(state.calls).toBeGreaterThanOrEqual(CALLS);
   });
 
-  it('keeps both secrets over a restart in the middle of the grace', async () => {
+  it('keeps both secrets over a restart during the grace period', async () => {
     const { id, secret } = await makeKey(clients);
     const { state, done, stop } = load(secret);
     const { secret: next } = await clients.admin.rotateKey({ id });
@@ -124,7 +124,7 @@ onEachStore('rotation under load on %s', (kind) => {
     expect(state.wrong).toEqual([]);
   });
 
-  it('ends the grace at its time, for a record that is in use', async () => {
+  it('ends the grace period at its time, also for a cached record', async () => {
     // On a busy machine the first answer may come after the end: then the grace was too short to show anything.
     for (let [graceMs, shown] = [1_500, false]; !shown; graceMs *= 2) {
       const { id, secret } = await makeKey(clients);

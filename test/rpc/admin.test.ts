@@ -7,7 +7,7 @@ import { at, decide, decisionOf, failureOf, forEveryMount, limit, makeKey, nameO
 forEveryMount((mount) => {
   const { clock, clientsFor, transport } = mount;
 
-  it('updates what the mask names, under its etag', async () => {
+  it('UpdateKey changes the fields of the mask, if the etag is current', async () => {
     const { clients } = mount;
     const { key, id } = await makeKey(clients, { metadata: { team: 'a' } });
     const { key: next } = await clients.admin.updateKey({
@@ -27,7 +27,7 @@ forEveryMount((mount) => {
     }
   });
 
-  it('expires at a time, never later than before', async () => {
+  it('ExpireKey sets an expiry that is never later than before', async () => {
     const { clients } = mount;
     const { id, secret } = await makeKey(clients, { expiry: { case: 'ttl', value: { seconds: 3_600n } } });
     const later = { id, expireTime: at(clock.now() + 7_200_000) };
@@ -44,7 +44,7 @@ forEveryMount((mount) => {
     expect(await decisionOf(clients, secret)).toBe('EXPIRED');
   });
 
-  it('lists keys over pages, and refuses the token of another list', async () => {
+  it('ListKeys returns pages, and refuses the page token of another list', async () => {
     const { clients } = mount;
     const ownerId = `owner-${transport}`;
     const made = [];
@@ -68,7 +68,7 @@ forEveryMount((mount) => {
     });
   });
 
-  it('lists keys by status and by how their name or id begins', async () => {
+  it('ListKeys filters by status and by the prefix of name or id', async () => {
     const { clients } = mount;
     const ownerId = `status-${transport}`;
     const good = await makeKey(clients, { ownerId, name: `b-${transport}` });
@@ -89,7 +89,7 @@ forEveryMount((mount) => {
     });
   });
 
-  it('GetKey shows how the limits of a key stand, and takes nothing from them', async () => {
+  it('GetKey returns the state of the limits of a key, and consumes nothing', async () => {
     const { clients } = mount;
     const { id, secret } = await makeKey(clients, { rateLimits: [limit('few', 2)] });
     const left = async () => (await clients.admin.getKey({ id })).limits.map(({ remaining }) => remaining);
@@ -103,7 +103,7 @@ forEveryMount((mount) => {
     expect((await clients.admin.getKey({ id: unlimited.id })).limits).toEqual([]);
   });
 
-  it('WhoAmI tells any key that works about itself, and leaves an event', async () => {
+  it('WhoAmI returns the calling key whatever its scopes, and leaves an event', async () => {
     const { clients } = mount;
     const { id, secret } = await makeKey(clients, { name: 'myself', scopes: ['some:thing'] });
     expect(await clientsFor(secret).auth.whoAmI({})).toMatchObject({
@@ -123,7 +123,7 @@ forEveryMount((mount) => {
     });
   });
 
-  it('GetUsage counts the decisions about a key, an owner and all, and the addresses that used it', async () => {
+  it('GetUsage counts the decisions about a key, an owner and all keys, and the addresses that used a key', async () => {
     const { clients } = mount;
     const ownerId = `usage-${transport}`;
     const { id, secret } = await makeKey(clients, { ownerId, scopes: ['a:b'] });
@@ -161,7 +161,7 @@ forEveryMount((mount) => {
       expect(await failureOf(clients.admin.getUsage(request))).toMatchObject({ fields: [field] });
   });
 
-  it('makes one key for one request_id within a day', async () => {
+  it('CreateKey creates one key for a request_id within a day', async () => {
     const { clients } = mount;
     const requestId = `once-${transport}`;
     const { id } = await makeKey(clients, { requestId });
@@ -174,7 +174,7 @@ forEveryMount((mount) => {
     expect((await makeKey(clients, { requestId })).id).not.toBe(id);
   });
 
-  it('lets only those in who may', async () => {
+  it('each call requires its scope, and nobody grants an apikeys scope without holding it', async () => {
     const { clients } = mount;
     const service = clientsFor((await makeKey(clients, { scopes: ['apikeys:validate'] })).secret);
     const auditor = clientsFor((await makeKey(clients, { scopes: ['apikeys:audit'] })).secret);
@@ -205,7 +205,7 @@ forEveryMount((mount) => {
     expect((await makeKey(half, { scopes: ['apikeys:admin', '*'] })).id).not.toBe('');
   });
 
-  it('holds callers to their own lifetime, allow-list and limits', async () => {
+  it('a calling key is bound by its own lifetime, allow-list and limits', async () => {
     const { clients } = mount;
     const denied = { code: 'Unauthenticated', reason: 'CREDENTIAL_INVALID' };
     const elsewhere = await makeKey(clients, { scopes: ['apikeys:*'], ipAllowlist: ['10.0.0.0/8'] });
@@ -226,7 +226,7 @@ forEveryMount((mount) => {
     });
   });
 
-  it('names every wrong field before anything is read or written', async () => {
+  it('names every invalid field before anything is read or written', async () => {
     const { clients } = mount;
     const before = (await clients.admin.getStats({})).keysByStatus;
     const wrong = {

@@ -67,7 +67,7 @@ describe('bad input', () => {
     expect((await raw.call(PATH, good(), credential)).grpcStatus).toBe(0);
   });
 
-  it('more mistakes than an error can carry: the first are named, and all are counted', async () => {
+  it('more violations than fit into an error: the first are named, and all are counted', async () => {
     const scopes = Array.from({ length: 20_000 }, () => 'tra*');
     const failure = await failureOf(makeKey(clients, { scopes }));
     expect(failure).toMatchObject({ code: 'InvalidArgument', reason: 'INVALID_REQUEST' });
@@ -75,7 +75,7 @@ describe('bad input', () => {
     expect(failure.text).toMatch(/and 19999 more/);
   });
 
-  it('gRPC: a frame that holds less than it says is refused and recorded', async () => {
+  it('gRPC: a frame shorter than its length prefix is refused and recorded', async () => {
     const { result, outcome } = await outcomeOf(() => raw.call(PATH, good().subarray(0, 20), credential));
     expect(result).toMatchObject({ grpcStatus: 3 });
     expect(outcome).toBe('INVALID_ARGUMENT');
@@ -102,7 +102,7 @@ describe('bad input', () => {
     expect(outcome).toBe('RESOURCE_EXHAUSTED');
   });
 
-  it('gRPC: a client that goes away in the middle leaves an event', async () => {
+  it('gRPC: a client that disconnects within a message leaves an event', async () => {
     const before = await eventCount();
     await new RawGrpc(server.running.ports.grpc).abandon(PATH, good().subarray(0, 20), credential);
     // The server sees the reset a moment later; the next look finds the event.
@@ -112,7 +112,7 @@ describe('bad input', () => {
     expect(events[0]).toMatchObject({ method: PATH.slice(1), reason: 'REQUEST_NOT_RECEIVED' });
   });
 
-  it('gRPC: a message that is not whole at its deadline is ended and recorded', async () => {
+  it('gRPC: a message that is incomplete at its deadline is ended and recorded', async () => {
     const { result, outcome } = await outcomeOf(() =>
       raw.unfinished(PATH, good().subarray(0, 20), { ...credential, 'grpc-timeout': '50m' }),
     );
@@ -120,7 +120,7 @@ describe('bad input', () => {
     expect(outcome).toBe('CANCELLED');
   });
 
-  it('gRPC: a deadline that is none is refused and recorded', async () => {
+  it('gRPC: an invalid deadline is refused and recorded', async () => {
     const { result, outcome } = await outcomeOf(() =>
       raw.call(PATH, good(), { ...credential, 'grpc-timeout': 'soon' }),
     );
@@ -128,12 +128,12 @@ describe('bad input', () => {
     expect(outcome).toBe('INVALID_ARGUMENT');
   });
 
-  it('gRPC: a method that is not there is UNIMPLEMENTED, also on a service that is not there', async () => {
+  it('gRPC: an unknown method is UNIMPLEMENTED, also on an unknown service', async () => {
     for (const path of ['/apikey.v1.ApiKeyAuth/Nothing', '/nothing.v1.Nothing/Nothing'])
       expect(await raw.call(path, good(), credential)).toMatchObject({ httpStatus: 200, grpcStatus: 12 });
   });
 
-  it('gRPC: reads gzip, refuses what it does not know, and bombs', async () => {
+  it('gRPC: reads gzip, and refuses unknown encodings and zip bombs', async () => {
     const packed = (message: Uint8Array) => {
       const bytes = frame(gzipSync(message));
       bytes[0] = 1;
@@ -170,7 +170,7 @@ describe('bad input', () => {
     expect(outcome).toBe('INVALID_ARGUMENT');
   });
 
-  it('JSON: names the field that is not there, and never quotes a value', async () => {
+  it('JSON: names an unknown field, and never quotes a value', async () => {
     const answer = await (await json('{"requiredScop":"x"}')).text();
     expect(answer).toContain('requiredScop');
     const leaked = await (await json(`{"key":["${secret}"]}`)).text();
@@ -187,7 +187,7 @@ describe('bad input', () => {
     expect((await json('{}', {}, '/apikey.v1.ApiKeyAuth/Nothing')).status).toBe(404);
   });
 
-  it('JSON: a client that goes away in the middle leaves an event', async () => {
+  it('JSON: a client that disconnects within a message leaves an event', async () => {
     const before = await eventCount();
     await new Promise<void>((resolve) => {
       const { authorization } = credential;
@@ -209,7 +209,7 @@ describe('bad input', () => {
     expect(await failureOf(call)).toMatchObject({ code: 'InvalidArgument', fields: ['reason'] });
   });
 
-  it('a connection that is no HTTP, or says nothing, harms nobody', async () => {
+  it('a connection that is not HTTP, or silent, does not affect others', async () => {
     for (const port of [server.running.ports.http, server.running.ports.grpc]) {
       await new Promise<void>((resolve) => {
         const socket = tcpConnect(port, '127.0.0.1', () => socket.end('\0\0\0garbage\r\n\r\n'));
@@ -221,7 +221,7 @@ describe('bad input', () => {
     expect(await decisionOf(clients, secret)).toBe('VALID');
   });
 
-  it('a peer with wrong credentials is locked out of look-ups, its neighbours are not', async () => {
+  it('a peer with wrong credentials is locked out of look-ups, but not other addresses', async () => {
     const guess = mintSecret();
     const wrong = () => failureOf(server.clients('grpc', guess).admin.getStats({}));
     for (let i = 0; i < 5; i++)

@@ -28,7 +28,7 @@ forEveryMount((mount) => {
     return events.map(({ outcome, reason, keyId }) => ({ outcome, reason, keyId }));
   };
 
-  it('takes keys over with what they may do, and their secrets work on', async () => {
+  it('imports keys with their scopes and limits, and their secrets keep working', async () => {
     const { clients } = mount;
     const [secret, other] = [mintSecret(), mintSecret()];
     const keys = [
@@ -52,7 +52,7 @@ forEveryMount((mount) => {
     expect(await eventsOf(clients, id)).toEqual([{ outcome: 'OK', reason: '', keyId: id }]);
   });
 
-  it('changes nothing when it is repeated, and takes over what is new', async () => {
+  it('changes nothing when it is repeated, and imports only new keys', async () => {
     const { clients } = mount;
     const secrets = [mintSecret(), mintSecret(), mintSecret()];
     const keys = secrets.map((secret) => imported(secret));
@@ -70,7 +70,7 @@ forEveryMount((mount) => {
     expect((await eventsOf(clients))[0]).toEqual({ outcome: 'OK', reason: '', keyId: '' });
   });
 
-  it('writes nothing when one key is wrong, and names each that is', async () => {
+  it('writes nothing when a key is invalid, and names each invalid key', async () => {
     const { clients } = mount;
     const good = mintSecret();
     const keys = [
@@ -99,7 +99,7 @@ forEveryMount((mount) => {
     expect((await failureOf(clients.admin.importKeys({}))).fields).toEqual(['keys']);
   });
 
-  it('does not let a secret come back that was taken out of use', async () => {
+  it('refuses a secret that was retired by a rotation', async () => {
     const { clients } = mount;
     const { id, secret } = await makeKey(clients);
     await clients.admin.rotateKey({ id, mode: 2 });
@@ -111,7 +111,7 @@ forEveryMount((mount) => {
     expect(await decisionOf(clients, secret)).toBe('ROTATED');
   });
 
-  it('hands on no control that the caller does not hold', async () => {
+  it('grants no apikeys scope that the caller does not hold', async () => {
     const { clients } = mount;
     const { secret } = await makeKey(clients, { scopes: ['apikeys:admin'] });
     const admin = clientsFor(secret).admin;
@@ -143,7 +143,7 @@ onEachStore('secrets of other shapes, on %s', (kind) => {
     await database.drop();
   });
 
-  it('are MALFORMED, also those that were imported, until they are accepted', async () => {
+  it('are MALFORMED, also when imported, until ACCEPT_IMPORTED_SHAPES is set', async () => {
     for (const secret of foreign) expect(await decisionOf(clients, secret)).toBe('MALFORMED');
     expect((await failureOf(decisionOf(server.clients('grpc', 'old-admin-secret'), 'x'))).reason).toBe(
       'CREDENTIAL_INVALID',

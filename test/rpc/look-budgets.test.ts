@@ -12,8 +12,8 @@ import { failureOf, makeKey } from './cases.ts';
 
 const NET = '192.0.2.1';
 
-describe('what wrong credentials of an address may cost', () => {
-  it('10 look-ups a minute of a locked address, and a good neighbour is looked up beyond them', () => {
+describe('the budget of wrong credentials of an address', () => {
+  it('allows a locked-out address 10 look-ups a minute, and known valid keys beyond them', () => {
     const clock = new TestClock();
     const budgets = new LookBudgets(clock);
     const good = hashSecret(mintSecret());
@@ -31,7 +31,7 @@ describe('what wrong credentials of an address may cost', () => {
     expect(budgets.wasGood(good)).toBe(false);
   });
 
-  it('1 000 failures at once and 100 a second are told one by one', () => {
+  it('allows an event for each of 1 000 failures at once and 100 a second', () => {
     const clock = new TestClock();
     const budgets = new LookBudgets(clock);
     for (let i = 0; i < 1_000; i++) {
@@ -47,7 +47,7 @@ describe('what wrong credentials of an address may cost', () => {
 });
 
 describe('networks', () => {
-  it('an address of IPv6 stands for its /64', () => {
+  it('an IPv6 address counts as its /64', () => {
     expect(networkOf('192.0.2.7')).toBe('192.0.2.7');
     expect(networkOf('2001:db8:1:2:3:4:5:6')).toBe('2001:db8:1:2::/64');
     expect(networkOf('2001:db8:1:2::9')).toBe('2001:db8:1:2::/64');
@@ -57,14 +57,14 @@ describe('networks', () => {
     expect(networkOf('1:2:3::')).toBe('1:2:3::/64');
   });
 
-  it('::/0 admits no IPv4, and 0.0.0.0/0 no IPv6', () => {
+  it('::/0 contains no IPv4 address, and 0.0.0.0/0 no IPv6 address', () => {
     expect(new IpAllowlist(['::/0']).allows('192.0.2.7')).toBe(false);
     expect(new IpAllowlist(['::/0']).allows('2001:db8::1')).toBe(true);
     expect(new IpAllowlist(['0.0.0.0/0']).allows('2001:db8::1')).toBe(false);
     expect(new IpAllowlist(['0.0.0.0/0']).allows('192.0.2.7')).toBe(true);
   });
 
-  it('who has 2^64 addresses has five attempts', async () => {
+  it('a client with 2^64 addresses has five attempts', async () => {
     const database = freshDatabase('sqlite', '');
     const clock = new TestClock();
     const store = await openStore({
@@ -102,7 +102,7 @@ describe('a server', () => {
     await database.drop();
   });
 
-  it('calls without a credential fill the log to a bound; beyond it they are counted, and good callers are served', async () => {
+  it('calls without a credential have events up to a bound, beyond it they are counted, and valid callers are served', async () => {
     const admin = server.clients('grpc').admin;
     const eventsOf = async () => Number((await admin.getStats({})).auditEvents);
     const other = await makeKey(server.clients('grpc'), { scopes: ['apikeys:audit'] });

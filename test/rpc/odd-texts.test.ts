@@ -85,7 +85,7 @@ function importOne({ admin }: Clients, fields: object) {
 
 forEveryMount((mount) => {
   const { transport } = mount;
-  it('an owner "alice<NUL>mallory" is not taken for alice: no text may hold a control character', async () => {
+  it('an owner "alice<NUL>mallory" is not mistaken for alice: texts with control characters are refused', async () => {
     const { clients } = mount;
     const { id } = await makeKey(clients);
     for (const [i, [field, call]] of TEXTS.entries())
@@ -96,7 +96,7 @@ forEveryMount((mount) => {
         ]);
   });
 
-  it('texts of every other kind come back as they were', async () => {
+  it('texts of every other kind are returned unchanged', async () => {
     const { clients } = mount;
     const text = ' Zoë 名 👩‍👩‍👧 \u202e $where {a.b} ../ ';
     const { id } = await makeKey(clients, {
@@ -116,7 +116,7 @@ forEveryMount((mount) => {
     );
   });
 
-  it("an end client's user agent does not decide whether there is a decision: it is recorded as a text", async () => {
+  it("an end client's user agent cannot prevent a decision: it is recorded as a text", async () => {
     const { clients } = mount;
     const requestId = `agent-${transport}`;
     await decide(clients, mintSecret(), { userAgent: `${'a'.repeat(511)}👩`, requestId });
@@ -126,7 +126,7 @@ forEveryMount((mount) => {
     expect(await clients.admin.verifyAudit({})).toMatchObject({ intact: true });
   });
 
-  it('a secret typed where an id belongs is in the audit by its fingerprint only', async () => {
+  it('a secret sent as an id is in the audit only by its fingerprint', async () => {
     const { clients } = mount;
     const secret = mintSecret();
     const fingerprint = `sha256:${hashSecret(secret).slice(0, 8)}`;
@@ -146,7 +146,7 @@ forEveryMount((mount) => {
     });
   });
 
-  it('ListAuditEvents: a method by its bare name, with its service or in full; one that is none is refused', async () => {
+  it('ListAuditEvents filters by a method name in each form, and refuses an unknown method', async () => {
     const { clients } = mount;
     await decide(clients, mintSecret());
     for (const method of ['ValidateKey', 'ApiKeyAuth/ValidateKey', 'apikey.v1.ApiKeyAuth/ValidateKey']) {
@@ -168,7 +168,7 @@ onEachStore('%s', (kind) => {
   });
   afterAll(() => database.drop());
 
-  it('doctor names the keys whose texts were stored before such were refused', async () => {
+  it('doctor names keys with texts that were stored before such texts were refused', async () => {
     const good = await makeKey(server.clients('grpc'));
     const odd = await makeKey(server.clients('grpc'), { metadata: { team: 'x' } });
     await server.stop();
@@ -205,7 +205,7 @@ it('ListAuditEvents finds the calls of every gateway', () => {
 });
 
 describe('the command line', () => {
-  it('shows the escapes of a terminal, and marks that turn the direction of writing, as text', () => {
+  it('shows terminal escapes and marks of text direction as text', () => {
     const name = `\u001b[2J\u001b]0;x\u0007\u009b31m\u202egnp.exe\n${UNKNOWN}`;
     expect(plain(name)).toBe(`\\u001b[2J\\u001b]0;x\\u0007\\u009b31m\\u202egnp.exe\\u000a${UNKNOWN}`);
     expect(table(['NAME'], [[name]]).split('\n')).toEqual(['NAME', plain(name)]);

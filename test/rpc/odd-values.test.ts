@@ -49,7 +49,7 @@ describe('odd values', () => {
     return { status: response.status, code: answer.code, fields: fields.map(({ field }) => field) };
   };
 
-  it('524 000 empty items in a kilobyte of gzip are counted before one of them is made', async () => {
+  it('524 000 empty items in a kilobyte of gzip are refused before one of them is decoded', async () => {
     const bytes = Buffer.alloc(1_048_000);
     for (let i = 0; i < bytes.length; i += 2) bytes[i] = 0x0a;
     const message = frame(gzipSync(bytes));
@@ -66,7 +66,7 @@ describe('odd values', () => {
     expect(web).toEqual({ status: 400, code: 'invalid_argument', fields: ['requests'] });
   });
 
-  it('the same over Connect in binary, in frames and by gzip', async () => {
+  it('too many items are refused over Connect in binary, in frames and by gzip', async () => {
     const requests = Array.from({ length: MAX_MESSAGES + 1 }, () => ({}));
     for (const transport of TRANSPORTS)
       expect(await failureOf(server.clients(transport).auth.batchValidateKeys({ requests }))).toMatchObject({
@@ -76,7 +76,7 @@ describe('odd values', () => {
       });
   });
 
-  it('a field mask of 350 000 paths is refused as such, and is no internal error', async () => {
+  it('a field mask of 350 000 paths is refused with its reason, not as an internal error', async () => {
     const { id } = await makeKey(clients);
     for (const transport of ['grpc', 'connect-json', 'connect-binary'] as const) {
       const paths = Array.from({ length: transport === 'connect-json' ? 100_000 : 170_000 }, () => 'name');
@@ -87,7 +87,7 @@ describe('odd values', () => {
     }
   });
 
-  it('counts in messages within messages, and names the place', () => {
+  it('counts items in nested messages, and names their field', () => {
     const limits = Array.from({ length: MAX_MESSAGES + 1 }, () => ({}));
     const bytes = toBinary(
       ImportKeysRequestSchema,
@@ -142,7 +142,7 @@ describe('odd values', () => {
     expect(await json(path, body)).toMatchObject({ status: 400, code: 'invalid_argument', fields: [field] });
   });
 
-  it('JSON: what the format allows is taken', async () => {
+  it('JSON: every form that proto3 JSON allows is accepted', async () => {
     const body = `{"key":"x","cost":"16","minRevision":0,"required_scope":"a","dryRun":false,"clientIp":null}`;
     expect(await json('ApiKeyAuth/ValidateKey', body)).toMatchObject({ status: 200 });
     const key = `{"name":"n","owner_id":"o","keyType":3,"scopes":["a"],"expireTime":"2096-02-29T23:59:59.5+01:00",
@@ -150,7 +150,7 @@ describe('odd values', () => {
     expect(await json('ApiKeyAdmin/CreateKey', key)).toMatchObject({ status: 200 });
   });
 
-  it('the command line: 30 February is no day, 29 February is one in a leap year', () => {
+  it('the command line refuses 30 February, and accepts 29 February in a leap year', () => {
     for (const text of [
       '2027-02-30T00:00:00Z',
       '2027-02-29T00:00Z',
@@ -161,7 +161,7 @@ describe('odd values', () => {
     expect(isoTime('2028-02-29T00:00:00+01:00').toISOString()).toBe('2028-02-28T23:00:00.000Z');
   });
 
-  it('a key that expired in 1960 is not imported, and one that expired in 1971 is told so', async () => {
+  it('a key that expired in 1960 is not imported, and one that expired in 1971 is reported as EXPIRED', async () => {
     const secret = mintSecret();
     const key = {
       name: 'n',

@@ -83,13 +83,13 @@ describe('openapi.json', () => {
     expect(undescribed).toEqual([]);
   });
 
-  it('has no fault that a linter knows', async () => {
+  it('has no problem that a linter finds', async () => {
     const config = await createConfig({ extends: ['recommended'] });
     const problems = await lintFromString({ source: JSON.stringify(openapi), config });
     expect(problems.map(({ ruleId, message }) => `${ruleId}: ${message}`)).toEqual([]);
   });
 
-  it('describes what really goes over the wire', async () => {
+  it('describes the real requests and responses', async () => {
     const expireTime = new Date(Date.now() + 3_600_000).toISOString();
     const rateLimits = [{ name: 'minute', limit: '100', window: '60s' }];
     const key = { name: 'n', ownerId: 'o', keyType: 'KEY_TYPE_SERVICE', scopes: ['a:b'] };
@@ -136,7 +136,7 @@ describe('openapi.json', () => {
     });
   });
 
-  it('allows nothing that the server does not know', async () => {
+  it('allows no field that the server does not know', async () => {
     expect(problemsOf('ValidateKeyRequest', { key: 'x', requiredScopes: 'a' })).not.toEqual([]);
     expect(problemsOf('CreateKeyRequest', { expireTime: '2027-01-31T12:00:00Z', ttl: '60s' })).not.toEqual(
       [],

@@ -19,7 +19,7 @@ const HTTP2 = TRANSPORTS.filter(
   (name) => name === 'grpc' || name === 'connect-binary' || name === 'grpc-on-http',
 );
 
-describe.each(HTTP2)('more calls at once than may be under way, over %s', (transport) => {
+describe.each(HTTP2)('more concurrent calls than the limit, over %s', (transport) => {
   const database = freshDatabase('sqlite', '');
   let server: TestServer;
   beforeAll(async () => {
@@ -30,7 +30,7 @@ describe.each(HTTP2)('more calls at once than may be under way, over %s', (trans
     await database.drop();
   });
 
-  it('are refused at once and counted; the others are served, and later ones too', async () => {
+  it('are refused at once and counted, while the others and later ones are served', async () => {
     const { secret } = await makeKey(server.clients(transport));
     // One connection may have so many; so it takes several.
     const connections = Math.ceil(LIMITS.callsUnderWay / LIMITS.streamsPerConnection) + 8;
@@ -70,7 +70,7 @@ const refusalOf = (work: () => void) => {
 };
 
 describe('the call server', () => {
-  it('begins as many calls as may be under way, and goes on when one has ended', async () => {
+  it('starts calls up to the limit, and the next when one has ended', async () => {
     const clock = new TestClock();
     const audit = new MemoryAudit();
     const observer = { finished: () => {}, refused: () => {}, failed: () => {} };
@@ -94,7 +94,7 @@ describe('the call server', () => {
     begin().takePlace();
   });
 
-  it('serves on while thousands of calls whose messages never came are being recorded as refused', async () => {
+  it('keeps serving while thousands of calls without a message are recorded as refused', async () => {
     const clock = new TestClock();
     const audit = new MemoryAudit();
     let written = () => {};

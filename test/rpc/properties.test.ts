@@ -53,7 +53,7 @@ onEachStore('%s', (kind) => {
     expect(listed.keys.map((each) => each.id)).toContain(id);
   };
 
-  it('CreateKey, ValidateKey and UpdateKey: as it was sent, or refused by name', async () => {
+  it('CreateKey, ValidateKey and UpdateKey return a text unchanged, or refuse its field by name', async () => {
     let [made, not] = [0, 0];
     await fc.assert(
       fc.asyncProperty(fields, fields, async (first, second) => {
@@ -86,7 +86,7 @@ onEachStore('%s', (kind) => {
     expect(not).toBeGreaterThan(RUNS.numRuns / 10);
   });
 
-  it('ImportKeys: as it was sent, or refused by name', async () => {
+  it('ImportKeys returns a text unchanged, or refuses its field by name', async () => {
     await fc.assert(
       fc.asyncProperty(fields, async (sent) => {
         const imported = { ...toJson(sent), keyHash: hashSecret(mintSecret()) };
@@ -99,7 +99,7 @@ onEachStore('%s', (kind) => {
     );
   });
 
-  it('gRPC: the same texts are taken and refused as over JSON', async () => {
+  it('gRPC accepts and refuses the same texts as JSON', async () => {
     await fc.assert(
       fc.asyncProperty(
         anyText.filter((text) => text.isWellFormed()),

@@ -15,7 +15,7 @@ const hours = (n: number) => durationFromMs(n * HOUR);
 forEveryMount((mount) => {
   const { clock, clientsFor, freshIp } = mount;
 
-  it('lets both secrets work through the grace, and says which one was used and until when', async () => {
+  it('RotateKey keeps both secrets working during the grace period, and ValidateKey says which one was used', async () => {
     const { clients } = mount;
     const { id, secret: old, key } = await makeKey(clients);
     const begun = clock.now();
@@ -46,7 +46,7 @@ forEveryMount((mount) => {
     expect((await clients.admin.getKey({ id })).key?.rotation?.state).toBe(RotationState.NONE);
   });
 
-  it('refuses with a reason, and changes nothing', async () => {
+  it('RotateKey refuses with a reason, and then changes nothing', async () => {
     const { clients } = mount;
     const { id, secret: old } = await makeKey(clients);
     const refused = (request: object) => failureOf(clients.admin.rotateKey({ id, ...request }));
@@ -86,7 +86,7 @@ forEveryMount((mount) => {
     });
   });
 
-  it('forces: every older secret ends at once, the present one after the grace, or at once with 0', async () => {
+  it('FORCED ends every older secret at once, and the current one after the grace period', async () => {
     const { clients } = mount;
     const { id, secret: first } = await makeKey(clients);
     const second = (await clients.admin.rotateKey({ id })).secret;
@@ -102,7 +102,7 @@ forEveryMount((mount) => {
     expect(await decisionOf(clients, emergency.secret)).toBe('ROTATED');
   });
 
-  it('completes a rotation before its grace is over, and one that is over by the next', async () => {
+  it('CompleteRotation ends a grace period early, and the next rotation completes one that is over', async () => {
     const { clients } = mount;
     const { id, secret: old } = await makeKey(clients);
     await clients.admin.rotateKey({ id });
@@ -129,7 +129,7 @@ forEveryMount((mount) => {
     expect([...first.rotations, ...rest.rotations]).toEqual(rotations);
   });
 
-  it('shares limits between old and new secret, and never extends expire_time', async () => {
+  it('the old and the new secret share limits, and a rotation never extends expire_time', async () => {
     const { clients } = mount;
     const expireTime = at(clock.now() + 2 * HOUR);
     const { id, secret: old } = await makeKey(clients, {
@@ -143,7 +143,7 @@ forEveryMount((mount) => {
     expect(await decisionOf(clients, old)).toBe('RATE_LIMITED');
   });
 
-  it('hands the secret of a key that governs this service only to a caller that may as much', async () => {
+  it('RotateKey gives the secret of a key with apikeys scopes only to a caller that holds them', async () => {
     const { clients } = mount;
     const owner = await makeKey(clients, { scopes: ['apikeys:*'] });
     const admin = clientsFor((await makeKey(clients, { scopes: ['apikeys:admin'] })).secret);
@@ -167,7 +167,7 @@ forEveryMount((mount) => {
     });
   });
 
-  it('keeps rotate_every, and says when the next one is due', async () => {
+  it('a key has its rotate_every, and the time when the next rotation is due', async () => {
     const { clients } = mount;
     const made = await makeKey(clients, { rotateEvery: hours(24) });
     expect(made.key.rotateEvery?.seconds).toBe(86_400n);
@@ -184,7 +184,7 @@ forEveryMount((mount) => {
     expect(await failureOf(clients.admin.updateKey(wrong))).toMatchObject({ fields: ['key.rotate_every'] });
   });
 
-  it('counts the uses of an old secret', async () => {
+  it('ListRotations counts the uses of an old secret', async () => {
     const { clients } = mount;
     const { id, secret } = await makeKey(clients);
     await clients.admin.rotateKey({ id });
@@ -214,7 +214,7 @@ forEveryMount((mount) => {
     return { seen, stop: () => stop.abort(), over };
   };
 
-  it('opens an anomaly, tells every subscriber, and resolves it once', async () => {
+  it('an anomaly is opened, sent to every subscriber, and resolved once', async () => {
     const { clients } = mount;
     const since = at(clock.now());
     const first = watching(clients, { sinceTime: since });
@@ -254,7 +254,7 @@ forEveryMount((mount) => {
     expect(events.map(({ outcome }) => outcome)).toEqual(['OK', 'OK', 'OK']);
   });
 
-  it('ends a stream when the key of its caller is revoked, and refuses those who may not', async () => {
+  it('WatchAlerts ends when the key of its caller is revoked, and requires its scope', async () => {
     const { clients } = mount;
     const { id, secret } = await makeKey(clients, { scopes: ['apikeys:audit'] });
     const stream = watching(clientsFor(secret), {});

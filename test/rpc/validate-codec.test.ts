@@ -94,7 +94,7 @@ const read = ({ $typeName, $unknown, ...fields }: Partial<ValidateKeyRequest>) =
 });
 
 describe('the codec of ValidateKey', () => {
-  it('writes the same bytes as protobuf-es, or leaves it to that', () => {
+  it('writes the same bytes as protobuf-es, or leaves the message to it', () => {
     let written = 0;
     fc.assert(
       fc.property(response, (fields) => {
@@ -110,7 +110,7 @@ describe('the codec of ValidateKey', () => {
     expect(written).toBeGreaterThan(RUNS.numRuns / 10);
   });
 
-  it('a key that expired in 1960, or in year 1, is told so', () => {
+  it('writes the expiry of a key that expired in 1960, or in year 1', () => {
     for (const seconds of [-315_619_200n, -62_135_596_800n]) {
       const message: Answer = { decision: 6, expireTime: { seconds, nanos: 0 } };
       expect(validateCodec.encode(message)).toBeUndefined();
@@ -119,7 +119,7 @@ describe('the codec of ValidateKey', () => {
     }
   });
 
-  it('writes a plain answer itself, and the longest one that a key can have without losing a byte', () => {
+  it('writes a common response itself, and the longest possible response completely', () => {
     const long = '名'.repeat(1_024);
     const limit = { name: 'n'.repeat(64), bucket: long, limit: 5n, remaining: 3n };
     const messages: Answer[] = [
@@ -134,7 +134,7 @@ describe('the codec of ValidateKey', () => {
     }
   });
 
-  it('reads the same request as protobuf-es, or leaves it to that', () => {
+  it('reads the same request as protobuf-es, or leaves the message to it', () => {
     let plain = 0;
     fc.assert(
       fc.property(request, (fields) => {
@@ -149,13 +149,13 @@ describe('the codec of ValidateKey', () => {
     expect(plain).toBeGreaterThan(RUNS.numRuns / 2);
   });
 
-  it('reads a plain request itself', () => {
+  it('reads a common request itself', () => {
     const fields = { key: 'k', requiredScope: 'traces:read', clientIp: '10.1.2.3', cost: 300n, dryRun: true };
     const bytes = toBinary(ValidateKeyRequestSchema, create(ValidateKeyRequestSchema, fields));
     expect(validateCodec.decode(bytes)).toMatchObject(fields);
   });
 
-  it('never reads what protobuf-es refuses, nor reads it otherwise', () => {
+  it('never accepts a message that protobuf-es refuses, nor reads one differently', () => {
     const bytes = toBinary(
       ValidateKeyRequestSchema,
       create(ValidateKeyRequestSchema, { key: 'audit_v1_x', requiredScope: 'a:b', cost: 7n, dryRun: true }),

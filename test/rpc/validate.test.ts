@@ -7,7 +7,7 @@ import { at, decide, decisionOf, failureOf, forEveryMount, limit, makeKey, nameO
 forEveryMount((mount) => {
   const { clock, clientsFor, freshIp } = mount;
 
-  it('says VALID with everything about the key', async () => {
+  it('ValidateKey answers VALID with all fields about the key', async () => {
     const { clients } = mount;
     const { secret, id } = await makeKey(clients, {
       scopes: ['traces:*'],
@@ -34,7 +34,7 @@ forEveryMount((mount) => {
     expect((await decide(clients, (await makeKey(clients)).secret)).unlimited).toBe(true);
   });
 
-  it('leaves one event for one call, whatever its outcome', async () => {
+  it('each call leaves one event, whatever its outcome', async () => {
     const { clients } = mount;
     const { secret, id } = await makeKey(clients);
     const count = async () => Number((await clients.admin.getStats({})).auditEvents);
@@ -48,7 +48,7 @@ forEveryMount((mount) => {
     expect(events[0]?.userAgent).toBe('u'.repeat(512));
   });
 
-  it('denies for each reason, in order, as data', async () => {
+  it('ValidateKey denies for each reason, in order, in an OK response', async () => {
     const { clients } = mount;
     const { secret, id } = await makeKey(clients, {
       ipAllowlist: ['10.0.0.0/8'],
@@ -96,7 +96,7 @@ forEveryMount((mount) => {
     });
   });
 
-  it('consumes nothing in a dry run or for a denial', async () => {
+  it('a dry run and a denial consume nothing', async () => {
     const { clients } = mount;
     const { secret } = await makeKey(clients, { rateLimits: [limit('m', 3)] });
     await decide(clients, secret, { dryRun: true, cost: 3n });
@@ -108,7 +108,7 @@ forEveryMount((mount) => {
     });
   });
 
-  it('locks an address out with its fifth failure, and lets an admin clear it', async () => {
+  it('the fifth failure locks an address out, and ClearLockout ends that', async () => {
     const { clients } = mount;
     const clientIp = freshIp();
     const { secret } = await makeKey(clients);
@@ -135,7 +135,7 @@ forEveryMount((mount) => {
     });
   });
 
-  it('decides a batch in order, and nothing of it when one item is invalid', async () => {
+  it('a batch is decided in order, and not at all when one item is invalid', async () => {
     const { clients } = mount;
     const { secret, id } = await makeKey(clients, { rateLimits: [limit('m', 2)] });
     const invalid = { requests: [{ key: secret }, { key: secret, clientIp: 'nowhere' }] };
@@ -171,7 +171,7 @@ forEveryMount((mount) => {
     }
   });
 
-  it('takes a working secret as the proof to revoke its key', async () => {
+  it('RevokeOwnKey accepts a working secret as the only credential', async () => {
     const { clients } = mount;
     const open = clientsFor('');
     const { secret, id } = await makeKey(clients);
@@ -189,7 +189,7 @@ forEveryMount((mount) => {
     });
   });
 
-  it('shows a change to the very next call', async () => {
+  it('a change is visible to the very next call', async () => {
     const { clients } = mount;
     const { secret, id } = await makeKey(clients, { scopes: ['a:b', 'c:d'] });
     const ask = () => decisionOf(clients, secret, { requiredScope: 'a:b', clientIp: '10.0.0.1' });
@@ -229,7 +229,7 @@ forEveryMount((mount) => {
     }
   });
 
-  it('answers by revision, or says that it is ahead', async () => {
+  it('min_revision is honoured, or refused when it is ahead of the store', async () => {
     const { clients } = mount;
     const { secret, key } = await makeKey(clients);
     expect((await decide(clients, secret, { minRevision: key.revision })).valid).toBe(true);

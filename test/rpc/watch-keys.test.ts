@@ -30,7 +30,7 @@ const watching = (clients: Clients, sinceRevision?: bigint) => {
 forEveryMount((mount) => {
   const { clientsFor } = mount;
 
-  it('tells every change in order, and heartbeats', async () => {
+  it('WatchKeys sends every change in order, and heartbeats', async () => {
     const { clients } = mount;
     const stream = watching(clients);
     await vi.waitFor(() => expect(stream.seen.length).toBeGreaterThan(0), HANGS_MS);
@@ -61,7 +61,7 @@ forEveryMount((mount) => {
     expect(await stream.end()).toBe(Code.Canceled);
   });
 
-  it('goes on from where the caller was, leaving nothing out', async () => {
+  it('WatchKeys continues from the revision of the caller without a gap', async () => {
     const { clients } = mount;
     const { key } = await makeKey(clients);
     const made: string[] = [];
@@ -90,7 +90,7 @@ forEveryMount((mount) => {
     expect([...seen, ...last.changes().map(({ keyId }) => keyId)].sort()).toEqual(made.sort());
   });
 
-  it('resets a caller whose revision is not remembered, and refuses what is none', async () => {
+  it('WatchKeys sends RESET for a forgotten revision, and refuses an invalid one', async () => {
     const { clients } = mount;
     const stream = watching(clients, 1_000_000_000n);
     await vi.waitFor(() => expect(stream.seen[0]?.change).toBe(KeyChange.RESET), HANGS_MS);

@@ -22,7 +22,7 @@ describe('the access log', () => {
     expect((await linesWith({})).lines).toEqual([]);
   });
 
-  it('has a line for each call with its code and time, and nothing of who asked', async () => {
+  it('has a line for each call with its code and time, and nothing about the caller', async () => {
     const { lines, text, secret } = await linesWith({ ACCESS_LOG: 'true' });
     const told = lines.map(({ method, code }) => [method.split('/')[1], code]);
     expect(told).toEqual([

@@ -21,7 +21,7 @@ describe('a name of a backup', () => {
   afterAll(() => place.drop());
   const refusal = (name: string) => failureOf(backUp(clients, name));
 
-  it('that leads elsewhere, hides or is none is refused, and nothing is written', async () => {
+  it('that is a path, hidden or invalid is refused, and nothing is written', async () => {
     // The anchor is written each second.
     const files = () => readdirSync(place.folder).filter((name) => !name.includes('anchor'));
     const before = files();
@@ -54,18 +54,18 @@ describe('a name of a backup', () => {
     expect(files()).toEqual(before);
   });
 
-  it('of a file that is there already is refused, whatever the file is', async () => {
+  it('of an existing file is refused, whatever the file is', async () => {
     writeFileSync(join(place.folder, 'taken'), 'mine');
     expect(await refusal('taken')).toMatchObject({ code: 'AlreadyExists', reason: 'BACKUP_EXISTS' });
     expect(await refusal('chain.key')).toMatchObject({ reason: 'BACKUP_EXISTS' });
     expect(readFileSync(join(place.folder, 'taken'), 'utf8')).toBe('mine');
   });
 
-  it('with dots within is a name', async () => {
+  it('with dots inside is accepted', async () => {
     expect(await backUp(clients, 'a..b-2026.db')).toMatchObject({ name: 'a..b-2026.db' });
   });
 
-  it('goes nowhere without BACKUP_DIR, or where that is not there', async () => {
+  it('is refused without BACKUP_DIR, or when that folder does not exist', async () => {
     await place.stop();
     const off = (await place.start({ ...place.settings, BACKUP_DIR: '' })).clients('grpc');
     expect(await failureOf(backUp(off))).toMatchObject({ code: 'FailedPrecondition', reason: 'BACKUP_OFF' });
@@ -81,7 +81,7 @@ describe('a name of a backup', () => {
 });
 
 onEachStore('CreateBackup on %s', (kind) => {
-  it('says where the store is backed up', async () => {
+  it('is refused on MongoDB with the name of the runbook', async () => {
     if (kind === 'sqlite') return;
     const place = new Place(kind);
     const clients = (await place.start({ BACKUP_DIR: place.database.folder })).clients('grpc');
@@ -94,14 +94,14 @@ onEachStore('CreateBackup on %s', (kind) => {
   });
 });
 
-describe('a backup that does not come to its end', () => {
+describe('a backup that fails', () => {
   const place = new Restorable();
   afterAll(() => place.drop());
   const clock = new TestClock();
   const folderOf = (copyTo: ConstructorParameters<typeof BackupFolder>[0]['copyTo']) =>
     new BackupFolder({ folder: place.folder, copyTo, clock });
 
-  it('for a full disk leaves nothing, and the next one is written', async () => {
+  it('on a full disk leaves no file, and the next one succeeds', async () => {
     let full = true;
     const folder = folderOf(async (file, told) => {
       writeFileSync(file, 'half');
@@ -129,7 +129,7 @@ describe('a backup that does not come to its end', () => {
     ).toEqual(['x', 'x.sha256']);
   });
 
-  it('because its caller has gone leaves nothing; another one waits its turn', async () => {
+  it('when its caller disconnects leaves no file, and another one waits meanwhile', async () => {
     let goOn = () => {};
     const waiting = new Promise<void>((resolve) => {
       goOn = resolve;
@@ -153,7 +153,7 @@ describe('a backup that does not come to its end', () => {
     expect(await folder.begin('z').made).toMatchObject({ name: 'z' });
   });
 
-  it('gives way to a file that came meanwhile', async () => {
+  it('does not replace a file that was created meanwhile', async () => {
     const folder = folderOf(async (file) => {
       writeFileSync(file, 'copy');
       writeFileSync(join(place.folder, 'w'), 'mine');
@@ -163,7 +163,7 @@ describe('a backup that does not come to its end', () => {
     expect(readFileSync(join(place.folder, 'w'), 'utf8')).toBe('mine');
   });
 
-  it('by a caller of the server that goes away leaves nothing', async () => {
+  it('when the client of the server disconnects leaves no file', async () => {
     const server = await place.serve();
     const { admin } = server.clients('grpc');
     await Promise.all(

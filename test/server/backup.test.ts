@@ -22,7 +22,7 @@ import { backUp, Restorable } from './restorable.ts';
 
 const LONG = process.env.LONG !== undefined;
 
-describe('a backup under load, changes, and the backup put back', () => {
+describe('a backup under load that is restored after changes', () => {
   const place = new Restorable();
   afterAll(() => place.drop());
   let server: TestServer;
@@ -37,7 +37,7 @@ describe('a backup under load, changes, and the backup put back', () => {
     asked = (await makeKey(server.clients('grpc'))).secret;
   });
 
-  it('is written while calls go on, by the command, with progress as lines of JSON', async () => {
+  it('is written by the command during calls, with progress as JSON lines', async () => {
     const clients = server.clients('grpc');
     let going = true;
     const told: string[] = [];
@@ -66,13 +66,13 @@ describe('a backup under load, changes, and the backup put back', () => {
     expect(again.stderr).toContain('there is a file one.backup in BACKUP_DIR already (BACKUP_EXISTS)');
   });
 
-  it('is refused while the server runs', async () => {
+  it('is not restored while the server runs', async () => {
     const refused = await place.command('restore', place.file);
     expect(refused.code).toBe(69);
     expect(refused.stderr).toContain('another process is using');
   });
 
-  it('is restored by the command, which says what is lost', async () => {
+  it('is restored by the command, which reports the lost events', async () => {
     const clients = server.clients('grpc');
     await made.narrow(clients);
     const { id } = await makeKey(clients, { name: 'made later' });
@@ -95,7 +95,7 @@ describe('a backup under load, changes, and the backup put back', () => {
     expect(place.leftovers()).toEqual([]);
   });
 
-  it('answers as before the restore, each change that was made again with its event, the chains intact', async () => {
+  it('gives the decisions from before the restore, each repeated change has its event, and the chains are intact', async () => {
     server = await place.serve();
     const clients = server.clients('grpc');
     expect(await answers(clients, made.secrets)).toEqual(before);
@@ -111,7 +111,7 @@ describe('a backup under load, changes, and the backup put back', () => {
     expect(heads.map(({ processId }: { processId: string }) => processId)).toContain(lost);
   });
 
-  it('starts again, and the heads that somebody kept from before are excused', async () => {
+  it('lets the server start again, and accepts heads that were exported before the restore', async () => {
     await place.stop();
     server = await place.serve();
     const clients = server.clients('grpc');
@@ -121,7 +121,7 @@ describe('a backup under load, changes, and the backup put back', () => {
   });
 });
 
-describe('a restore that is refused loses nothing', () => {
+describe('a refused restore loses nothing', () => {
   const place = new Restorable();
   let stands: Buffer;
   let key: { id: string; secret: string };
@@ -142,7 +142,7 @@ describe('a restore that is refused loses nothing', () => {
     expect(readdirSync(place.folder).filter((name) => name.includes('before-restore'))).toEqual([]);
   }
 
-  it('of a file that is damaged, wherever', async () => {
+  it('when the file is damaged at any place', async () => {
     const whole = readFileSync(place.file);
     const damaged = join(place.folder, 'damaged');
     cpSync(`${place.file}.sha256`, `${damaged}.sha256`);
@@ -170,7 +170,7 @@ describe('a restore that is refused loses nothing', () => {
     );
   });
 
-  it('of what is no backup', async () => {
+  it('when the file is no backup', async () => {
     const other = join(place.folder, 'other');
     await expectRefused(place.restore({}, false, join(place.folder, 'none')), 'ENOENT');
     await expectRefused(place.restore({}, false, place.folder), 'it is no file');
@@ -181,7 +181,7 @@ describe('a restore that is refused loses nothing', () => {
     }
   });
 
-  it('with another chain key, or with a log that was tampered with', async () => {
+  it('when the chain key differs, or the audit log was tampered with', async () => {
     const otherKey = join(place.folder, 'other.key');
     writeFileSync(otherKey, 'x'.repeat(32));
     await expectRefused(
@@ -194,7 +194,7 @@ describe('a restore that is refused loses nothing', () => {
     writeFileSync(place.logFile, log);
   });
 
-  it('without a log, or with one that began later, unless somebody takes it upon himself', async () => {
+  it('when the revocation log is missing or starts after the backup, without --without-log', async () => {
     const named = 'name the log that was kept, or restore with --without-log';
     await expectRefused(place.restore({ REVOCATION_LOG: 'off' }), named);
     const empty = join(place.folder, 'empty.log');
@@ -209,7 +209,7 @@ describe('a restore that is refused loses nothing', () => {
     );
   });
 
-  it('and a start is refused that would not put right what was revoked', async () => {
+  it('and a start that could not repeat the revocations is refused', async () => {
     const restored = await place.restore();
     expect(restored).toMatchObject({ revision: 2, keysToCheck: 1 });
     for (const settings of [{ REVOCATION_LOG: 'off' }, { REVOCATION_LOG: join(place.folder, 'new.log') }])
@@ -222,7 +222,7 @@ describe('a restore that is refused loses nothing', () => {
     await place.stop();
   });
 
-  it('goes on without a log where that is asked for, and says so in the audit', async () => {
+  it('runs with --without-log, which the audit records', async () => {
     const off = { REVOCATION_LOG: 'off' };
     expect(await place.restore(off, true)).toMatchObject({ keysToCheck: undefined });
     const clients = (await place.start({ ...place.settings, ...off })).clients('grpc');
@@ -233,7 +233,7 @@ describe('a restore that is refused loses nothing', () => {
     await place.stop();
   });
 
-  it('where the store is damaged, the backup takes its place, and what is left of it is kept', async () => {
+  it('replaces a damaged store by the backup, and keeps the damaged files', async () => {
     writeFileSync(place.store, 'a damaged store');
     writeFileSync(`${place.store}-wal`, 'and its journal');
     const { before = '' } = await place.restore();
@@ -244,7 +244,7 @@ describe('a restore that is refused loses nothing', () => {
     await place.stop();
   });
 
-  it('on MongoDB is refused with the name of the runbook', () =>
+  it('is refused on MongoDB with the name of the runbook', () =>
     expect(place.restore({ STORE_URL: 'mongodb://127.0.0.1:1/x', REVOCATION_LOG: '' })).rejects.toMatchObject(
       {
         exitCode: 78,

@@ -88,7 +88,7 @@ describe('TLS files that change', () => {
     });
   }
 
-  it('are used once they have changed, and the time left is that of the new certificate', async () => {
+  it('are used after a change, and the metric of the time left is that of the new certificate', async () => {
     swapIn(fromCa(new Date(clock.now() + 60_000)));
     await begin();
     expect(certificates.secondsLeft).toBe(60);
@@ -105,7 +105,7 @@ describe('TLS files that change', () => {
     expect(certificates.secondsLeft).toBe(-1);
   });
 
-  it('are looked at again and again without anybody asking, until the end', async () => {
+  it('are checked periodically until the server stops', async () => {
     swapIn(fromCa());
     await begin();
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
@@ -153,7 +153,7 @@ describe('TLS files that change', () => {
       /^TLS_CERT_FILE: the certificate expired/,
     ],
     ['no file', undefined, /^TLS_CERT_FILE: cannot be read: ENOENT/],
-  ])('with %s are told of once, and tried when they change again', async (_what, bad, reason) => {
+  ])('with %s are logged once, and tried again after the next change', async (_what, bad, reason) => {
     swapIn(fromCa());
     await begin();
     if (bad === undefined) unlinkSync(join(folder, 'now'));
@@ -170,7 +170,7 @@ describe('TLS files that change', () => {
     expect(used.map(fingerprint)).toEqual([fingerprint(next)]);
   });
 
-  it('keep the CA of clients when its file is half written, which would refuse every client', async () => {
+  it('keep the old client CA while its file is half written, which would refuse every client', async () => {
     swapIn(fromCa());
     const file = join(folder, 'ca.pem');
     writeFileSync(file, ca.cert);
@@ -242,7 +242,7 @@ describe('a server with TLS', () => {
     expect(server.output()).not.toContain('"level":"warn"');
   }, 120_000);
 
-  it('goes on with the certificate it has when the next one is bad', async () => {
+  it('keeps its certificate when the next one is invalid', async () => {
     const store = database();
     const first = fromCa();
     swapIn(first);
@@ -257,7 +257,7 @@ describe('a server with TLS', () => {
     await store.drop();
   });
 
-  it('lets in who has a certificate of its CA file as it is now, and no stranger and no expired one', async () => {
+  it('accepts only client certificates of the current CA file that have not expired', async () => {
     const store = database();
     const file = join(folder, 'ca.pem');
     writeFileSync(file, ca.cert);
@@ -295,7 +295,7 @@ describe('a server with TLS', () => {
     }
   });
 
-  it('does not resume a session that a CA which is gone let in', async () => {
+  it('does not resume a session of a CA that was removed', async () => {
     const store = database();
     const file = join(folder, 'ca.pem');
     writeFileSync(file, ca.cert);
@@ -341,7 +341,7 @@ describe('a server with TLS', () => {
     }
   });
 
-  it('tells Prometheus when its certificate expires, and without TLS nothing of it', async () => {
+  it('has a metric of the expiry of its certificate, only with TLS', async () => {
     const store = database();
     swapIn(fromCa(new Date(Date.now() + 3_600_000)));
     const seconds = async (more: Record<string, string>) => {
@@ -358,7 +358,7 @@ describe('a server with TLS', () => {
     await store.drop();
   });
 
-  it('does not start with files that no connection could be served with, and says which', async () => {
+  it('does not start with unusable files, and names them', async () => {
     const store = database();
     swapIn({ cert: fromCa().cert, key: fromCa().key });
     const { code, stderr } = await apikeyd(['serve'], { env: { STORE_URL: store.url, ...settings } });

@@ -24,13 +24,13 @@ describe('apikeyd doctor', () => {
   const doctor = (env: Record<string, string>) =>
     apikeyd(['doctor'], { env: { ...ANY, STORE_URL: database.url, ...env } });
 
-  it('finds nothing where a server would start, and changes nothing', async () => {
+  it('reports no problem when a server would start, and changes nothing', async () => {
     const { code, stdout } = await doctor({});
     expect([code, stdout]).toEqual([0, expect.stringMatching(/ok +store +not there yet/)]);
     expect(await database.contents()).toBe('');
   });
 
-  it('finds a store that cannot be had', async () => {
+  it('reports a store that cannot be opened', async () => {
     const away = await doctor({ STORE_URL: 'mongodb://user:hunter2@127.0.0.1:1/x' });
     expect(away).toMatchObject({
       code: 1,
@@ -47,7 +47,7 @@ describe('apikeyd doctor', () => {
     );
   });
 
-  it('finds TLS files that cannot be read or have expired', async () => {
+  it('reports TLS files that are unreadable or expired', async () => {
     const times = { from: new Date(), until: new Date(Date.now() + 30 * 86_400_000) };
     const { certFile: cert, keyFile: key } = selfSigned(database.folder, times);
     expect((await doctor({ TLS_CERT_FILE: cert, TLS_KEY_FILE: key })).stdout).toMatch(
@@ -68,7 +68,7 @@ describe('apikeyd doctor', () => {
     expect(broken.stdout).toMatch(/WRONG +TLS_KEY_FILE +cannot be used: ENOENT/);
   });
 
-  it('finds ports that are taken', async () => {
+  it('reports ports in use', async () => {
     const holder = createServer();
     await new Promise<void>((resolve) => holder.listen(0, '127.0.0.1', resolve));
     const { port } = holder.address() as { port: number };
@@ -78,7 +78,7 @@ describe('apikeyd doctor', () => {
     holder.close();
   });
 
-  it('tries each door for proxies of a server that runs', async () => {
+  it('checks each endpoint for proxies of a running server', async () => {
     const at = async () => `127.0.0.1:${await freePort()}`;
     const addresses = { GRPC_ADDR: await at(), HTTP_ADDR: await at(), METRICS_ADDR: await at() };
     const server = await startServer(database.url, database.folder, addresses);
@@ -100,7 +100,7 @@ describe('apikeyd doctor', () => {
   });
 
   const mongoUri = inject('mongoUri');
-  requires('mongodb').it('finds a missing index, and one that is not unique', {}, async () => {
+  requires('mongodb').it('reports a missing index, and one that is not unique', {}, async () => {
     const mongo = freshDatabase('mongo', mongoUri);
     const client = await new MongoClient(mongo.url).connect();
     try {

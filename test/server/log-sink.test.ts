@@ -12,7 +12,7 @@ import { clientsOf, freshDatabase } from '../support/server.ts';
 const ROOT = new URL('../..', import.meta.url).pathname;
 const told = (dropped: number) => `dropped ${dropped}\n`;
 
-describe('where the log goes', () => {
+describe('the log sink', () => {
   it('writes line after line, one write at a time', async () => {
     const written: string[] = [];
     let done = (_error: unknown) => {};
@@ -32,7 +32,7 @@ describe('where the log goes', () => {
     expect(sink.dropped).toBe(0);
   });
 
-  it('a disk that is full: what could not be written is counted, and told with the next line that can be', () => {
+  it('counts the lines that a full disk drops, and reports them with the next line that is written', () => {
     const written: string[] = [];
     let full = true;
     const sink = new LogSink((text, done) => {
@@ -48,7 +48,7 @@ describe('where the log goes', () => {
     expect(sink.dropped).toBe(2);
   });
 
-  it('a reader that is stalled: a bounded part waits, the rest is counted', () => {
+  it('buffers a bounded part for a stalled reader, and counts the dropped rest', () => {
     const written: string[] = [];
     let done = (_error: unknown) => {};
     const sink = new LogSink((text, over) => {

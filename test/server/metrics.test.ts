@@ -51,7 +51,7 @@ describe('the metrics of a server', () => {
     expect(seriesOf(text, 'apikeyd_decisions_total{decision="VALID"}')).toBe(3);
   });
 
-  it('tell why calls were refused, and have every reason from the start', async () => {
+  it('count refused calls by reason, with every reason from the start', async () => {
     const reason = 'apikeyd_refusals_total{reason="CREDENTIAL_INVALID"}';
     const before = (await read(reason)) ?? Number.NaN;
     await server
@@ -63,7 +63,7 @@ describe('the metrics of a server', () => {
     expect(await read('apikeyd_alerts_total{type="LOCKOUT"}')).toBe(0);
   });
 
-  it('tell batches, waits for the store, look-ups and connections', async () => {
+  it('count batches, waits for the store, look-ups and connections', async () => {
     const { secret } = await makeKey(clients);
     const before = await page();
     for (let i = 0; i < 2; i++) await decisionOf(clients, secret);
@@ -87,7 +87,7 @@ describe('the metrics of a server', () => {
     expect(seriesOf(after, 'apikeyd_calls_under_way')).toBe(0);
   });
 
-  it('tell what the store takes of its disk, and how late the event loop is', async () => {
+  it('show the size of the store on disk, and the lag of the event loop', async () => {
     const text = await page();
     expect(seriesOf(text, 'apikeyd_store_bytes')).toBeGreaterThan(4096);
     const [free = 0, size = 0] = ['apikeyd_store_disk_free_bytes', 'apikeyd_store_disk_bytes'].map((name) =>
@@ -105,7 +105,7 @@ describe('the metrics of a server', () => {
     }, HANGS_MS);
   });
 
-  requires('promtool').it('are as Prometheus wants them', {}, async () => {
+  requires('promtool').it('have no problem that promtool finds', {}, async () => {
     const { code, stdout, stderr } = await run(tool('promtool'), ['check', 'metrics'], {
       input: await page(),
     });
@@ -114,7 +114,7 @@ describe('the metrics of a server', () => {
 });
 
 describe('metrics', () => {
-  it('tell the age of the lease on a shared database, and nothing of it elsewhere', async () => {
+  it('show the age of the lease only on a shared database', async () => {
     const metrics = new Metrics(pino({ level: 'silent' }));
     const age = async () => seriesOf(await metrics.registry.metrics(), 'apikeyd_lease_age_seconds');
     expect(await age()).toBeUndefined();
@@ -147,7 +147,7 @@ describe('metrics', () => {
     expect(Object.values(shown)).toEqual([0, -0.25, 7, 3, 8192, 1.22, undefined]);
   });
 
-  it('put a value into the bucket whose bound it does not exceed, and count it in all above', () => {
+  it('count a value in the bucket whose bound it does not exceed, and in all above', () => {
     const distribution = new Distribution([1, 2, 5]);
     for (const value of [0, 1, 1.5, 5, 6]) distribution.add(value);
     const lines = distribution.valuesOf('x', {});

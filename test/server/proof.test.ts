@@ -59,7 +59,7 @@ describe('AUDIT_ANCHOR_FILE', () => {
       });
   });
 
-  it('that cannot be written is a warning with its name and a metric', async () => {
+  it('that cannot be written causes a warning with its name, and a metric', async () => {
     const file = join(folder, 'none', 'anchor');
     const { anchor, lines, metrics } = composed({ AUDIT_ANCHOR_FILE: file }, OWN);
     await anchor?.write();
@@ -72,7 +72,7 @@ describe('AUDIT_ANCHOR_FILE', () => {
 });
 
 describe('a server with an anchor', () => {
-  it('does not start with an earlier copy of its store, says what can be done, and starts when that is done', async () => {
+  it('does not start with an earlier copy of its store, and starts after the step that the error names', async () => {
     const [key, db] = [join(folder, 'chain.key'), join(folder, 'x.db')];
     writeFileSync(key, 'k'.repeat(32));
     const settings = { AUDIT_CHAIN_KEY_FILE: key };
@@ -115,7 +115,7 @@ describe('a server with an anchor', () => {
     expect(existsSync(anchor)).toBe(true);
   });
 
-  it('serves and ends where the file cannot be written, and tells it', async () => {
+  it('serves and stops when the file cannot be written, and logs that', async () => {
     const file = join(folder, 'none', 'anchor');
     const server = await spawnServer(`sqlite:${folder}/x.db`, folder, { AUDIT_ANCHOR_FILE: file });
     expect(await server.end('SIGTERM')).toBe(0);

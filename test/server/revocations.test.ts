@@ -43,7 +43,7 @@ onEachStore('a store on %s that was set back to an earlier copy', (kind) => {
     await setBack();
   });
 
-  it('answers as before, and each change that was made again has its event', async () => {
+  it('gives the decisions from before, and each repeated change has its event', async () => {
     clients = (await place.start()).clients('grpc');
     expect(await answers(clients, made.secrets)).toEqual(before);
     const { keys } = made;
@@ -68,7 +68,7 @@ onEachStore('a store on %s that was set back to an earlier copy', (kind) => {
     expect(await decisionOf(clients, made.secrets.twiceOnce ?? '')).toBe('ROTATED');
   });
 
-  it('is in another epoch, beyond every revision that a client may have seen', async () => {
+  it('has a new epoch, and revisions above all that a client may have seen', async () => {
     expect(await epochOf()).not.toBe(epoch);
     const { revision } = await clients.admin.getStats({});
     expect(revision).toBeGreaterThan(1_000_000n);
@@ -81,7 +81,7 @@ onEachStore('a store on %s that was set back to an earlier copy', (kind) => {
     expect(reasons).toEqual([]);
   });
 
-  it('stays so after the next start, which has nothing to do', async () => {
+  it('keeps its decisions after the next start, which repeats nothing', async () => {
     const events = await againEvents(clients);
     const { revision } = await clients.admin.getStats({});
     await restart();
@@ -90,7 +90,7 @@ onEachStore('a store on %s that was set back to an earlier copy', (kind) => {
     expect((await clients.admin.getStats({})).revision).toBe(revision);
   });
 
-  it('can be changed as ever, and what is narrowed then holds after another copy is put back', async () => {
+  it('accepts changes, and a key narrowed then stays narrowed when another copy is restored', async () => {
     await place.stop();
     const setBack = await place.copy();
     clients = (await place.start()).clients('grpc');
@@ -109,7 +109,7 @@ onEachStore('a process on %s that was killed', (kind) => {
   const place = new Place(kind);
   afterAll(() => place.drop());
 
-  it('after the commit and before the line in the log: the next start notes it, and a copy does not bring it back', async () => {
+  it('after the commit and before its line in the log is logged by the next start, and survives a restored copy', async () => {
     let clients = (await place.start()).clients('grpc');
     const [key, other] = [await makeKey(clients), await makeKey(clients)];
     await place.stop();
@@ -130,7 +130,7 @@ onEachStore('a process on %s that was killed', (kind) => {
     await place.stop();
   });
 
-  it('after the line in the log and before the answer: the change stands, once', async () => {
+  it('after its line in the log and before the response is applied once', async () => {
     let clients = (await place.start()).clients('grpc');
     const key = await makeKey(clients);
     await clients.admin.revokeKey({ id: key.id, reason: 1 });
@@ -153,7 +153,7 @@ describe('REVOCATION_LOG', () => {
     ['a MongoDB beside the embedded store', { REVOCATION_LOG: 'mongodb+srv://y' }, 'mongodb+srv://y'],
   ])('%s', (_, settings, where) => expect(revocationLogOf(readConfig(settings))).toBe(where));
 
-  it('in a file with a store on MongoDB is refused: several processes would write to it', () =>
+  it('that is a file is refused with MongoDB, where several processes would write to it', () =>
     expect(() => revocationLogOf(readConfig({ STORE_URL: 'mongodb://x', REVOCATION_LOG: '/y/log' }))).toThrow(
       /^REVOCATION_LOG: with a store on MongoDB it must be mongodb:\/\/… or off$/,
     ));
@@ -167,7 +167,7 @@ describe('REVOCATION_LOG', () => {
     ),
   );
 
-  it('that cannot be written stops changes that can wait, and none that end a key', async () => {
+  it('that cannot be written blocks changes except revocations and expiries', async () => {
     const place = new Place('sqlite');
     const server = await place.start();
     const clients = server.clients('grpc');
@@ -192,7 +192,7 @@ describe('REVOCATION_LOG', () => {
     await place.drop();
   });
 
-  it('that is gone is begun anew, and says what it does not cover', async () => {
+  it('that is missing is started again, and records the gap', async () => {
     const place = new Place('sqlite');
     await makeKey((await place.start()).clients('grpc'));
     await place.stop();
@@ -204,7 +204,7 @@ describe('REVOCATION_LOG', () => {
     await place.drop();
   });
 
-  it('that was switched off for many changes has each of them after the next start', async () => {
+  it('that was switched off for many changes has all of them after the next start', async () => {
     const place = new Place('sqlite');
     let clients = (await place.start()).clients('grpc');
     const keys = await Promise.all(Array.from({ length: 6 }, () => makeKey(clients)));
@@ -227,7 +227,7 @@ describe('REVOCATION_LOG', () => {
     await place.drop();
   });
 
-  it('is not there with off, and no revocation waits for it', async () => {
+  it('is not written with "off", and no revocation waits for it', async () => {
     const place = new Place('sqlite');
     const clients = (await place.start({ REVOCATION_LOG: 'off' })).clients('grpc');
     const { id } = await makeKey(clients);

@@ -8,7 +8,7 @@ import { ROOT } from '../support/tools.ts';
 const database = freshDatabase('sqlite', '');
 afterAll(() => database.drop());
 
-it('SIGTERM before the start is over: the process ends by itself, in order', async () => {
+it('after SIGTERM during its start, the process stops in order', async () => {
   const anyPort = '127.0.0.1:0';
   const child = spawn(process.execPath, [join(ROOT, 'src/main.ts'), 'serve'], {
     env: {

@@ -90,7 +90,7 @@ describe('a server with a receiver of traces', () => {
     await started.end();
   });
 
-  it('goes on with the trace of its caller, in a span by the RPC conventions', () => {
+  it('continues the trace of its caller, in a span with the RPC conventions', () => {
     const [span, ...more] = ofTrace(TRACE).filter(({ name }) => name === METHOD);
     expect(more).toEqual([]);
     expect(span).toMatchObject({ parentId: PARENT, kind: 2, status: 1 });
@@ -116,7 +116,7 @@ describe('a server with a receiver of traces', () => {
     expect(create && under(create).map(({ name }) => name)).toContain('store insert_keys');
   });
 
-  it('has a denial as a span that is OK, with the decision; an error with its code and reason', () => {
+  it('reports a denial as an OK span with the decision, and an error with its code and reason', () => {
     for (const decision of ['NOT_FOUND', 'INSUFFICIENT_SCOPE']) {
       const [span] = ofTrace(calls[decision] ?? '').filter(({ name }) => name === METHOD);
       expect(span).toMatchObject({ status: 1, attributes: { 'apikeyd.decision': decision } });
@@ -133,7 +133,7 @@ describe('a server with a receiver of traces', () => {
     expect(denied).toHaveLength(1);
   });
 
-  it('leaves out what its caller does not sample, and takes every way in', () => {
+  it('leaves out calls that their caller does not sample, on every transport', () => {
     expect(ofTrace(calls.unsampled ?? '')).toEqual([]);
     // gRPC four times and refused once; Connect; gRPC-Web.
     expect(named(METHOD)).toHaveLength(7);
@@ -144,7 +144,7 @@ describe('a server with a receiver of traces', () => {
     expect(batch?.attributes['apikeyd.decision']).toEqual(['VALID', 'MALFORMED']);
   });
 
-  it('tells no secret, no fingerprint and no address', () => {
+  it('exports no secret, fingerprint or address', () => {
     const sent = Buffer.concat(receiver.bodies).toString('latin1');
     expect(sent).toContain(METHOD);
     for (const text of [secret, server.adminKey, 'n'.repeat(22), CLIENT_IP, '127.0.0.1', 'fingerprint'])
@@ -153,7 +153,7 @@ describe('a server with a receiver of traces', () => {
 });
 
 describe('traces', () => {
-  it('that no receiver takes are told of in one warning, and calls go on', async () => {
+  it('without a reachable receiver cause one warning, and calls continue', async () => {
     const { server, end } = await traced({}, '/no-receiver');
     const { secret } = await makeKey(server.clients('grpc'));
     expect(await decisionOf(server.clients('grpc'), secret)).toBe('VALID');
@@ -162,7 +162,7 @@ describe('traces', () => {
     expect(warned).toHaveLength(1);
   });
 
-  it('put their id into what is logged of the call', async () => {
+  it('add their id to the log lines of a call', async () => {
     const { server, end } = await traced();
     const secret = `audit_v1_${'q'.repeat(22)}`;
     const client = within(server, `00-${TRACE}-${PARENT}-01`);

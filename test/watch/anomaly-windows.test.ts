@@ -34,7 +34,7 @@ function reference(thresholds: AnomalyThresholds) {
 }
 
 describe('anomaly windows', () => {
-  it('answer what counting everything anew would', () => {
+  it('give the same result as counting all decisions', () => {
     const small = { ...THRESHOLDS, maxRequestsPerMinute: 12, minSamples: 5, maxIpsPerHour: 2 };
     const call = fc.record({
       wait: fc.constantFrom(0, 1, 999, 5_000, 59_999, 60_000, 60_001, 240_000, 300_000, HOUR - 1, HOUR),
@@ -55,7 +55,7 @@ describe('anomaly windows', () => {
     );
   });
 
-  it('trip strictly above: the 1001st call of a minute, not the 1000th', () => {
+  it('are exceeded strictly above the threshold: by the 1001st call of a minute, not the 1000th', () => {
     const windows = new AnomalyWindows(THRESHOLDS);
     for (let i = 0; i < 1_000; i++) expect(windows.add('k', T0 + i * 59, false, undefined)).toEqual([]);
     expect(windows.add('k', T0 + 59_999, false, undefined)).toEqual(['HIGH_REQUEST_RATE']);
@@ -66,7 +66,7 @@ describe('anomaly windows', () => {
     expect(exact.add('k', T0 + 60_000, false, undefined)).toEqual([]);
   });
 
-  it('trip when more than half of at least 20 decisions are denials', () => {
+  it('are exceeded when more than half of at least 20 decisions are denials', () => {
     const windows = new AnomalyWindows(THRESHOLDS);
     for (let i = 0; i < 19; i++) expect(windows.add('k', T0 + i, i < 10, undefined)).toEqual([]);
     // 10 of 20 is a half, 11 of 21 is more.
@@ -74,7 +74,7 @@ describe('anomaly windows', () => {
     expect(windows.add('k', T0 + 20, true, undefined)).toEqual(['HIGH_ERROR_RATE']);
   });
 
-  it('trip at the sixth address of an hour', () => {
+  it('are exceeded by the sixth address of an hour', () => {
     const windows = new AnomalyWindows(THRESHOLDS);
     for (let i = 0; i < 5; i++) expect(windows.add('k', T0 + i, false, `ip${i}`)).toEqual([]);
     expect(windows.add('k', T0 + HOUR - 1, false, 'ip5')).toEqual(['MULTIPLE_IPS']);
@@ -83,7 +83,7 @@ describe('anomaly windows', () => {
     expect(late.add('k', T0 + HOUR, false, 'ip5')).toEqual([]);
   });
 
-  it('know quiet hours, also over midnight', () => {
+  it('cover quiet hours, also over midnight', () => {
     const at = (quietHours: AnomalyThresholds['quietHours'], time: string) =>
       new AnomalyWindows({ ...THRESHOLDS, quietHours }).add('k', Date.parse(time), false, undefined);
     const night = { from: 22, to: 4 };
@@ -95,7 +95,7 @@ describe('anomaly windows', () => {
     expect(at(undefined, '2026-03-01T03:00:00Z')).toEqual([]);
   });
 
-  it('keep their memory within bounds over a million keys and addresses', () => {
+  it('use bounded memory for a million keys and addresses', () => {
     const windows = new AnomalyWindows(THRESHOLDS);
     for (let i = 0; i < 1_000_000; i++) windows.add(`k${i}`, T0 + i, i % 2 === 0, `ip${i}`);
     expect(windows.keys).toBe(MAX_KEYS);
@@ -106,7 +106,7 @@ describe('anomaly windows', () => {
     expect(windows.keys).toBeGreaterThan(400);
   });
 
-  it('are not misled by a clock that is set back', () => {
+  it('are correct when the clock is set back', () => {
     const windows = new AnomalyWindows({ ...THRESHOLDS, maxRequestsPerMinute: 2 });
     windows.add('k', T0, false, undefined);
     windows.add('k', T0 + 120_000, false, undefined);

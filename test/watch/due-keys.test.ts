@@ -97,7 +97,7 @@ const many = (count: number, keyOf: (i: number) => Partial<Key>): Key[] =>
   }));
 
 describe('notices before keys expire', () => {
-  it('150 000 keys that expired long ago do not hide the next one, and are not read at every sweep', async () => {
+  it('are sent despite 150 000 keys that expired long ago, which are not read at every sweep', async () => {
     const scene = new Scene((now) => [
       ...many(150_000, (i) => ({ expireTime: now - DAY_MS - 150_000 + i })),
       { ...sample, id: 'next', expireTime: now + DAY_MS / 2 },
@@ -113,7 +113,7 @@ describe('notices before keys expire', () => {
     expect(scene.raised.at(-1)).toBe('KEY_EXPIRING later');
   });
 
-  it('150 000 keys that expire at one moment are all told, each once, and no sweep raises them all', async () => {
+  it('are sent once for each of 150 000 keys that expire at one time, over several sweeps', async () => {
     const scene = new Scene((now) => many(150_000, () => ({ expireTime: now + DAY_MS / 2 })));
     await scene.sweeps(1);
     expect(scene.raised.length).toBeGreaterThan(2_000);
@@ -125,7 +125,7 @@ describe('notices before keys expire', () => {
 });
 
 describe('rotations', () => {
-  it('150 000 secrets that nobody rotates do not hide the next ones: each is told once', async () => {
+  it('are announced once each despite 150 000 secrets that nobody rotates', async () => {
     const secrets = sample.secrets.map((secret) => ({ ...secret, createTime: 0 }));
     const scene = new Scene(() => many(150_000, (i) => ({ secrets, rotateEveryMs: 1 + (i % 3) })));
     await scene.sweeps(61);
@@ -133,7 +133,7 @@ describe('rotations', () => {
     expect(new Set(scene.raised).size).toBe(150_000);
   });
 
-  it('150 000 that nobody completes do not hide the end of the next one, and are noted once', async () => {
+  it('are noted once each despite 150 000 that nobody completes', async () => {
     const scene = new Scene((now) =>
       many(150_000, (i) => ({
         rotation: { id: `r${i}`, mode: 'MANUAL', startTime: 0, expireTime: now - 300_000 + (i % 7) },
@@ -153,7 +153,7 @@ describe('rotations', () => {
     expect(scene.asked).toBe(300_000);
   });
 
-  it('an end is asked for again while another process may still note one that lies before it', async () => {
+  it('are looked for again while another process may still note an earlier end', async () => {
     const scene = new Scene((now) =>
       many(1, () => ({ rotation: { id: 'r', mode: 'MANUAL', startTime: 0, expireTime: now } })),
     );

@@ -54,7 +54,7 @@ requires('redis-server').describe('alerts on Redis', () => {
     }
   };
 
-  it('publishes JSON on the channel, and comes back by itself after Redis was away, saying so once', async () => {
+  it('publish JSON on the channel, and reconnect after Redis was down, with one warning', async () => {
     const heard: string[] = [];
     const listen = async () => {
       const listener = createClient({ url: `redis://127.0.0.1:${port}` });
@@ -88,7 +88,7 @@ requires('redis-server').describe('alerts on Redis', () => {
     listener.destroy();
   });
 
-  it('fails at once, and is told once, where no Redis is', async () => {
+  it('fail at once, with one warning, without a Redis', async () => {
     const told: string[] = [];
     alerts = new RedisAlerts('redis://user:hunter2@127.0.0.1:1', (text, error) =>
       told.push(`${text} ${error}`),
@@ -100,7 +100,7 @@ requires('redis-server').describe('alerts on Redis', () => {
     expect(told.join('')).not.toContain('hunter2');
   });
 
-  it('carries the alerts of a server, which decides as ever when Redis is away', async () => {
+  it('contain the alerts of a server, which keeps deciding while Redis is down', async () => {
     const database = freshDatabase('sqlite', '');
     const server = await startServer(database.url, database.folder, {
       REDIS_URL: `redis://127.0.0.1:${port}`,

@@ -6,7 +6,7 @@ import { MAX_OF_ONE, Subscribers } from '../../src/watch/subscription.ts';
 const WHO = { keyId: 'a', network: '10.0.0.1' };
 
 describe('subscribers', () => {
-  it('get every message in order, each of them', async () => {
+  it('each get every message in order', async () => {
     const all = new Subscribers<number>();
     const [first, second] = [all.add(WHO), all.add(WHO)];
     for (let i = 0; i < 5; i++) all.push(i);
@@ -22,7 +22,7 @@ describe('subscribers', () => {
     expect(all.size).toBe(0);
   });
 
-  it('that do not read are dropped, not buffered without end, and the others go on', async () => {
+  it('that do not read are dropped instead of buffered without bound, and the others continue', async () => {
     const all = new Subscribers<number>();
     const slow = all.add(WHO);
     const quick = all.add(WHO);
@@ -53,7 +53,7 @@ describe('subscribers', () => {
     expect(() => all.add(WHO)).toThrow('stopping');
   });
 
-  it('of one key, or of one address, do not shut all others out', () => {
+  it('of one key, or of one address, leave room for others', () => {
     const all = new Subscribers<number>();
     for (let i = 0; i < MAX_OF_ONE; i++) all.add({ keyId: 'greedy', network: `10.0.1.${i}` });
     expect(() => all.add({ keyId: 'greedy', network: '10.9.9.9' })).toThrow('this calling key');

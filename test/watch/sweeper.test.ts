@@ -56,7 +56,7 @@ describe('sweeper', () => {
       warn: (text) => told.push(text),
     });
 
-  it('keeps events to the day, in steps smaller than what there is', async () => {
+  it('deletes events older than the retention, in bounded steps', async () => {
     const old = clock.now() - 90 * DAY_MS;
     await Promise.all(
       Array.from({ length: 1_200 }, (_, i) => store.audit.record(entryWith({ time: old - 1 - i }))),
@@ -69,7 +69,7 @@ describe('sweeper', () => {
     expect(await store.audit.count()).toBe(4);
   });
 
-  it('goes on at once while there are more old events than one sweep deletes', async () => {
+  it('continues at once while there are more old events than one sweep deletes', async () => {
     const left = [100_499];
     const asked = new Set<number>();
     const retention = {
@@ -93,7 +93,7 @@ describe('sweeper', () => {
     expect(await sweeper(90, { retention, sweepLease: lease }).sweep()).toBe(true);
   });
 
-  it('leaves the work to the process whose turn it is', async () => {
+  it('does nothing in a process whose turn it is not', async () => {
     await store.audit.record(entryWith({ time: 0 }));
     let swept = 0;
     const counted = { sweep: async () => void swept++ };
@@ -104,13 +104,13 @@ describe('sweeper', () => {
     expect(swept).toBe(1);
   });
 
-  it('tells a failing sweep and goes on with the next', async () => {
+  it('logs a failed sweep and continues with the next', async () => {
     const failing = sweeper(90, { sweep: () => Promise.reject(new Error('away')) });
     await failing.sweep();
     expect(told).toEqual(['sweep failed, the next one tries again']);
   });
 
-  it('a clock that is 100 days ahead for five seconds deletes no event, and neither does one that was just started', async () => {
+  it('deletes no event when a clock is 100 days ahead for five seconds, also just after the start', async () => {
     await Promise.all(
       Array.from({ length: 73 }, (_, i) => store.audit.record(entryWith({ time: clock.now() - i }))),
     );
@@ -135,7 +135,7 @@ describe('sweeper', () => {
     expect(await store.audit.count()).toBeLessThan(73);
   });
 
-  it('a store whose clock is another: nothing is deleted', () => {
+  it('deletes nothing when the clock of the store differs', () => {
     let skew = 0;
     const time = new SettledTime(clock, () => skew);
     clock.advance(3_600_000);
@@ -149,7 +149,7 @@ describe('sweeper', () => {
     expect(time.look()).toMatchObject({ steady: true, settled: true });
   });
 
-  it('drops counters that are over, and only those', async () => {
+  it('deletes only counters whose window is over', async () => {
     await store.quota.take({ bucket: 'b', limits: [{ name: 'm', limit: 1, windowMs: 1_000 }], cost: 1 });
     await store.quota.take({
       bucket: 'c',
@@ -174,7 +174,7 @@ describe('sweeper', () => {
     ).toBe(false);
   });
 
-  it('writes the latest use of each key, once for many', async () => {
+  it('writes the last use of each key, in one batch', async () => {
     const { key } = keyWith();
     await store.keys.insert(key, entryWith());
     const uses = new BufferedLastUses(store.keys, () => {});

@@ -126,7 +126,7 @@ describe('watch', () => {
     ...fields,
   });
 
-  it('tells late uses strictly after 80 % of the grace, once a rotation', async () => {
+  it('raises an alert for uses strictly after 80 % of the grace period, once per rotation', async () => {
     const watch = watchWith();
     const key = await rotated(24 * HOUR);
     clock.advance(69_120_000);
@@ -146,7 +146,7 @@ describe('watch', () => {
     expect(told.filter((line) => line === 'warn OLD_KEY_LATE_USE')).toHaveLength(1);
   });
 
-  it('counts old uses inside the grace, and neither denials without a secret nor dry runs', async () => {
+  it('counts uses of the old secret in the grace period, but no denials without a secret and no dry runs', async () => {
     const watch = watchWith();
     const key = await rotated(24 * HOUR);
     const id = key.rotation?.id ?? '';
@@ -161,7 +161,7 @@ describe('watch', () => {
     expect(record).toMatchObject({ id, oldUses: 3, lastOldUseTime: clock.now(), lastOldUseIp: '192.0.2.9' });
   });
 
-  it('tells refused old secrets once an hour for an address, on however many processes', async () => {
+  it('raises an alert for denied old secrets once an hour per address, on all processes together', async () => {
     const key = await rotated(HOUR);
     clock.advance(HOUR + 59 * 60_000);
     const refused = (ip: string) => {
@@ -184,7 +184,7 @@ describe('watch', () => {
     expect(told).toContain('warn old rejected 192.0.2.1');
   });
 
-  it('notes the end of a grace once, and completes a forced rotation', async () => {
+  it('records the end of a grace period once, and completes a forced rotation', async () => {
     const planned = await rotated(HOUR);
     const forced = await rotated(HOUR, 'FORCED');
     clock.advance(HOUR - 1);
@@ -200,7 +200,7 @@ describe('watch', () => {
     expect(items).toHaveLength(2);
   });
 
-  it('tells a rotation that nobody completed, at 604 800 s after its grace, or completes it when asked to', async () => {
+  it('raises an alert for a rotation not completed 604 800 s after its grace period, or completes it if configured', async () => {
     const key = await rotated(HOUR);
     clock.advance(HOUR + 604_800_000 - 1);
     await sweep(watchWith());
@@ -213,7 +213,7 @@ describe('watch', () => {
     expect((await store.keys.get(key.id))?.rotation).toBeUndefined();
   });
 
-  it('tells keys whose rotation is due, again only after the next is', async () => {
+  it('raises one alert per due time of a rotation', async () => {
     const id = await made({ rotateEveryMs: DAY });
     clock.advance(DAY - 1);
     await sweep(watchWith());
@@ -230,7 +230,7 @@ describe('watch', () => {
     expect(await typesOf()).toEqual(['ROTATION_DUE', 'ROTATION_DUE']);
   });
 
-  it('tells keys that expire, 7 days and 1 day ahead', async () => {
+  it('raises alerts for keys that expire, 7 days and 1 day ahead', async () => {
     await made({ expireTime: clock.now() + 30 * DAY });
     await made({ expireTime: clock.now() + HOUR });
     await made({ expireTime: clock.now() + 30 * DAY, revokeTime: clock.now() });
@@ -250,7 +250,7 @@ describe('watch', () => {
     ]);
   });
 
-  it('opens an anomaly with one alert, counts further trips on it, and leaves decisions alone', async () => {
+  it('opens an anomaly with one alert, counts further occurrences in it, and changes no decision', async () => {
     const watch = watchWith();
     const { key } = keyWith({ id: await made() });
     const from = (ip: string, fields: Partial<Decided> = {}) =>
@@ -275,7 +275,7 @@ describe('watch', () => {
     expect((await store.keys.get(key.id))?.disabled).toBe(false);
   });
 
-  it('disables the key when told to, and says so', async () => {
+  it('disables the key if configured, and says so in the alert', async () => {
     const watch = watchWith({ disable: (id) => manage.disable(id, ORIGIN) });
     const { key } = keyWith({ id: await made() });
     for (const ip of ['192.0.2.1', '192.0.2.2']) watch.decided(use({ key, slot: 'CURRENT', clientIp: ip }));
@@ -285,7 +285,7 @@ describe('watch', () => {
     expect((await alerts())[0]).toMatchObject({ detail: { action: 'disabled' } });
   });
 
-  it('delivers what a killed process, or a sink that was away, has left', async () => {
+  it('delivers alerts that a killed process or an unavailable sink has left', async () => {
     // What is there when a process is killed between the record and the sink.
     const left: Alert = {
       id: 'LOCKOUT:x',
@@ -310,7 +310,7 @@ describe('watch', () => {
     expect(published).toHaveLength(2);
   });
 
-  it('tells the anomaly that a killed process has opened and not told', async () => {
+  it('raises the alert of an anomaly that a killed process opened without one', async () => {
     const id = await made();
     const trip = {
       keyId: id,
