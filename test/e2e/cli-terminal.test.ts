@@ -79,9 +79,7 @@ describe('apikeyd at a terminal', () => {
     if (columns === 120) expect(shown).toContain('a key with quite a long name');
   };
   for (const columns of [60, 80, 120])
-    atTerminal.it(`fits its tables into ${columns} columns, and never cuts ids`, {}, () =>
-      fits(columns),
-    );
+    atTerminal.it(`fits its tables into ${columns} columns, and never cuts ids`, {}, () => fits(columns));
 
   atTerminal.it('uses colours only on a terminal without NO_COLOR', {}, async () => {
     expect(await onTerminal('api-key list', 200)).toContain(`${ESCAPE}[32mACTIVE`);
