@@ -1,4 +1,4 @@
-// If this fails, somebody who follows a guide word for word does not arrive.
+// If this fails, a guide fails for somebody who follows it literally.
 import { type ChildProcess, spawn } from 'node:child_process';
 import {
   chmodSync,
@@ -51,7 +51,7 @@ function programsOf(page: string): [name: string, text: string][] {
   return [...found].map(([, name = '', text = '']) => [name, text]);
 }
 
-/** What differs from run to run. */
+/** Output that differs from run to run. */
 function steady(text: string): string {
   return text
     .replaceAll(/uid-apikey-[0-9a-f]{16}/g, 'uid-apikey-ID')
@@ -59,7 +59,7 @@ function steady(text: string): string {
     .trim();
 }
 
-/** Starting a server on a page goes to the background here, and a second start takes the place of the first. */
+/** A page's command that starts a server runs in the background here; a second start replaces the first. */
 const PRELUDE = `
 set -u
 
@@ -100,7 +100,7 @@ const PAGES = ['README.md', ...DOCS].filter(
   (page) => stepsOf(readFileSync(join(ROOT, page), 'utf8')).length > 0,
 );
 
-/** Programs that a page uses, of those that not every machine has. */
+/** The programs of a page that not every machine has. */
 const USED = ['awk', 'bash', 'curl', 'grep', 'grpcurl', 'redis-cli', 'sed'] as const;
 /** A page that is for POSIX shells runs in one; `read -s` is bash's. */
 const shellOf = (commands: string) => (/\bread -\w*s/.test(commands) ? 'bash' : 'sh');
@@ -189,12 +189,12 @@ describe('the pages', () => {
     for (const [name, program] of programs) writeFileSync(join(folder, name), here(program));
     if (programs.some(([name]) => name.endsWith('.js'))) installGuard(folder);
     const steps = stepsOf(text);
-    // A guide whose first step is not a server takes one that runs for granted.
+    // A guide whose first step does not start a server assumes a running one.
     const serves = (step: Step | undefined) => /npm start|npx apikeyd serve/.test(step?.command ?? '');
     const script = [
       PRELUDE,
       serves(steps[0]) ? '' : 'serve',
-      // A block that only has commands must succeed in each; what is shown with its output may be a denial.
+      // Every command of a block without output must succeed; a command with shown output may be denied.
       ...steps.map(({ command, output }, i) => {
         const [strict, loose] = output === undefined ? ['set -e', 'set +e'] : ['', ''];
         return `echo "@@@ ${i}"\n${strict}\n${here(command)}\n${loose}\necho; echo "@@@ end"`;

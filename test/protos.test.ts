@@ -1,4 +1,4 @@
-// If this fails, a change of the protos can break clients that are in the world already, and nobody is told.
+// If this fails, a change of the protos can silently break existing clients.
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

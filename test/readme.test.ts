@@ -1,4 +1,4 @@
-// If this fails, a runbook for replacing a secret does not do what it says, or README grows until nobody reads it.
+// If this fails, a runbook for a rotation does not work as written, or README grows until nobody reads it.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';

@@ -31,7 +31,7 @@ function rowsOf(name: string): string[][] {
   );
 }
 
-/** Compares what stands between two marks with the lines made from the code, or writes it. */
+/** Compares the lines between two marks with lines generated from the code, or writes them. */
 function expectGenerated(name: string, mark: string, lines: readonly string[]): void {
   const text = page(name);
   const marked = new RegExp(`(<!-- ${mark} -->\n)[\\s\\S]*?(<!-- /${mark} -->)`);

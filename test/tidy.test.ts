@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 const ROOT = new URL('..', import.meta.url).pathname;
 const MAX_LINES = 400;
 
-/** Who may import whom (docs/design/house.md). main.ts, config.ts and config-values.ts lie outside the rooms. */
+/** Which folder may import which (docs/design/house.md). main.ts, config.ts and config-values.ts are outside of them. */
 const MAY_IMPORT: Record<string, { rooms: string[]; packages: RegExp }> = {
   keys: { rooms: ['keys'], packages: /^node:(crypto|net)$/ },
   messages: { rooms: ['messages', 'keys'], packages: /^@bufbuild\/protobuf$/ },
@@ -153,7 +153,7 @@ describe('the house', () => {
       level: 'error',
       options: { maxLines: MAX_FUNCTION_LINES, skipBlankLines: false },
     });
-    // It leaves out what lies in functions inside: so those at the top are counted here, as they stand on the page.
+    // It leaves out nested functions: so those at the top are counted here, by their lines.
     const long = sources
       .filter((file) => roomOf(file) !== 'console')
       .flatMap((file) => {
@@ -228,7 +228,7 @@ describe('the house', () => {
     const page = readFileSync(join(ROOT, 'docs/design/extending.md'), 'utf8');
     const list = page.split('\n## A denial reason\n')[1]?.split('\n## ')[0] ?? '';
     const listed = [...list.matchAll(/^\d+\. `([^`]+)`/gm)].map(([, path]) => path);
-    // A reason of its own word: what names it must name a new one, too.
+    // A reason with a distinctive name: a file that has it must also get a new reason.
     const naming = [...sources, ...filesBelow('proto'), ...filesBelow('docs/reference')].filter(
       (path) =>
         !path.endsWith('.binpb') && readFileSync(join(ROOT, path), 'utf8').includes('INSUFFICIENT_SCOPE'),

@@ -1,4 +1,4 @@
-// If this fails, `npm ci && npm test` can come to need a program that a newcomer does not have, and nobody notices.
+// If this fails, `npm ci && npm test` may need a program that a newcomer does not have, and nobody notices.
 import { exec, execFileSync, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

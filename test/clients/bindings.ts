@@ -23,7 +23,7 @@ import {
 import { RetryInfoSchema } from '../../gen/google/rpc/error_details_pb.ts';
 import { Health, HealthCheckResponse_ServingStatus } from '../../gen/grpc/health/v1/health_pb.ts';
 
-/** What a client was answered. */
+/** The response to a client. */
 export interface Told {
   /** Undefined by gRPC. */
   readonly status?: number;

@@ -51,7 +51,7 @@ requires('go').describe('the library in Go', () => {
   });
 
   it('guards a handler in an empty project, imported as a module', TIMEOUT, async () => {
-    // What a module's archive holds: the files that are in git.
+    // The content of a module's archive: the files in git.
     for (const path of await trackedFiles('clients/go')) {
       const to = join(folder, 'module', path);
       mkdirSync(dirname(to), { recursive: true });
@@ -69,7 +69,7 @@ requires('go').describe('the library in Go', () => {
   });
 });
 
-/** What `go test -v` says about the tests that fail. */
+/** The output of `go test -v` about failed tests. */
 function failuresIn(output: string): string {
   const lines = output.split('\n');
   return lines

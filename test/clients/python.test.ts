@@ -20,7 +20,7 @@ const worked = ({ code, stdout, stderr }: Finished) => {
   return stdout;
 };
 
-/** Its argument is a FileDescriptorSet. What the protos have besides does not matter. */
+/** The argument is a FileDescriptorSet. Other messages of the protos do not matter. */
 const FITS_PROTOS = `
 import sys
 from google.protobuf import descriptor_pb2
@@ -83,7 +83,7 @@ requires('python').describe('the library in Python', () => {
       mkdirSync(dirname(to), { recursive: true });
       cpSync(join(LIBRARY, path), to);
     }
-    // Nothing is fetched: its dependencies are those of the environment that tests have.
+    // Nothing is downloaded: the dependencies are those of the test environment.
     const pip = ['-m', 'pip', '--disable-pip-version-check', '--no-input'];
     const build = `from setuptools import build_meta; build_meta.build_wheel(${JSON.stringify(folder)})`;
     worked(await run(tool('python'), ['-c', build], { cwd: join(folder, 'library') }));

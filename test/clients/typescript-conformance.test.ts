@@ -1,4 +1,4 @@
-// If this fails, a backend on the TypeScript library lets in whom it must not, or turns away who may come in.
+// If this fails, a backend with the TypeScript library admits requests that it must deny, or denies valid ones.
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ const SAME_BY_GRPC = ['ratelimit', 'ratelimit-policy', 'retry-after'];
 const QUICK = ['fetch', 'Express', 'grpc-js'];
 const SECRET = /audit_v1_|k{1025}/;
 
-/** One framework: a server that misbehaves, and what is guarded by whatever guard a vector asks for. */
+/** One framework: a misbehaving server, and a handler behind the guard of a vector. */
 class Run {
   readonly #folder = mkdtempSync(join(tmpdir(), 'apikeyd-guard-'));
   readonly #keyFile = join(this.#folder, 'guard.key');

@@ -20,7 +20,7 @@ const server = createServer((request, response) => {
 });
 server.listen(0, '127.0.0.1', () => console.log(JSON.stringify(server.address())));
 `;
-/** What the package needs, packed here as well: a test needs no registry. */
+/** The dependencies of the package, packed too, so that the test needs no registry. */
 const DEPENDENCIES = ['@bufbuild/protobuf', '@connectrpc/connect', '@connectrpc/connect-node'];
 
 /** Node.js of this run, and others that the machine has. */
@@ -75,7 +75,7 @@ describe('the package for TypeScript', () => {
     });
     expect(all.filter((name) => /(?<!\.d)\.ts$/.test(name))).toEqual([]);
     expect(all).toEqual(expect.arrayContaining(['LICENSE', 'README.md', 'package.json']));
-    // Of apikeyd itself the generated code alone, and of that what a question needs.
+    // From apikeyd only the generated code, and of that only the files for a question.
     const tops = new Set(all.flatMap((name) => /^dist\/(\w+\/\w+)/.exec(name)?.[1] ?? []));
     expect([...tops].sort()).toEqual(['clients/typescript', 'gen/apikey', 'gen/google']);
     expect(all.filter((name) => name.includes('admin'))).toEqual([]);

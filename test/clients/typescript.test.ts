@@ -58,7 +58,7 @@ describe('guards with a real server', () => {
     await server.stop();
     await database.drop();
   });
-  /** What each framework answers: the status, or the code by gRPC. */
+  /** The response of each framework: the status, or the gRPC code. */
   const says = (headers: Record<string, string>) =>
     Promise.all(
       guarded.map(async ({ send, grpc }) => {

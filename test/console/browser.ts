@@ -48,7 +48,7 @@ export async function open({ page }: Visit, name: string): Promise<void> {
   await page.getByRole('navigation', { name: 'Main' }).getByRole('link', { name }).click();
 }
 
-/** Fails with what the page did wrong. */
+/** Fails with the errors of the page. */
 export function nothingWrong({ wrong }: Visit): void {
   expect(wrong).toEqual([]);
 }

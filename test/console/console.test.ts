@@ -1,4 +1,4 @@
-// If this fails, the admin console does not do what it shows, breaks its own security policy, or leaves somebody out.
+// If this fails, the admin console does not do what it shows, violates its security policy, or is not accessible.
 import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { decide, makeKey, onEachStore } from '../rpc/cases.ts';
@@ -30,7 +30,7 @@ function pages(kind: StoreKind): void {
   const http = () => server.running.ports.http;
   const clients = () => server.clients('grpc');
 
-  /** Signed in as the admin; closed, and checked for what it did wrong, at the end. */
+  /** Signed in as the admin; at the end closed, and checked for errors. */
   const signedIn = async (use: (visit: Visit) => Promise<void>, options: object = {}) => {
     const seen = await visit(browser, http(), options);
     await signIn(seen, server.adminKey);

@@ -57,7 +57,7 @@ const refusals = (reason: string, each: string) => [
 const grew = '0x20 1x10';
 const still = '7x30';
 
-/** Of each alert: what makes it fire, and what is just not enough. Looked at after 25 minutes. */
+/** For each alert: series that make it fire, and series just below its threshold. Evaluated after 25 minutes. */
 const CASES: Record<string, { fires: Series[]; quiet: Series[]; of?: string }> = {
   ApikeydAbsent: { fires: [], quiet: [series('apikeyd_serving', '1x30')], of: '{job="apikeyd"}' },
   ApikeydNotServing: {
@@ -96,7 +96,7 @@ const CASES: Record<string, { fires: Series[]; quiet: Series[]; of?: string }> =
   },
   ApikeydRefusals: {
     fires: refusals('STORE_UNAVAILABLE', '0+11x30'),
-    // What callers did wrong is not the service's.
+    // Errors of callers are not failures of the service.
     quiet: refusals('INVALID_REQUEST', '0+500x30'),
     of: '{}',
   },
@@ -120,7 +120,7 @@ const CASES: Record<string, { fires: Series[]; quiet: Series[]; of?: string }> =
   },
 };
 
-/** The labels of the alert: what is left of those of the series. */
+/** The labels of the alert: the remaining labels of the series. */
 function labelsOf({ alert, labels }: Rule): Record<string, string> {
   const { of = '{instance="a",job="apikeyd"}' } = CASES[alert] ?? {};
   return { ...labels, ...Object.fromEntries([...of.matchAll(/(\w+)="(\w+)"/g)].map(([, k, v]) => [k, v])) };

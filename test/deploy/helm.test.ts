@@ -111,7 +111,7 @@ interface Document {
   readonly spec: any;
   readonly data?: Readonly<Record<string, string>>;
 }
-/** Without what is copied from other folders: that has a test of its own. */
+/** Without the files copied from other folders, which have their own test. */
 function withoutCopies(document: Document): object {
   if (document.kind === 'PrometheusRule') return { ...document, spec: 'deploy/prometheus' };
   return document.kind === 'ConfigMap' ? { ...document, data: 'deploy/grafana' } : document;

@@ -27,7 +27,7 @@ onEachStore('files of keys, on %s', (kind) => {
     return path;
   };
   let one: Clients | undefined;
-  /** On one connection: a question in a loop must not open hundreds, of which the server takes only so many. */
+  /** On one connection: a loop must not open hundreds, since the server limits their number. */
   const clients = () => {
     const adminKey = () => readFileSync(join(database.folder, 'admin.key'), 'utf8').trim();
     one ??= clientsOf(server.ports, 'grpc', adminKey());

@@ -31,7 +31,7 @@ describe('apikeyd at a terminal', () => {
     said.push(ended.stderr);
     return ended;
   };
-  /** The same on a real terminal of so many columns. */
+  /** Runs a command on a real terminal with the given number of columns. */
   const onTerminal = async (args: string, columns: number, env: Record<string, string> = {}) => {
     const command = `stty cols ${columns}; ${process.execPath} --disable-warning=ExperimentalWarning ${MAIN} ${args}`;
     const ended = await run('script', ['-qec', command, '/dev/null'], {
@@ -110,7 +110,7 @@ describe('apikeyd at a terminal', () => {
     void tailing.then(() => {
       ended = true;
     });
-    // It tells what comes after it has begun, whenever that is.
+    // It prints only events after its start, whenever that is.
     let asked = 0;
     for (; !shown.includes('0000000000000001'); asked++) await cli(marked(1));
     // The second one comes at least a look later.

@@ -14,7 +14,7 @@ const ROWS = process.env.LONG ? 5_000 : 200;
 const KEYS = process.env.LONG ? 100 : 2;
 const AT_ONCE = 2;
 
-/** A field of the API, a column, or an option, as people are told of it. */
+/** The name of a field of the API, a column, or an option in errors. */
 const NAMED =
   /(name|owner_id|owner|rate_limit_bucket|metadata|rate_limits|expire_time|rotate_every|argument)\S*:|option '--(rate-limit|rotate-every|expires-at|metadata) /;
 
@@ -31,7 +31,7 @@ const inSeconds = ({ rateLimits, rotateEvery, ...rest }: Fields): Fields => {
   };
 };
 
-/** What can stand in an argument of a process: no NUL, no halves, and of metadata no name with =. */
+/** Texts that an argument of a process can hold: no NUL, no half of a surrogate pair, no metadata name with =. */
 const fitsArguments = ({ name, ownerId, rateLimitBucket = '', metadata = {} }: Fields) =>
   [name, ownerId, rateLimitBucket, ...Object.entries(metadata).flat()].every(
     (text) => text.isWellFormed() && !text.includes('\0'),
@@ -65,7 +65,7 @@ describe('any value on the command line', () => {
     writeFileSync(path, content);
     return path;
   };
-  /** The lines of a file that were refused, and what was said of each. */
+  /** The refused lines of a file, and the error of each. */
   const refusals = ({ stderr }: Finished) =>
     new Map([...stderr.matchAll(/^ {2}line (\d+): (.*)$/gm)].map(([, line, text]) => [Number(line), text]));
   beforeAll(async () => {

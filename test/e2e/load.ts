@@ -16,7 +16,7 @@ export async function inLanes(
     try {
       for (let i = next++; i < count; i = next++) await job(i);
     } catch (error) {
-      // The other lanes end too: what they would still do must not fall into the next test.
+      // The other lanes end too, so that their calls do not run into the next test.
       next = count;
       throw error;
     }

@@ -229,7 +229,7 @@ onEachStore('main job on %s', (kind) => {
           await decide(clients, secret, { requestId });
           answered.push(requestId);
         } catch {
-          // The server has ended: what was answered before is what counts.
+          // The server has stopped: only earlier responses count.
           stop = true;
         }
       }
@@ -283,7 +283,7 @@ onEachStore('main job on %s', (kind) => {
     expect(answered.filter((id) => !seen.has(id))).toEqual([]);
   });
 
-  /** Makes and rotates keys until calls fail; the ids of those whose making was answered. */
+  /** Creates and rotates keys until calls fail; returns the ids of the keys whose creation was answered. */
   const changing = async (ownerId: string): Promise<string[]> => {
     const made: string[] = [];
     try {
@@ -311,7 +311,7 @@ onEachStore('main job on %s', (kind) => {
       const made = (await of('CreateKey')).events.length;
       const rotated = (await of('RotateKey')).events.length;
       const { rotations } = await clients.admin.listRotations({ keyId: id });
-      // Only what nobody was answered may still ride in the key, until the sweep moves it (MongoDB).
+      // Only the event of an unanswered call may still be in the key, until the sweep moves it (MongoDB).
       if (kind === 'sqlite' || answered.includes(id)) expect(made).toBe(1);
       if (kind === 'sqlite')
         expect([rotated, rotations.length]).toEqual(rotation?.startTime ? [1, 1] : [0, 0]);
@@ -328,7 +328,7 @@ onEachStore('main job on %s', (kind) => {
       const answeredChanges = await changed;
       await start();
       await changesAndEventsAgree(`kill${round}`, answeredChanges);
-      // Recomputing everything takes longer with every round: of many rounds not after each.
+      // Verification takes longer with every round: with many rounds it does not run after each.
       if (KILLS < 10 || round % 25 === 0 || round === KILLS - 1) {
         const verified = await clients.admin.verifyAudit({});
         expect(verified.firstDefect).toBeUndefined();
@@ -336,10 +336,10 @@ onEachStore('main job on %s', (kind) => {
       }
       const seen = await recorded(`kill${round}`, begun);
       expect(answered.filter((id) => !seen.has(id))).toEqual([]);
-      // What was answered was also taken from the limit.
+      // Every answered call also consumed the limit.
       const [state] = (await decide(clients, secret)).rateLimits;
       expect(Number(state?.remaining)).toBeLessThan(1_000_000 - answered.length);
-      // On a shared database a sweep counts what the killed process had not: the storage contract shows it.
+      // On a shared database a sweep counts the events that the killed process had not: the storage contract tests this.
       if (kind === 'sqlite') {
         const { rows } = await clients.admin.getUsage({ keyId: id });
         const counted = rows.reduce((sum, { count }) => sum + Number(count), 0);
@@ -372,7 +372,7 @@ describe('first start', () => {
   });
 });
 
-/** Without what two calls one after the other cannot share. */
+/** Without the fields that differ between two successive calls. */
 function stable(answer: unknown): unknown {
   const {
     cacheAge: _age,

@@ -34,14 +34,14 @@ onEachStore('rotation under load on %s', (kind) => {
     await database.drop();
   });
 
-  /** As a client with a retry policy would ask: again while the server is away. */
+  /** Retries while the server is unreachable, like a client with a retry policy. */
   const asked = async (secret: string): Promise<string> => {
     for (let attempt = 1; ; attempt++) {
       try {
         return nameOf((await decide(clients, secret)).decision);
       } catch (error) {
         const { code, rawMessage } = ConnectError.from(error);
-        // A stream that the ending server refused or reset: asking again is safe, and what gRPC clients do.
+        // The stopping server refused or reset the stream: a retry is safe, and gRPC clients do it.
         const reset = code === Code.Canceled || rawMessage.includes('NGHTTP2');
         const away = code === Code.Unavailable || code === Code.Aborted || reset;
         if (attempt * RETRY_MS > HANGS_MS || !away) throw error;

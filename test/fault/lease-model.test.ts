@@ -42,7 +42,7 @@ interface State {
   /** Revisions whose change is visible to a poll. */
   readonly visible: number;
   readonly registered: boolean;
-  /** The registration counter, and how long it has stood still: after long enough it is taken away. */
+  /** The registration counter, and for how long it has not changed: after a bound the registration is removed. */
   readonly still: number;
   /** The revoker: its step, the registry it read, when its wait is over, and whether it has answered. */
   readonly revoker: 0 | 1 | 2 | 3 | 4;
@@ -52,11 +52,11 @@ interface State {
   readonly cursor: number;
   readonly generation: number;
   readonly leaseStart: number;
-  /** A poll under way: its step, when it started, and what it has read. */
+  /** A running poll: its step, its start, and the state that it has read. */
   readonly poll: 0 | 1 | 2;
   readonly pollStart: number;
   readonly pollRead: number;
-  /** A read under way: the generation it was sent in, and what the store said. */
+  /** A running read: the generation in which it was sent, and the response of the store. */
   readonly read: 'none' | 'good' | 'revoked';
   readonly readGeneration: number;
 }

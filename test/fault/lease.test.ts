@@ -176,7 +176,7 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
             revokeReason: 'SUPERSEDED' as const,
             etag: mintEtag(),
           };
-          // Not awaited: what is asked now is asked before anybody was waited for.
+          // Not awaited: the probes are sent before the wait for leases has ended.
           const change = store.keys.replace(revoked, key.etag, 'REVOKED', entryWith());
           // Where something else fails first, that is the failure to show.
           change.catch(() => {});
@@ -241,7 +241,7 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
     const lonely = freshDatabase('mongo', mongoUri);
     const one = await spawnServer(lonely.url, lonely.folder, { ADMIN_BOOTSTRAP_KEY: admin });
     const clients = clientsOf(one.ports, 'grpc', admin);
-    /** Whoever waits for others waits for at least so long, in each call. */
+    /** A call that waits for other processes takes at least this long. */
     const WAITS_MS = 1_200;
     const took = async () => {
       const { id } = await makeKey(clients);
@@ -264,7 +264,7 @@ requires('mongodb', 'bash').describe('several processes on one MongoDB', () => {
       await waitsForNobody(8 * LEASE_MS);
       await (await other()).end('SIGKILL');
       expect(await took()).toBeGreaterThan(WAITS_MS);
-      // Its counter stands still; ten of its leases later it is taken away.
+      // Its counter does not change; after ten of its leases its registration is removed.
       await waitsForNobody(HANGS_MS);
     } finally {
       await one.end('SIGTERM');

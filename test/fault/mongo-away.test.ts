@@ -1,4 +1,4 @@
-// If this fails, a database that is away makes keys VALID that nobody checked, hangs calls, or loses the audit.
+// If this fails, an unavailable database makes unchecked keys VALID, hangs calls, or loses the audit.
 import * as grpc from '@grpc/grpc-js';
 import { service } from 'grpc-health-check';
 import { MongoClient } from 'mongodb';
@@ -132,7 +132,7 @@ requires('mongodb').describe('MongoDB away', () => {
   });
 });
 
-/** What Health.Watch says of ApiKeyAuth, in order. */
+/** The states of ApiKeyAuth from Health.Watch, in order. */
 function watchHealth(port: number): { seen: string[]; end: () => void } {
   const Health = grpc.makeGenericClientConstructor(service as never, 'Health');
   const client = new Health(`127.0.0.1:${port}`, grpc.credentials.createInsecure());

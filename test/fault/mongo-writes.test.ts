@@ -11,7 +11,7 @@ import { requires } from '../support/requires.ts';
 import { wiredServer } from '../support/wired.ts';
 
 const mongoUri = inject('mongoUri');
-/** Messages of a change and of what runs beside it. */
+/** The number of messages of a change and of concurrent work. */
 const STEPS = process.env.LONG ? 40 : 14;
 
 requires('mongodb').describe('MongoDB failing at one step', () => {
@@ -79,7 +79,7 @@ requires('mongodb').describe('MongoDB failing at one step', () => {
         }
         const key = await keys.findOne({ _id: made.id });
         if (revoked) expect(key?.revoke_time).toBeDefined();
-        // What the store holds is what is answered, whatever the caller was told.
+        // Later answers follow the state of the store, whatever response the caller got.
         expect(await decisionOf(wired.clients, made.secret)).toBe(
           key?.revoke_time === undefined ? 'VALID' : 'REVOKED',
         );
@@ -136,7 +136,7 @@ requires('mongodb').describe('MongoDB failing at one step', () => {
     const made = await makeKey(wired.clients);
     expect(await decisionOf(wired.clients, made.secret)).toBe('VALID');
     wired.wire.slow(1_000);
-    // The poll takes longer than the lease lasts: every call reads.
+    // A poll takes longer than the lease: every call reads.
     await new Promise((resolve) => setTimeout(resolve, 1_500));
     const begun = Date.now();
     const answers = await Promise.allSettled(

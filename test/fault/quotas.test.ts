@@ -17,7 +17,7 @@ const BUCKETS = 40;
 const LIMITS_OF_BUCKET = 5;
 const SEED = 20260301;
 
-/** One take, as its caller saw it. */
+/** One consumption of a limit, as its caller saw it. */
 interface Taken {
   readonly request: QuotaRequest;
   readonly admitted: boolean;

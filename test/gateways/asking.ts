@@ -8,7 +8,7 @@ import {
 } from '../../gen/envoy/service/auth/v3/external_auth_pb.ts';
 import type { Clients, TestServer } from '../support/server.ts';
 
-/** What a proxy would make of an answer, whatever protocol it came by. */
+/** The handling of a response by a proxy, for every protocol. */
 export interface Told {
   readonly status: number;
   readonly upstream: Record<string, string>;

@@ -1,4 +1,4 @@
-// If this fails, the fast way of reading Envoy's questions sees other headers than those that were sent.
+// If this fails, the fast decoder of Envoy's checks reads other headers than those that were sent.
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -70,7 +70,7 @@ describe('the codec of checks', () => {
           readable = false;
         }
         const read = codec.decode(bytes);
-        // What cannot be read must not look like a question.
+        // A malformed message must not look like a check.
         if (!readable && read !== undefined)
           expect(read.attributes?.request?.http?.headers ?? {}).toEqual({});
       }),

@@ -1,4 +1,4 @@
-// If this fails, a proxy lets requests through that it must not, or turns away good ones.
+// If this fails, a proxy admits requests that it must deny, or denies valid ones.
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { mintSecret } from '../../src/keys/secret.ts';
 import {

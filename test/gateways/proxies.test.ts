@@ -13,7 +13,7 @@ const METHODS: Record<ProxyName, string> = {
   traefik: 'http/auth',
   caddy: 'http/auth',
 };
-/** What Traefik answers when nobody tells it whether a request may pass. */
+/** The response of Traefik when its auth server is unreachable. */
 const AWAY: Record<ProxyName, number> = { envoy: 503, nginx: 503, traefik: 500, caddy: 503 };
 const FORGED = {
   'x-apikey-id': 'uid-apikey-forged0000000000',

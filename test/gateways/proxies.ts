@@ -8,7 +8,7 @@ import { tool } from '../support/tools.ts';
 
 const PAGE = readFileSync(new URL('../../docs/gateways.md', import.meta.url), 'utf8');
 
-/** What the page prints under this name. */
+/** The configuration on the page with this file name. */
 export function printed(name: string): string {
   const [, text] = new RegExp(`<!-- file ${name} -->\\n\`\`\`\\w+\\n([\\s\\S]*?)\`\`\``).exec(PAGE) ?? [];
   if (text === undefined) throw new Error(`docs/gateways.md has no ${name}`);
@@ -18,7 +18,7 @@ export function printed(name: string): string {
 export const PROXIES = ['envoy', 'nginx', 'traefik', 'caddy'] as const;
 export type ProxyName = (typeof PROXIES)[number];
 
-/** A service that says what it was sent. */
+/** A service that returns the request that it got. */
 export class Upstream {
   readonly #server: Server;
   readonly seen: { readonly url: string; readonly headers: IncomingHttpHeaders }[] = [];
@@ -152,7 +152,7 @@ async function listening(child: ChildProcess, port: number, output: () => string
   throw new Error(`the proxy ended: ${output()}`);
 }
 
-/** A request by hand, for what no client would send; the status of its answer. */
+/** Sends a request that no client would send; returns the status of the response. */
 export function rawStatus(port: number, head: Buffer): Promise<number> {
   return new Promise((resolve, reject) => {
     let answer = '';

@@ -7,10 +7,10 @@ import type { Here } from './life.ts';
 
 export interface Faulty extends Here {
   readonly double: HttpDouble;
-  /** What the double has. */
+  /** The tokens or keys of the double. */
   readonly names: () => string[];
   readonly beforeVerify?: number;
-  /** Its limit of logins begins anew. */
+  /** Resets its limit of logins. */
   readonly forgetLogins?: () => void;
 }
 
@@ -26,7 +26,7 @@ const FAULTS: [Fault, object][] = [
   ['huge', UNREADABLE],
 ];
 
-/** Every verb against a server that fails: a clear error, and nothing kept of what did not happen. */
+/** Every verb against a failing server: a clear error, and no record of a failed action. */
 export function faultCases(driver: Driver, fresh: () => Faulty): void {
   /** Gitea is asked for the user, n8n for a session. */
   const firstRequests = 1;

@@ -1,4 +1,4 @@
-// If this fails, Gitea does what nobody meant: another token ends, a living one is noted as deleted, a dead one as good.
+// If this fails, the wrong token is deleted in Gitea, a live token is marked as deleted, or a dead one as alive.
 import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
 import { RemoteDifference, VerifyResult } from '../../gen/apikey/v1/integrations_pb.ts';
 import { Remote } from '../../src/integrations/remote.ts';

@@ -11,7 +11,7 @@ export interface Here {
 
 const { ALIVE, DEAD } = VerifyResult;
 
-/** What must hold against a double as against a real server. */
+/** Cases that must pass against a double and against a real server. */
 export function lifeCases(driver: Driver, here: () => Here): void {
   it('makes a key that works, lists it, ends it, and knows that it is dead', async () => {
     const { clients, login } = here();

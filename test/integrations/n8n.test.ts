@@ -63,7 +63,7 @@ const keyCases = (version: (typeof VERSIONS)[number], kind: StoreKind) => {
     const names = () =>
       double.keys.filter(({ user }) => user === `id-of-${login.name}`).map(({ label }) => label);
     const forgetLogins = () => double.forgetLogins();
-    // Before 2.0 the first request asks for what is not there.
+    // Before 2.0 the first request is for a path that does not exist.
     const beforeVerify = version === '2.x' ? 0 : 1;
     return { clients, login, double: double.http, names, forgetLogins, beforeVerify };
   });

@@ -7,7 +7,7 @@ import { type Driver, expectHidden } from './driver.ts';
 import { lifeCases } from './life.ts';
 
 /**
- * The same cases against a real server, for whoever has one: GITEA_URL, GITEA_USERNAME, GITEA_PASSWORD (GITEA_OTP), or
+ * The same cases against a real server, if there is one: GITEA_URL, GITEA_USERNAME, GITEA_PASSWORD (GITEA_OTP), or
  * N8N_URL, N8N_LOGIN_ID, N8N_PASSWORD (N8N_MFA_CODE). It makes one token and ends it again.
  */
 export function realCases(

@@ -1,4 +1,4 @@
-// If this fails, a restored backup lets through what was revoked, narrowed or rotated since, or narrows what nobody narrowed.
+// If this fails, a restored backup admits keys that were revoked, narrowed or rotated since, or narrows unchanged keys.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { allDenials } from '../../src/keys/check.ts';

@@ -42,7 +42,7 @@ const steps = fc.array(
   { maxLength: 30 },
 );
 
-/** What the table of docs/design/rules.md 4 says, kept apart from the code: until when each secret works. */
+/** The table of docs/design/rules.md 4, independent of the code: until when each secret works. */
 class Table {
   readonly until = new Map<number, number>([[0, Number.POSITIVE_INFINITY]]);
   current = 0;
@@ -100,7 +100,7 @@ describe('rotation', () => {
               else table.rotate(++last, graceMs, now);
             }
           } catch (error) {
-            // A refusal changes nothing, and is one of those that the page names.
+            // A refusal changes nothing, and is one that the page lists.
             expect(error).toBeInstanceOf(ApiError);
             const { code } = error as ApiError;
             if (code === 'NO_ROTATION') expect(table.previous).toBeUndefined();

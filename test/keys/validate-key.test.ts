@@ -7,7 +7,7 @@ import { TestClock } from '../support/clock.ts';
 import { MemoryAudit } from '../support/doubles.ts';
 import { keyWith, ORIGIN } from '../support/keys.ts';
 
-/** A key store whose lease lapses during the audit wait of so many decisions; the key is revoked meanwhile. */
+/** A key store whose lease lapses during the audit wait of the given number of decisions; the key is revoked meanwhile. */
 function deciding(lapses: number) {
   const { key, secret } = keyWith();
   let reads = 0;

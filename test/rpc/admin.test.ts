@@ -1,4 +1,4 @@
-// If this fails, keys cannot be administered as the documents promise, or by those who may not, on one of the stores or mounts.
+// If this fails, keys cannot be administered as documented, or can be without the scope, on a store or a mount.
 import { expect, it } from 'vitest';
 import { UsageStep } from '../../gen/apikey/v1/admin_pb.ts';
 import { KeyStatus, RevokeReason } from '../../gen/apikey/v1/key_pb.ts';

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect } from 'vitest';
 
-/** Also what no client library sends: halves of surrogate pairs. */
+/** Also texts that no client library sends: halves of surrogate pairs. */
 export const anyText = fc.oneof(
   { weight: 30, arbitrary: fc.string({ unit: 'grapheme', minLength: 1, maxLength: 20 }) },
   fc.string({ unit: 'binary', maxLength: 20 }),
@@ -36,7 +36,7 @@ const anyTime = fc.oneof(
   fc.integer({ min: Date.parse('0001-01-01T00:00:00Z'), max: Date.parse('9999-12-31T23:59:59Z') }),
   fc.integer({ min: -8.64e15, max: 8.64e15 }),
 );
-/** What a key may be made of. */
+/** Valid fields of a key. */
 export const fields = fc.record(
   {
     name: anyText,
@@ -81,7 +81,7 @@ export function toJson({ rateLimits, expireTime, rotateEvery, ...texts }: Fields
 /** A key as JSON. */
 export type KeyJson = Record<string, unknown>;
 
-/** It is made of what was sent. */
+/** Checks that the key has the fields that were sent. */
 export function expectFields(key: KeyJson, sent: Fields): void {
   expect([key.name, key.ownerId]).toEqual([sent.name, sent.ownerId]);
   if (sent.rateLimitBucket !== undefined) expect(key.rateLimitBucket).toBe(sent.rateLimitBucket || key.id);

@@ -20,7 +20,7 @@ import {
 
 type Fields<T> = { [K in keyof T]?: unknown };
 
-/** A CreateKey with what a test does not care about filled in. */
+/** A CreateKey request with defaults for the fields that a test does not set. */
 export async function makeKey(clients: Clients, fields: Fields<CreateKeyRequest> = {}) {
   const request = create(CreateKeyRequestSchema, {
     name: 'test',
@@ -48,7 +48,7 @@ export function nameOf(decision: Decision): string {
   return NAMES[decision] ?? String(decision);
 }
 
-/** What a failing call says, in the words that clients match on. */
+/** The code and the reason of a failing call, which clients match on. */
 export async function failureOf(call: Promise<unknown>) {
   try {
     await call;

@@ -1,4 +1,4 @@
-// If this fails, people who move here from another system lose their keys, or get ones that nobody gave them.
+// If this fails, people who move from another system lose keys, or get keys or scopes that nobody granted.
 import { create } from '@bufbuild/protobuf';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { type ImportedKey, ImportedKeySchema } from '../../gen/apikey/v1/admin_pb.ts';

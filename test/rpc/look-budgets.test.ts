@@ -1,4 +1,4 @@
-// If this fails, whoever guesses keys from behind a router shuts its neighbours out, or fills the log at will.
+// If this fails, a client that guesses keys behind a router locks its neighbours out, or fills the log without bound.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { IpAllowlist, networkOf } from '../../src/keys/ip.ts';
 import { hashSecret, mintSecret } from '../../src/keys/secret.ts';

@@ -1,4 +1,4 @@
-// If this fails, a name that one program ends at its NUL passes for another's, or a terminal obeys what a key is called.
+// If this fails, a name that another program cuts at a NUL passes for another name, or a terminal obeys the name of a key.
 import { globSync, readFileSync } from 'node:fs';
 import { DatabaseSync } from 'node:sqlite';
 import { create } from '@bufbuild/protobuf';
@@ -18,7 +18,7 @@ const NUL = 'alice\0mallory';
 const ODD = [NUL, 'two\nlines', '\u001b[2Jgone', 'del\u007f', 'c1\u009b31m'];
 const UNKNOWN = 'uid-apikey-0000000000000000';
 
-/** Every field that takes a text, and a call that sends it one. */
+/** Every text field, and a call that sends a text in it. */
 const TEXTS: readonly [
   field: string,
   call: (clients: Clients, text: string, id: string) => Promise<unknown>,

@@ -33,7 +33,7 @@ describe('odd values', () => {
     await database.drop();
   });
 
-  /** A JSON call; what it is refused with. */
+  /** Makes a JSON call, and returns its refusal. */
   const json = async (path: string, body: string) => {
     const response = await fetch(`http://127.0.0.1:${server.running.ports.http}/apikey.v1.${path}`, {
       method: 'POST',
@@ -98,7 +98,7 @@ describe('odd values', () => {
     refuseTooMany(VerifyAuditRequestSchema, toBinary(VerifyAuditRequestSchema, most));
     const unknown = Buffer.alloc(3 * (MAX_FIELDS + 1), Buffer.from([0xf8, 0x06, 0x01]));
     expect(() => refuseTooMany(VerifyAuditRequestSchema, unknown)).toThrow(`more than ${MAX_FIELDS} fields`);
-    // What is not well-formed is left to the decoder.
+    // Malformed messages are left to the decoder.
     for (const broken of [
       [0x0a],
       [0x0a, 5, 0],

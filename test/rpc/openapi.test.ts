@@ -1,4 +1,4 @@
-// If this fails, clients that are generated from openapi.json send what is refused, or cannot read what is answered.
+// If this fails, clients generated from openapi.json send requests that are refused, or cannot read responses.
 import { createConfig, lintFromString } from '@redocly/openapi-core';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import formats from 'ajv-formats';
@@ -46,7 +46,7 @@ describe('openapi.json', () => {
     });
     return { status: response.status, json: (await response.json()) as Json };
   };
-  /** Sends what the document allows, and expects what it promises. */
+  /** Sends requests that the document allows, and expects the documented responses. */
   const ask = async (method: string, body: Json) => {
     expect(problemsOf(`${method.split('/')[1]}Request`, body), method).toEqual([]);
     const { status, json } = await call(`/apikey.v1.${method}`, body);

@@ -32,7 +32,7 @@ describe.each(HTTP2)('more concurrent calls than the limit, over %s', (transport
 
   it('are refused at once and counted, while the others and later ones are served', async () => {
     const { secret } = await makeKey(server.clients(transport));
-    // One connection may have so many; so it takes several.
+    // A connection has a limit of its own, so several are needed.
     const connections = Math.ceil(LIMITS.callsUnderWay / LIMITS.streamsPerConnection) + 8;
     const clients = Array.from({ length: connections }, () => server.clients(transport));
     const total = connections * LIMITS.streamsPerConnection;

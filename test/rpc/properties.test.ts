@@ -1,4 +1,4 @@
-// If this fails, a value is changed on its way to the store and back, or is refused and nobody is told which one it was.
+// If this fails, a value is changed on its way to the store and back, or refused without its field being named.
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { plain, printable } from '../../src/cli/output.ts';
@@ -8,7 +8,7 @@ import { anyText, expectFields, type Fields, fields, type KeyJson, toJson } from
 import { failureOf, onEachStore } from './cases.ts';
 
 const RUNS = { seed: 1515, numRuns: process.env.LONG ? 2_000 : 40 };
-/** An answer, or what was refused. */
+/** A response, or the fields that were refused. */
 type Json = Record<string, never> & {
   code?: string;
   details?: { debug?: { reason?: string; fieldViolations?: { field: string }[] } }[];
@@ -43,7 +43,7 @@ onEachStore('%s', (kind) => {
     for (const { field } of named) expect(field).not.toBe('');
     return true;
   };
-  /** What GetKey and ListKeys say over JSON, and GetKey over gRPC, is what was sent. */
+  /** Checks that GetKey and ListKeys over JSON, and GetKey over gRPC, return the fields that were sent. */
   const expectSame = async (id: string, sent: Fields) => {
     const { key } = (await call('ApiKeyAdmin/GetKey', { id })) as unknown as { key: KeyJson };
     expectFields(key, sent);

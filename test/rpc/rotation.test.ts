@@ -1,4 +1,4 @@
-// If this fails, secrets cannot be replaced without downtime, by those who may and only by them, on one of the stores or mounts.
+// If this fails, secrets cannot be replaced without downtime, or can be without the scope, on a store or a mount.
 import { durationFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { expect, it, vi } from 'vitest';
@@ -198,7 +198,7 @@ forEveryMount((mount) => {
     expect(rotation).toMatchObject({ oldUses: 3n, lastOldUseIp: clientIp });
   });
 
-  /** Reads alerts into a list until told to stop. */
+  /** Reads alerts into a list until it is stopped. */
   const watching = (clients: Clients, request: Parameters<Clients['admin']['watchAlerts']>[0]) => {
     const seen: Alert[] = [];
     const stop = new AbortController();
@@ -228,7 +228,7 @@ forEveryMount((mount) => {
         detail: { anomaly: 'MULTIPLE_IPS' },
       });
     }
-    // Only what comes from now on.
+    // Only new alerts.
     const late = watching(clients, {});
     const [anomaly] = (await clients.admin.listAnomalies({ keyId: id, state: AnomalyState.OPEN })).anomalies;
     expect(anomaly).toMatchObject({ type: AnomalyType.MULTIPLE_IPS, count: 1n });

@@ -1,4 +1,4 @@
-// If this fails, callers are told another decision than was made, or asked about another key than they sent.
+// If this fails, callers get another decision than was made, or a decision about another key than they sent.
 import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';

@@ -1,9 +1,9 @@
-// If this fails, the log fills with a line a call that nobody asked for, or says less, or more, of calls than it should.
+// If this fails, the log gets a line per call without being asked to, or such lines lack fields or reveal the caller.
 import { describe, expect, it } from 'vitest';
 import { decisionOf, makeKey } from '../rpc/cases.ts';
 import { freshDatabase, startServer } from '../support/server.ts';
 
-/** What is logged of calls, in order. */
+/** The log lines of calls, in order. */
 async function linesWith(settings: Record<string, string>) {
   const database = freshDatabase('sqlite', '');
   const server = await startServer(database.url, database.folder, settings);

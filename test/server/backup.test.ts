@@ -1,4 +1,4 @@
-// If this fails, a backup cannot be had while calls go on, or putting one back loses the store, or brings back what was revoked.
+// If this fails, backups stop calls, or a restore loses the store or makes revoked keys work again.
 import {
   closeSync,
   cpSync,
@@ -160,7 +160,7 @@ describe('a refused restore loses nothing', () => {
         if (cutTo !== null) truncateSync(damaged, cutTo);
         if (readFileSync(damaged).equals(whole)) return;
         await expectRefused(place.restore({}, false, damaged), 'it is not what');
-        // Without its checksum what SQLite and the audit's chains show is found.
+        // Without its checksum, the checks of SQLite and of the audit chains find the damage.
         if (cutTo === null) return;
         rmSync(`${damaged}.sha256`);
         await expectRefused(place.restore({}, false, damaged), /nothing was changed$/);

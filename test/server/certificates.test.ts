@@ -161,7 +161,7 @@ describe('TLS files that change', () => {
     for (let turn = 0; turn < 3; turn++) await certificates.look();
     expect(used).toEqual([]);
     expect(log).toMatchObject([{ level: 40, reason: expect.stringMatching(reason) }]);
-    // Who asks is told again.
+    // An explicit request is logged again.
     await certificates.lookAgain();
     expect(log).toHaveLength(2);
     const next = fromCa();

@@ -1,4 +1,4 @@
-// If this fails, someone whose server does not start, or counts wrongly, is not told why.
+// If this fails, doctor does not explain why a server does not start, or counts wrongly.
 import { writeFileSync } from 'node:fs';
 import { createServer as createHttpServer } from 'node:http';
 import { createServer } from 'node:net';

@@ -1,4 +1,4 @@
-// If this fails, dashboards and alerts are blind: what happens in a server is not in what Prometheus reads.
+// If this fails, dashboards and alerts miss events in a server.
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { Distribution } from '../../src/server/distribution.ts';
@@ -96,7 +96,7 @@ describe('the metrics of a server', () => {
     expect(free).toBeGreaterThan(0);
     expect(size).toBeGreaterThanOrEqual(free);
     expect(seriesOf(text, 'process_resident_memory_bytes')).toBeGreaterThan(10 << 20);
-    // Each scrape begins anew: one may fall between the busy turn and the timer that was late for it.
+    // Each scrape resets the lag: one may fall between the busy turn and the timer that it delays.
     await vi.waitFor(async () => {
       const start = performance.now();
       while (performance.now() - start < 60);

@@ -5,7 +5,7 @@ import type { Clients } from '../support/server.ts';
 
 const HOUR_MS = 3_600_000;
 
-/** A key of each kind of change, and what a call with each secret was told after it. */
+/** A key for each kind of change, and the decision about each secret after the change. */
 export async function narrowed(clients: Clients, clock: TestClock) {
   const wide = {
     scopes: ['traces:*', 'metrics:read'],
@@ -72,7 +72,7 @@ export async function answers(clients: Clients, secrets: Record<string, string>)
   return told;
 }
 
-/** What a start has made again, by its events. */
+/** The changes that a start has repeated, by their events. */
 export async function againEvents({ admin }: Clients) {
   const { events } = await admin.listAuditEvents({ outcome: 'OK', pageSize: 1_000 });
   const again = events.filter(({ method }) => method === 'apikeyd/reconcile');

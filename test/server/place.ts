@@ -5,7 +5,7 @@ import { inject } from 'vitest';
 import { TestClock } from '../support/clock.ts';
 import { freshDatabase, type StoreKind, startServer, type TestServer } from '../support/server.ts';
 
-/** A store whose server is started and stopped, and set back to what it was. */
+/** A store whose server is started and stopped, and which can be set back to an earlier state. */
 export class Place {
   readonly #kind: StoreKind;
   readonly database: ReturnType<typeof freshDatabase>;

@@ -1,4 +1,4 @@
-// If this fails, operators are not told that a store is behind its anchor, or an anchor that cannot be written stops the server.
+// If this fails, operators do not learn that a store is behind its anchor, or an unwritable anchor stops the server.
 import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

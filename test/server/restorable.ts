@@ -48,7 +48,7 @@ export class Restorable extends Place {
 
   readonly told: string[] = [];
 
-  /** What the folder holds of the store. */
+  /** The files of the store in the folder. */
   leftovers(): string[] {
     return readdirSync(this.folder).filter((name) => /restoring|partial/.test(name));
   }

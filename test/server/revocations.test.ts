@@ -1,4 +1,4 @@
-// If this fails, a store that was set back to an earlier copy lets through what was revoked, narrowed or rotated since.
+// If this fails, a restored copy of a store admits keys that were revoked, narrowed or rotated since.
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { Code } from '@connectrpc/connect';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -184,7 +184,7 @@ describe('REVOCATION_LOG', () => {
     expect(await decisionOf(clients, other.secret)).toBe('VALID');
     const metrics = await fetch(`http://127.0.0.1:${server.running.ports.metrics}/metrics`);
     expect(await metrics.text()).toMatch(/\napikeyd_revocation_log_failures_total [12]\n/);
-    // Put back by the operator, and the process started anew.
+    // The operator restores the file and restarts the process.
     await place.stop();
     writeFileSync(place.logFile, away);
     const again = await place.start();

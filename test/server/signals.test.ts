@@ -1,4 +1,4 @@
-// If this fails, a process that is told to end while it starts is killed in the middle of it, with the calls that it has taken.
+// If this fails, a process that gets a signal during its start is killed with the calls that it has accepted.
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';

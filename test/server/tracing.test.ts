@@ -1,4 +1,4 @@
-// If this fails, traces are missing, belong to nobody's trace, tell secrets or addresses, or cost calls that have none.
+// If this fails, spans are missing or not in the caller's trace, contain secrets or addresses, or slow untraced calls.
 import { join } from 'node:path';
 import { createClient, type Interceptor } from '@connectrpc/connect';
 import { createGrpcTransport } from '@connectrpc/connect-node';
@@ -17,7 +17,7 @@ const PARENT = '00f067aa0ba902b7';
 const CLIENT_IP = '203.0.113.77';
 type Receiver = Awaited<ReturnType<typeof otlpReceiver>>;
 
-/** A server that sends its traces to a receiver of its own; those come when it stops, at the latest. */
+/** A server that sends its traces to its own receiver, at the latest when it stops. */
 async function traced(settings: Record<string, string> = {}, path = '') {
   const receiver = await otlpReceiver();
   const database = freshDatabase('sqlite', '');
@@ -31,7 +31,7 @@ async function traced(settings: Record<string, string> = {}, path = '') {
   return { receiver, server, end };
 }
 
-/** A client that takes part in a trace of its own. */
+/** A client with its own trace. */
 function within(server: TestServer, traceparent: string) {
   const header: Interceptor = (next) => (request) => {
     if (traceparent !== '') request.header.set('traceparent', traceparent);

@@ -6,7 +6,7 @@ interface Wanted {
   readonly name?: string;
   readonly from?: Date;
   readonly until?: Date;
-  /** Whoever signs it; itself where nobody is given. */
+  /** The issuer; self-signed without one. */
   readonly issuer?: Pair;
 }
 
@@ -17,7 +17,7 @@ interface Pair {
   readonly privateKey: KeyObject;
 }
 
-/** A certificate for 127.0.0.1 that nobody signed but itself; made here, so that no machine needs openssl for it. */
+/** A self-signed certificate for 127.0.0.1, made without openssl, which not every machine has. */
 export function selfSigned(
   folder: string,
   times: { readonly from?: Date; readonly until?: Date } = {},
@@ -72,7 +72,7 @@ const ECDSA_WITH_SHA256 = Buffer.from('300a06082a8648ce3d040302', 'hex');
 const commonName = (name: string) =>
   der(0x30, der(0x31, der(0x30, COMMON_NAME, der(0x0c, Buffer.from(name)))));
 
-/** One element of DER: its tag, its length and what it holds. */
+/** One element of DER: its tag, its length and its content. */
 function der(tag: number, ...parts: readonly Buffer[]): Buffer {
   const body = Buffer.concat(parts);
   const { length } = body;

@@ -17,7 +17,7 @@ export class GatedKeyStore {
         if (name !== 'findByHash') return member.bind(target);
         return async (...args: unknown[]) => {
           proxy.reads++;
-          // The answer is what the store held when the read was sent, however late it arrives.
+          // The result is the state of the store when the read was sent, however late it arrives.
           const answer = await (member as (...a: unknown[]) => Promise<unknown>).apply(target, args);
           if (proxy.gated) await new Promise<void>((resolve) => proxy.#gates.push(resolve));
           return answer;

@@ -4,7 +4,7 @@ import { HttpDouble, type Reply, type Seen } from './http-double.ts';
 interface User {
   readonly password: string;
   readonly email?: string;
-  /** Those that are good now; without them there is no second factor. */
+  /** The one-time passwords that are valid now; without any there is no second factor. */
   readonly otp?: string | readonly string[];
   readonly admin?: true;
   readonly visibility?: 'limited' | 'private';
@@ -22,7 +22,7 @@ interface Token {
   readonly scopes: readonly string[];
 }
 
-/** Who asks. */
+/** The signed-in user of a request. */
 interface Doer {
   readonly name: string;
   readonly basic: boolean;
@@ -36,7 +36,7 @@ const SCOPES = ['all', 'public-only', ...AREAS.flatMap((area) => [`read:${area}`
 const PAGE = 50;
 const MISSING = "The target couldn't be found.";
 
-/** Gitea's token interface as 1.26.0 and 1.27.3 have it, in what it gives, refuses and says, and in which order. */
+/** Gitea's token API as in 1.26.0 and 1.27.3: its responses, refusals and texts, and the order of its checks. */
 export class GiteaDouble {
   readonly http = new HttpDouble((request) => this.#answer(request));
   readonly users = new Map<string, User>();
@@ -83,7 +83,7 @@ export class GiteaDouble {
     if (user.visibility === 'private' && doer?.name !== whose && !isAdmin) return refusal(404, MISSING);
     if (user.visibility === 'limited' && doer === undefined) return refusal(404, MISSING);
     if (!tokens) return this.#user(whose);
-    // 1.26.0, 1.27.3: with basic authentication switched off, nobody is signed in, and this is the answer.
+    // 1.26.0, 1.27.3: without basic authentication there is no signed-in user, and this is the response.
     if (doer?.name !== whose && !isAdmin)
       return refusal(403, 'doer should be the site admin or be same as the contextUser');
     if (!doer?.basic) return refusal(401, 'auth required');
@@ -123,7 +123,7 @@ export class GiteaDouble {
   #otpIsGood(name: string, { otp }: User, given: string): boolean {
     if (otp === undefined) return true;
     const isGood = [otp].flat().includes(given);
-    // 1.27.3 takes the last one that was used no second time; 1.26.0 does.
+    // 1.27.3 refuses the last used one-time password a second time; 1.26.0 accepts it.
     if (!isGood || (this.#version === '1.27' && this.#lastUsedOtp.get(name) === given)) return false;
     this.#lastUsedOtp.set(name, given);
     return true;

@@ -1,2 +1,2 @@
-/** What has not come after so many milliseconds hangs: a bound for waiting on a busy machine, which says nothing of speed. */
+/** After so many milliseconds a wait counts as hanging, even on a busy machine; this is no measure of speed. */
 export const HANGS_MS = 60_000;

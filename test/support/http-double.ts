@@ -17,7 +17,7 @@ export interface Reply {
   readonly body?: unknown;
 }
 
-/** What the next request meets instead of an answer; after: the work is done, and then the answer is lost. */
+/** The fault of the next request; after: the request takes effect, and then its response is lost. */
 export type Fault =
   | 'silent'
   | 'dropped'
@@ -28,13 +28,13 @@ export type Fault =
   | 'redirect'
   | 'huge';
 
-/** A server in place of one that cannot be had. It remembers every request, so that a test can see what was sent. */
+/** A server in place of a real one. It records every request for the test. */
 export class HttpDouble {
   readonly seen: Seen[] = [];
   #fault: Fault | undefined;
   /** Requests until the fault. */
   #skip = 0;
-  /** Where a redirect would lead; nobody should follow. */
+  /** The target of a redirect, which must not be followed. */
   elsewhere = '';
   readonly #answer: (request: Seen) => Reply;
   readonly #server = createServer((request, response) => void this.#serve(request, response));

@@ -3,7 +3,7 @@ import type { Key } from '../../src/keys/key.ts';
 import type { AuditEntry, CallOrigin } from '../../src/keys/ports/audit.ts';
 import { hashSecret, hintOf, mintEtag, mintKeyId, mintSecret } from '../../src/keys/secret.ts';
 
-/** A new key and its secret, with what the test wants otherwise. */
+/** A new key and its secret, with the fields that the test overrides. */
 export function keyWith(fields: Partial<Key> = {}): { key: Key; secret: string } {
   const secret = mintSecret();
   const id = mintKeyId();

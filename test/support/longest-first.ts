@@ -1,9 +1,9 @@
-/** Begins with the files that take longest, so that no core waits at the end for one that was begun last. */
+/** Starts the longest files first, so that no core waits at the end for one that started last. */
 import { relative } from 'node:path';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 import { ROOT } from './tools.ts';
 
-/** Those of more than half a minute on two cores, longest first; one that is missing here only costs time. */
+/** Files of more than half a minute on two cores, longest first; a missing one only costs time. */
 const LONGEST = [
   'test/attacks/attacks.test.ts',
   'test/e2e/cli.test.ts',

@@ -45,7 +45,7 @@ export interface Reply {
 }
 
 export interface Script {
-  /** Who calls with another key is UNAUTHENTICATED. */
+  /** A call with another key is UNAUTHENTICATED. */
   readonly callingKey?: string;
   /** For each call in turn; the last one for all that follow. */
   readonly replies: readonly Reply[];
@@ -64,7 +64,7 @@ export interface Seen {
 
 const VALIDATE = '/apikey.v1.ApiKeyAuth/ValidateKey';
 const BATCH = '/apikey.v1.ApiKeyAuth/BatchValidateKeys';
-/** What apikeyd takes for a grpc-timeout. */
+/** The grpc-timeout values that apikeyd accepts. */
 const TIMEOUT = /^\d{1,8}[HMSmun]$/;
 const GRPC = { ':status': 200, 'content-type': 'application/grpc+proto' };
 
@@ -94,7 +94,7 @@ export class MisbehavingServer {
     });
   }
 
-  /** @returns the address for gRPC and the one to be told at, each `127.0.0.1:port` */
+  /** @returns the addresses for gRPC and for control, each `127.0.0.1:port` */
   async start(): Promise<{ grpc: string; control: string }> {
     const [grpc, control] = await Promise.all([this.#grpc, this.#control].map(listening));
     return { grpc: grpc ?? '', control: control ?? '' };
@@ -107,7 +107,7 @@ export class MisbehavingServer {
     );
   }
 
-  /** From now on; forgets what was seen. */
+  /** Sets the script, and clears the recorded calls. */
   follow(script: Script): void {
     this.#script = script;
     this.#seen = [];

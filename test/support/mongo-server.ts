@@ -8,7 +8,7 @@ declare module 'vitest' {
   export interface ProvidedContext {
     /** '' when there is none: the Mongo suites are skipped, or fail with CI=true. */
     mongoUri: string;
-    /** What serves it, for the fault tests that stop it. */
+    /** The process that serves it, for the fault tests that stop it. */
     mongoServer: 'given' | 'mongod' | 'ferretdb' | 'none';
   }
 }

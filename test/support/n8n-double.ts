@@ -20,7 +20,7 @@ interface ApiKey {
 
 const SCOPES = ['workflow:read', 'workflow:create', 'workflow:list', 'credential:create', 'tag:list'];
 const LOGINS_A_MINUTE = 5;
-/** What 2.40.7 gives unless it is asked for more, and at most. */
+/** The default and the largest page size of 2.40.7. */
 const TAKE = 10;
 const MAX_TAKE = 250;
 
@@ -42,7 +42,7 @@ export class N8nDouble {
     this.#version = version;
   }
 
-  /** What its page does: the id stays, the secret is another (2.40.7). */
+  /** Rotates a key as the page of n8n does: the id stays, the secret changes (2.40.7). */
   rotate(id: string): string {
     const secret = jwt({ jti: randomBytes(8).toString('hex') });
     this.keys = this.keys.map((key) => (key.id === id ? { ...key, secret } : key));
@@ -90,7 +90,7 @@ export class N8nDouble {
   #session({ headers }: Seen): User | undefined {
     const [, token] = /(?:^|; )n8n-auth=([^;]+)/.exec(headers.cookie ?? '') ?? [];
     const session = this.#sessions.get(token ?? '');
-    // A session that was begun with a browser's id belongs to that browser.
+    // A session with a browser id works only for that browser.
     return session !== undefined && session.browserId === headers['browser-id'] ? session.user : undefined;
   }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
 const NODE_FLAGS = ['--disable-warning=ExperimentalWarning'];
-/** What a process of the program keeps of this one's environment; the cache is of vitest.config.ts. */
+/** The variables of this environment that a process of the program inherits; the cache is from vitest.config.ts. */
 const KEPT = ['PATH', 'NODE_COMPILE_CACHE'];
 
 /** A real `apikeyd serve` process. */
@@ -122,7 +122,7 @@ export function apikeyd(args: string[], options: RunOptions = {}): Promise<Finis
   });
 }
 
-/** A port that nobody listens on now, for a program that cannot choose one itself. */
+/** A currently unused port, for a program that cannot choose one itself. */
 export function freePort(): Promise<number> {
   return new Promise((resolve) => {
     const server = createServer().listen(0, '127.0.0.1', () => {

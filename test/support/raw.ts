@@ -13,7 +13,7 @@ export interface RawAnswer {
   readonly body: Buffer;
 }
 
-/** gRPC written by hand, to send what no library would. */
+/** gRPC written by hand, to send messages that no library sends. */
 export class RawGrpc {
   readonly #session: ClientHttp2Session;
 
@@ -65,7 +65,7 @@ export class RawGrpc {
     });
   }
 
-  /** Begins a call and goes away, connection and all, in the middle of its message. */
+  /** Starts a call and closes the connection within its message. */
   abandon(path: string, part: Uint8Array, headers: OutgoingHttpHeaders): Promise<void> {
     return new Promise((resolve) => {
       const stream = this.#request(path, headers);

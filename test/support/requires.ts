@@ -14,7 +14,7 @@ const required = new Set<NeedName>();
 
 const isHere = (name: NeedName) => (name === 'mongodb' ? inject('mongoUri') !== '' : isInstalled(name));
 
-/** `describe` and `it` for what needs these programs: skipped where one is missing, and failed there with CI=true. */
+/** `describe` and `it` for tests that need these programs: skipped when one is missing, failed with CI=true. */
 export function requires(...names: readonly NeedName[]) {
   for (const name of names) required.add(name);
   const lacks = names.filter((name) => !isHere(name));
@@ -35,7 +35,7 @@ export function requires(...names: readonly NeedName[]) {
   };
 }
 
-/** Part of what can run `npm ci`. */
+/** Programs of every machine that can run `npm ci`. */
 const EVERYWHERE = ['node', 'npm', 'npx', 'git', 'sh'];
 
 /** Why a test must not start this program, or undefined. */
@@ -43,7 +43,7 @@ export function objection(program: string): string | undefined {
   const need = needNames.find((name) => tool(name) === program);
   if (need !== undefined)
     return required.has(need) ? undefined : `a test starts ${need} without requires('${need}')`;
-  // The project's own programs, and those that a test has made.
+  // The programs of the project, and those that a test has built.
   if ([ROOT, tmpdir()].some((folder) => program.startsWith(folder))) return undefined;
   if (EVERYWHERE.includes(basename(program))) return undefined;
   return `a test starts ${program}, which is not in the list of test/support/tools.ts`;

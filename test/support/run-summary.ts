@@ -7,7 +7,7 @@ import type { Reporter, TestCase, TestModule, TestSuite, Vitest } from 'vitest/n
 import { type NeedName, needs } from './tools.ts';
 
 export default class RunSummary implements Reporter {
-  /** Whether somebody chose tests by name: then those left out need no reason. */
+  /** Whether tests were selected by name: then the others need no reason to be skipped. */
   #chosen = false;
 
   onInit(vitest: Vitest): void {
@@ -32,7 +32,7 @@ export default class RunSummary implements Reporter {
     process.stdout.write(`${tableOf(skipped.filter((test) => this.#isToldOf(test)))}${lines.join('\n')}\n`);
   }
 
-  /** What was not run because its set-up failed has a failure that says so. */
+  /** Tests that did not run because their set-up failed are covered by that failure. */
   #isToldOf(test: TestCase): boolean {
     return lacksOf(test).length > 0 || (!this.#chosen && test.options.mode === 'skip');
   }
@@ -45,7 +45,7 @@ const firstError = (errors: readonly { message: string }[] = []) =>
 
 const hasFailedTest = (module: TestModule) => [...module.children.allTests('failed')].length > 0;
 
-/** One row for each file and what it lacks. */
+/** One row for each file and its missing programs. */
 function tableOf(skipped: readonly TestCase[]): string {
   if (skipped.length === 0) return '';
   const rows = new Map<string, { count: number; cells: string[] }>();

@@ -26,7 +26,7 @@ export function freshDatabase(
 ): {
   url: string;
   folder: string;
-  /** Everything that lies in the database, to look for what must not. */
+  /** The whole content of the database, to search for texts that must not be in it. */
   contents(): Promise<string>;
   drop(): Promise<void>;
 } {

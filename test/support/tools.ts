@@ -16,7 +16,7 @@ import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
 export const ROOT = new URL('../..', import.meta.url).pathname;
-/** What tools.sh has made. */
+/** The folder of tools.sh. */
 export const toolsFolder =
   process.env.APIKEYD_TEST_CACHE ?? join(process.env.HOME ?? '/root', '.cache/apikeyd-test');
 
@@ -56,7 +56,7 @@ const NEEDS = {
   traefik: { ...inCache('proxies/bin/traefik'), ...NEEDS_PYTHON },
   caddy: inCache('bin/caddy'),
   nginx: { bring: TOOLS_UP, at: '/usr/sbin/nginx' },
-  // Whoever starts it must say where it is.
+  // A test that starts it must have its path.
   chromium: {
     bring: TOOLS_UP,
     at: onPath('chromium').find(existsSync) ?? join(ROOT, 'not-on-the-path/chromium'),

@@ -37,7 +37,7 @@ export class Wire {
     for (const socket of this.#sockets) socket.pause();
   }
 
-  /** Every answer takes so much longer. */
+  /** Delays every response by this time. */
   slow(ms: number): void {
     this.#slowMs = ms;
   }

@@ -13,7 +13,7 @@ const THRESHOLDS: AnomalyThresholds = {
 const T0 = Date.parse('2026-03-01T12:00:00Z');
 const HOUR = 3_600_000;
 
-/** Every decision kept, every window counted anew: what the windows must answer. */
+/** The model: keeps every decision, and counts each window from scratch. */
 function reference(thresholds: AnomalyThresholds) {
   const seen: { time: number; denied: boolean; ip: string | undefined }[] = [];
   return (time: number, denied: boolean, ip: string | undefined) => {

@@ -1,4 +1,4 @@
-// If this fails, nobody is told that a key is about to expire, that its secret is due, or that a grace has ended.
+// If this fails, nobody learns that a key is about to expire, its rotation is due, or a grace period has ended.
 import { describe, expect, it } from 'vitest';
 import type { Key } from '../../src/keys/key.ts';
 import type { DueTime, KeyStore } from '../../src/keys/ports/key-store.ts';
@@ -17,7 +17,7 @@ const TIMES: Readonly<Record<DueTime, (key: Key) => number | undefined>> = {
   EXPIRY: ({ expireTime }) => expireTime,
 };
 
-/** Many keys, and what the sweeps do about them. */
+/** Many keys, and the calls of the sweeps. */
 class Scene {
   readonly clock = new TestClock();
   readonly raised: string[] = [];

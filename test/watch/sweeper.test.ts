@@ -65,7 +65,7 @@ describe('sweeper', () => {
     await sweeper(0).sweep();
     expect(await store.audit.count()).toBe(1_201);
     await sweeper(90).sweep();
-    // What is left, and a checkpoint for each of the three steps.
+    // The remaining event, and a checkpoint for each of the three steps.
     expect(await store.audit.count()).toBe(4);
   });
 

@@ -1,4 +1,4 @@
-// If this fails, people are not told of misused old secrets, of keys that end or of anomalies, or are told again and again.
+// If this fails, alerts of misused old secrets, expiring keys or anomalies are missing, or repeated endlessly.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -98,7 +98,7 @@ describe('watch', () => {
   };
   const alerts = () => allPages((page) => store.alerts.list(0, page));
   const typesOf = async () => (await alerts()).map(({ type }) => type);
-  /** What is raised is written a little later. */
+  /** Alerts are written shortly after they are raised. */
   const settled = async (count: number) => {
     await vi.waitFor(async () => expect(await alerts()).toHaveLength(count), HANGS_MS);
   };
@@ -286,7 +286,7 @@ describe('watch', () => {
   });
 
   it('delivers alerts that a killed process or an unavailable sink has left', async () => {
-    // What is there when a process is killed between the record and the sink.
+    // The state after a process is killed between writing the record and delivering it.
     const left: Alert = {
       id: 'LOCKOUT:x',
       type: 'LOCKOUT',

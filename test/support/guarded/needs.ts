@@ -1,4 +1,4 @@
-/** What tools.test.ts runs on a machine that has nothing: three tests that need programs, and one that must not run. */
+/** Tests that tools.test.ts runs without any program: three that need programs, and one that must not run. */
 import { spawnSync } from 'node:child_process';
 import { expect, it } from 'vitest';
 import { requires } from '../requires.ts';

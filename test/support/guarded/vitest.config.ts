@@ -1,4 +1,4 @@
-/** Runs needs.ts alone, which no run of the tests takes, as those are run. */
+/** Runs needs.ts, which the normal runs leave out, with their settings. */
 import { defineConfig, mergeConfig } from 'vitest/config';
 import config from '../../../vitest.config.ts';
 
