@@ -101,14 +101,11 @@ export class HttpServer {
 
   #cleartext(): Server {
     return createTcpServer({ noDelay: true }, (socket) => {
-      this.#sockets.accept(socket);
-      const silent = setTimeout(() => socket.destroy(), LIMITS.silentConnectionMs);
-      socket.once('close', () => clearTimeout(silent));
+      this.#sockets.accept(socket, this.#now + LIMITS.silentConnectionMs);
       const decide = () => {
         // The first four bytes tell: 'PRI ' begins no HTTP/1 method.
         const head: Buffer | null = socket.read(H2_PREFACE.length);
         if (head === null) return;
-        clearTimeout(silent);
         socket.off('readable', decide);
         socket.unshift(head);
         if (head.equals(H2_PREFACE)) this.#speakHttp2(socket);
@@ -123,13 +120,13 @@ export class HttpServer {
       clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true };
     const options = {
       ...{ cert, key, ...mutual, ALPNProtocols: ['h2', 'http/1.1'] },
-      ...{ noDelay: true, handshakeTimeout: LIMITS.handshakeMs },
+      noDelay: true,
     };
     const server = createTlsServer(options, (socket: TLSSocket) => {
       if (socket.alpnProtocol === 'h2') this.#speakHttp2(socket);
       else this.#speakHttp1(socket);
     });
-    server.on('connection', (socket: Socket) => this.#sockets.accept(socket));
+    server.on('connection', (socket: Socket) => this.#sockets.accept(socket, this.#now + LIMITS.handshakeMs));
     return server;
   }
 

@@ -17,6 +17,7 @@ import { selfSigned } from '../support/certificate.ts';
 import { HTTP2_SERVER_NAMES, HTTP2_SERVERS, type Http2ServerName } from '../support/http2.ts';
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
+const HALF_HELLO = Buffer.from([0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]);
 const GET = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n';
 
 for (const http2 of HTTP2_SERVER_NAMES) {
@@ -128,6 +129,23 @@ function listens(http2: Http2ServerName, makeTls?: () => TlsFiles): void {
     while (socket.bytesRead === 0 && kind === 'TLS') await turn();
     await pass(LIMITS.silentConnectionMs + 2 * LIMITS.tickMs);
     await closed;
+  });
+
+  it.each([
+    ['nothing', Buffer.alloc(0)],
+    // The beginning of a ClientHello of TLS 1.2: 512 bytes are promised. Without TLS three bytes, which tell nothing.
+    ['half of what it begins with', kind === 'TLS' ? HALF_HELLO : HALF_HELLO.subarray(0, 3)],
+  ])('a client that sends %s has its place until it is let go', async (_what, bytes) => {
+    const socket = connectTcp(port, '127.0.0.1').on('error', () => {});
+    await once(socket, 'connect');
+    const closed = once(socket.resume(), 'close');
+    socket.write(bytes);
+    while (server.connections.open === 0) await turn();
+    await pass(LIMITS.handshakeMs - 2 * LIMITS.tickMs);
+    expect(server.connections.open).toBe(1);
+    await pass(4 * LIMITS.tickMs);
+    await closed;
+    while (server.connections.open > 0) await turn();
   });
 
   it('a client of HTTP/1.1 that reads no answer is let go', async () => {
