@@ -99,33 +99,47 @@ export function onEachStore(name: string, suite: (kind: StoreKind) => void): voi
  * of the store, and through all in the long run. Each store has one server.
  */
 export function forEveryMount(cases: (mount: Mount) => void): void {
-  const mongoUri = inject('mongoUri');
   onEachStore('%s', (kind) => {
-    const database = freshDatabase(kind, mongoUri);
-    const clock = new TestClock(Date.now());
-    let server: TestServer;
-    let ip = 0;
-    beforeAll(async () => {
-      server = await startServer(database.url, database.folder, {}, clock);
-    });
-    afterAll(async () => {
-      await server.stop();
-      await database.drop();
-    });
-    const transports =
-      kind === 'sqlite' || process.env.LONG ? TRANSPORTS : (['grpc', 'connect-json'] as const);
-    describe.each(transports)('over %s', (transport) => {
-      let clients: Clients | undefined;
-      cases({
-        clock,
-        transport,
-        get clients() {
-          clients ??= server.clients(transport);
-          return clients;
-        },
-        clientsFor: (key) => server.clients(transport, key),
-        freshIp: () => `198.51.${TRANSPORTS.indexOf(transport)}.${ip++}`,
-      });
+    const all = kind === 'sqlite' || process.env.LONG;
+    onServer(kind, {}, all ? TRANSPORTS : ['grpc', 'connect-json'], cases);
+  });
+}
+
+/** The same, and once more on Node's HTTP/2: over one protocol of each mount that speaks it. */
+export function forBothHttp2Servers(cases: (mount: Mount) => void): void {
+  forEveryMount(cases);
+  describe('sqlite, HTTP2_SERVER=node', () =>
+    onServer('sqlite', { HTTP2_SERVER: 'node' }, ['grpc', 'connect-binary'], cases));
+}
+
+function onServer(
+  kind: StoreKind,
+  settings: Record<string, string>,
+  transports: readonly TransportName[],
+  cases: (mount: Mount) => void,
+): void {
+  const database = freshDatabase(kind, inject('mongoUri'));
+  const clock = new TestClock(Date.now());
+  let server: TestServer;
+  let ip = 0;
+  beforeAll(async () => {
+    server = await startServer(database.url, database.folder, settings, clock);
+  });
+  afterAll(async () => {
+    await server.stop();
+    await database.drop();
+  });
+  describe.each(transports)('over %s', (transport) => {
+    let clients: Clients | undefined;
+    cases({
+      clock,
+      transport,
+      get clients() {
+        clients ??= server.clients(transport);
+        return clients;
+      },
+      clientsFor: (key) => server.clients(transport, key),
+      freshIp: () => `198.51.${TRANSPORTS.indexOf(transport)}.${ip++}`,
     });
   });
 }

@@ -2,9 +2,9 @@
 import { expect, it } from 'vitest';
 import { KeyStatus, KeyType, RevokeReason, SecretSlot } from '../../gen/apikey/v1/key_pb.ts';
 import { mintSecret } from '../../src/keys/secret.ts';
-import { at, decide, decisionOf, failureOf, forEveryMount, limit, makeKey, nameOf } from './cases.ts';
+import { at, decide, decisionOf, failureOf, forBothHttp2Servers, limit, makeKey, nameOf } from './cases.ts';
 
-forEveryMount((mount) => {
+forBothHttp2Servers((mount) => {
   const { clock, clientsFor, freshIp } = mount;
 
   it('ValidateKey answers VALID with all fields about the key', async () => {

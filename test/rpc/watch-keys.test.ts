@@ -4,7 +4,7 @@ import { expect, it, vi } from 'vitest';
 import { KeyChange, type WatchKeysResponse } from '../../gen/apikey/v1/auth_pb.ts';
 import { HANGS_MS } from '../support/hangs.ts';
 import type { Clients } from '../support/server.ts';
-import { failureOf, forEveryMount, makeKey } from './cases.ts';
+import { failureOf, forBothHttp2Servers, makeKey } from './cases.ts';
 
 const watching = (clients: Clients, sinceRevision?: bigint) => {
   const seen: WatchKeysResponse[] = [];
@@ -27,7 +27,7 @@ const watching = (clients: Clients, sinceRevision?: bigint) => {
   return { seen, changes, over, end };
 };
 
-forEveryMount((mount) => {
+forBothHttp2Servers((mount) => {
   const { clientsFor } = mount;
 
   it('WatchKeys sends every change in order, and heartbeats', async () => {
