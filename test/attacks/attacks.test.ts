@@ -1,10 +1,7 @@
 // If this fails, somebody without a credential can take the service down, or keep others from being served.
-import { type ChildProcess, fork } from 'node:child_process';
-import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { HTTP2_SERVER_NAMES } from '../support/http2.ts';
-import type { Order } from './attack.ts';
+import { AttackerProcess } from './attacker-process.ts';
 import { ATTACKS } from './catalogue.ts';
 import { Target } from './target.ts';
 
@@ -19,17 +16,6 @@ it('has at least 40 attacks, each with a name of its own', () => {
   expect(names.length).toBeGreaterThanOrEqual(40);
 });
 
-/** Bytes of memory that a process holds. */
-function resident({ pid }: ChildProcess): number {
-  return 1024 * Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
-}
-
-async function attack(attacker: ChildProcess, order: Order): Promise<void> {
-  attacker.send(order);
-  const [{ failure }] = await once(attacker, 'message');
-  expect(failure).toBe('');
-}
-
 const WAYS = HTTP2_SERVER_NAMES.flatMap((http2) => [false, true].map((tls) => ({ http2, tls }))).filter(
   // Node's with TLS differs from both of its neighbours in nothing of this program: in the long run only.
   ({ http2, tls }) => LONG || http2 === 'own' || !tls,
@@ -38,24 +24,22 @@ const WAYS = HTTP2_SERVER_NAMES.flatMap((http2) => [false, true].map((tls) => ({
 for (const { http2, tls } of WAYS)
   describe(`HTTP2_SERVER=${http2}, ${tls ? 'TLS' : 'cleartext'}: an attacker without a credential`, () => {
     let target: Target;
-    let attacker: ChildProcess;
+    let attacker: AttackerProcess;
     const figures: string[] = [];
     const begin = async () => {
       target = await Target.start(http2, tls);
-      attacker = fork(new URL('attacker.ts', import.meta.url), {
-        execArgv: ['--disable-warning=ExperimentalWarning'],
-      });
+      attacker = new AttackerProcess();
     };
     beforeAll(begin, 300_000);
     // One failure must not look like many.
     afterEach(async ({ task }) => {
       if (task.result?.state !== 'fail') return;
       await target.stop();
-      attacker.kill();
+      attacker.stop();
       await begin();
     }, 300_000);
     afterAll(async () => {
-      attacker?.kill();
+      attacker?.stop();
       await target?.stop();
       if (LONG) process.stdout.write(`\n${figures.join('\n')}\n`);
     });
@@ -72,16 +56,16 @@ for (const { http2, tls } of WAYS)
         async (name, i) => {
           const chosen = port === 'either' ? (i % 2 === 0 ? 'grpc' : 'http') : port;
           const without = LONG ? await target.good(3_000) : undefined;
-          const before = resident(target.child);
+          const before = target.resident;
           let most = before;
-          const watching = setInterval(() => (most = Math.max(most, resident(target.child))), 50);
-          const attacking = attack(attacker, { name, port: target.ports[chosen], tls, ms: MS });
+          const watching = setInterval(() => (most = Math.max(most, target.resident)), 50);
+          const attacking = attacker.attack({ name, port: target.ports[chosen], tls, ms: MS });
           const beside = await target.good(attacking);
           clearInterval(watching);
           expect(beside.errors).toEqual([]);
           expect(beside.served).toBeGreaterThan(0);
           // New connections are served, too, on both ports.
-          expect(await target.serves()).toBe(true);
+          expect(await target.errorsOfNew()).toEqual([]);
           expect(target.child.exitCode).toBeNull();
           if (without !== undefined)
             figures.push(
