@@ -34,7 +34,7 @@ export function faultCases(driver: Driver, fresh: () => Faulty): void {
   const beforeDelete = 2;
 
   describe.each(FAULTS)('%s', (fault, expected) => {
-    it('to a create: no row, and what may have been made is seen in the list', async () => {
+    it('in a create: no record, and a key that may exist appears in the list', async () => {
       const { clients, login, double, names } = fresh();
       double.fail(fault, firstRequests);
       const failure = await failureOf(driver.create(clients, login, 'ci'));
@@ -47,7 +47,7 @@ export function faultCases(driver: Driver, fresh: () => Faulty): void {
       if (fault === 'dropped after') expect(failure.text).toContain('see its list');
     });
 
-    it('to a list and to a verify', async () => {
+    it('in a list and in a verify: an error', async () => {
       const { clients, login, double, beforeVerify = 0 } = fresh();
       const { secret } = await driver.create(clients, login, 'ci');
       double.fail(fault, firstRequests);
@@ -56,7 +56,7 @@ export function faultCases(driver: Driver, fresh: () => Faulty): void {
       expect(await failureOf(driver.verify(clients, secret))).toMatchObject(expected);
     });
 
-    it('to a delete: the row stays, and another delete settles it', async () => {
+    it('in a delete: the record stays, and another delete completes it', async () => {
       const { clients, login, double, names } = fresh();
       const { key } = await driver.create(clients, login, 'ci');
       double.fail(fault, beforeDelete);
@@ -70,7 +70,7 @@ export function faultCases(driver: Driver, fresh: () => Faulty): void {
     });
   });
 
-  it('keeps the row of a key when its list cannot be read before it is deleted', async () => {
+  it('keeps the record of a key when the list cannot be read before a delete', async () => {
     const { clients, login, double, names, forgetLogins } = fresh();
     const { key } = await driver.create(clients, login, 'ci');
     for (const [fault] of FAULTS) {

@@ -13,7 +13,7 @@ const { ALIVE, DEAD } = VerifyResult;
 
 /** Cases that must pass against a double and against a real server. */
 export function lifeCases(driver: Driver, here: () => Here): void {
-  it('makes a key that works, lists it, ends it, and knows that it is dead', async () => {
+  it('creates a working key, lists it, deletes it, and reports it as DEAD', async () => {
     const { clients, login } = here();
     const name = `apikeyd test ${Date.now()}`;
     const { key, secret } = await driver.create(clients, login, name);
@@ -43,7 +43,7 @@ export function lifeCases(driver: Driver, here: () => Here): void {
     expect((await driver.list(clients, login)).filter(({ id }) => id === key.id)).toEqual([]);
   });
 
-  it('says that the other system, and not the calling key, was refused', async () => {
+  it('reports refused credentials of the other system differently from a refused calling key', async () => {
     const { clients, login } = here();
     const wrong = { name: login.name, password: 'not-the-password-7391' };
     const failure = await failureOf(driver.list(clients, wrong));
