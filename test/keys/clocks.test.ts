@@ -1,9 +1,11 @@
 // If this fails, a clock that is set makes a dead key work again, or a window or a lock last for hours.
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { counterName, take } from '../../src/keys/quota.ts';
 import { SeenClock } from '../../src/keys/seen-clock.ts';
 import { LockedAddresses } from '../../src/store/locked-addresses.ts';
+import { at, decisionOf, makeKey } from '../rpc/cases.ts';
 import { TestClock } from '../support/clock.ts';
+import { freshDatabase, startServer } from '../support/server.ts';
 
 const HOUR_MS = 3_600_000;
 
@@ -63,5 +65,25 @@ describe('a clock that is set back an hour', () => {
     expect(locked.forMs('192.0.2.1')).toBe(900_000);
     clock.advance(900_000);
     expect(locked.forMs('192.0.2.1')).toBe(0);
+  });
+});
+
+describe('a server that starts anew while its clock is half an hour behind', () => {
+  it('does not let a key work again that had expired', async () => {
+    const database = freshDatabase('sqlite', '');
+    onTestFinished(() => database.drop());
+    const clock = new TestClock(Date.now());
+    const start = () => startServer(database.url, database.folder, {}, clock);
+    const before = await start();
+    const expiry = { case: 'expireTime', value: at(clock.now() + 3_600_000) } as const;
+    const { secret } = await makeKey(before.clients('grpc'), { expiry });
+    expect(await decisionOf(before.clients('grpc'), secret)).toBe('VALID');
+    clock.advance(3_600_000);
+    expect(await decisionOf(before.clients('grpc'), secret)).toBe('EXPIRED');
+    await before.stop();
+    clock.step(-1_800_000);
+    const after = await start();
+    expect(await decisionOf(after.clients('grpc'), secret)).toBe('EXPIRED');
+    await after.stop();
   });
 });

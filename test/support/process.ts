@@ -85,8 +85,9 @@ export function run(command: string, args: string[], options: RunOptions = {}): 
     });
     let stdout = '';
     let stderr = '';
-    child.stdout.on('data', (chunk: Buffer) => (stdout += chunk));
-    child.stderr.on('data', (chunk: Buffer) => (stderr += chunk));
+    // Whole characters, wherever a part ends.
+    child.stdout.setEncoding('utf8').on('data', (part: string) => (stdout += part));
+    child.stderr.setEncoding('utf8').on('data', (part: string) => (stderr += part));
     child.on('error', reject);
     child.on('close', (code) => resolve({ code, stdout, stderr }));
     // A question that fails is the failure of the run, and leaves no process behind.

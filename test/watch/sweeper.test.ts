@@ -36,7 +36,7 @@ describe('sweeper', () => {
     await store.close();
     rmSync(folder, { recursive: true });
   });
-  type Over = Partial<Store> & Partial<Pick<SweeperParts, 'time' | 'retention'>>;
+  type Over = Partial<Store> & Partial<Pick<SweeperParts, 'time' | 'retention' | 'dueKeys'>>;
   const sweeper = (retentionDays: number, over: Over = {}) =>
     new Sweeper({
       store: { ...store, ...over },
@@ -47,7 +47,7 @@ describe('sweeper', () => {
       anomalies: store.anomalies,
       anomalyWatch: { finishAbandoned: async () => {} },
       alerts: { redeliver: async () => {} },
-      dueKeys: { sweep: async () => {} },
+      dueKeys: over.dueKeys ?? { sweep: async () => {} },
       time: over.time ?? { look: () => ({ now: clock.now(), steady: true, settled: true }) },
       intervalMs: 1_000,
       usage: store.usage,
@@ -133,6 +133,22 @@ describe('sweeper', () => {
     clock.advance(1_000);
     await one.sweep();
     expect(await store.audit.count()).toBeLessThan(73);
+  });
+
+  it('notices no key after a clock was set, until it has gone well for an hour', async () => {
+    let looks = 0;
+    const dueKeys = { sweep: async () => void looks++ };
+    const one = sweeper(90, { dueKeys, time: new SettledTime(clock, () => 0) });
+    await one.sweep();
+    expect(looks).toBe(1);
+    clock.step(100 * DAY_MS);
+    await one.sweep();
+    clock.advance(3_599_999);
+    await one.sweep();
+    expect(looks).toBe(1);
+    clock.advance(1);
+    await one.sweep();
+    expect(looks).toBe(2);
   });
 
   it('deletes nothing when the clock of the store differs', () => {
