@@ -1,4 +1,4 @@
-/** How long does it take to look into a million events? */
+/** How long do queries of a million events take? */
 import { performance } from 'node:perf_hooks';
 import { AuditVerifier } from '../../src/audit/verify.ts';
 import { systemClock } from '../../src/server/serve.ts';

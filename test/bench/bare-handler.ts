@@ -1,4 +1,4 @@
-/** What is left without a framework: the messages of ValidateKey on node:http2, decoded and encoded by protobuf-es. */
+/** A handler without a framework: the messages of ValidateKey on node:http2, decoded and encoded by protobuf-es. */
 import { createServer, type ServerHttp2Stream } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';

@@ -1,4 +1,4 @@
-/** What is saved by asking for many keys in one call? */
+/** How much does a call with many keys save? */
 import { create, toBinary } from '@bufbuild/protobuf';
 import { BatchValidateKeysRequestSchema } from '../../gen/apikey/v1/auth_pb.ts';
 import { frame } from '../support/raw.ts';

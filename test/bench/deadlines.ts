@@ -1,4 +1,4 @@
-/** Calls are mostly alike, and recognised; what does it cost when each has a deadline of its own? */
+/** Most calls have the same headers, which are recognised: what does a different deadline in each call cost? */
 import { readFileSync } from 'node:fs';
 import { closedLoop } from './load-client.ts';
 import { type Answered, alternate, type Bench, median, ratio, rounded, spread, table } from './measure.ts';

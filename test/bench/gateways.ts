@@ -1,4 +1,4 @@
-/** What does a proxy's question cost, and what does a guarded route take longer? */
+/** What does a proxy's question cost, and how much slower is a guarded route? */
 import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { Agent, get } from 'node:http';

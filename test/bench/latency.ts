@@ -1,4 +1,4 @@
-/** How long does a call take when less is asked than could be? */
+/** How long does a call take under less load than the capacity? */
 import { readFileSync } from 'node:fs';
 import { openLoop } from './load-client.ts';
 import { type Answered, type Bench, median, rounded, say, table } from './measure.ts';

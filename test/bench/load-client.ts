@@ -39,7 +39,7 @@ class TableEncoder {
   }
 }
 
-/** Of the table that grows, behind those that every connection has. */
+/** The first index of the dynamic table of HPACK, after the static one. */
 const FIRST_ENTRY = 62;
 
 function integer(flags: number, prefixBits: number, value: number): string {
@@ -101,7 +101,7 @@ class LoadConnection {
     this.#next += 2;
     this.underWay++;
     this.#tags[(id >> 1) % STREAM_SLOTS] = tag;
-    // A second, less what has passed since the caller set it.
+    // A second, minus the time since the caller set it.
     const timeout = ['grpc-timeout', `${999_999 - (id % 10_000)}u`] as const;
     const headers = this.#encoder?.encode([...this.#fields, timeout]) ?? this.#headers;
     this.#out.push(frame(FRAME.HEADERS, 4, id, headers), frame(FRAME.DATA, 1, id, message));

@@ -1,4 +1,4 @@
-/** A store with many keys: rows like the one that the server itself wrote, with secrets that can be told from their number. */
+/** A store with many keys: rows like those of the server, with secrets that follow from their number. */
 import { hash } from 'node:crypto';
 import { DatabaseSync } from 'node:sqlite';
 import { create, toBinary } from '@bufbuild/protobuf';

@@ -8,7 +8,7 @@ export function median(figures: readonly number[]): number {
   return [...figures].sort((a, b) => a - b)[Math.floor(figures.length / 2)] ?? Number.NaN;
 }
 
-/** The median of the ratios of each round: what slows the machine down for a while slows both. */
+/** The median of the ratios of each round: a temporary slowdown of the machine affects both. */
 export function ratio(of: readonly number[], to: readonly number[]): number {
   return median(of.map((figure, i) => figure / (to[i] ?? Number.NaN)));
 }
@@ -36,7 +36,7 @@ export const rounded = (figure: number) => Math.round(figure);
 export const spread = (figures: readonly number[]) =>
   `${rounded(Math.min(...figures))} to ${rounded(Math.max(...figures))}`;
 
-/** What a question is asked with. */
+/** The tools of a benchmark. */
 export interface Bench {
   readonly folder: string;
   readonly quick: boolean;
@@ -44,7 +44,7 @@ export interface Bench {
   readonly mongoUri: string;
 }
 
-/** The answer to a question: a part of the page, and what others compare. */
+/** The result of a benchmark: a part of the page, and the figures to compare. */
 export interface Answered {
   readonly text: string;
   readonly facts: Readonly<Record<string, number>>;

@@ -1,4 +1,4 @@
-/** Does it keep what it should let go of? */
+/** Does the memory of the server grow with the number of calls? */
 import { type Answered, type Bench, table } from './measure.ts';
 import { ALL_ON, apikeyd, load, residentMiB } from './servers.ts';
 

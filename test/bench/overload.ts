@@ -1,4 +1,4 @@
-/** What is left of the throughput when more is offered than can be served: an open loop by h2load. */
+/** The throughput under more load than the capacity: an open loop by h2load. */
 import { spawnSync } from 'node:child_process';
 import { get } from 'node:http';
 import { type Answered, type Bench, median, rounded, say, table } from './measure.ts';

@@ -1,4 +1,4 @@
-/** What do others do on the same core? `bash test/bench/peers.sh DIR` and BENCH_PEERS=DIR bring them. */
+/** How fast are other programs on the same core? `bash test/bench/peers.sh DIR` installs them; set BENCH_PEERS=DIR. */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,4 @@
-/** What the benchmarks measure, and with what: servers on core 0, the load on core 1. */
+/** The programs of the benchmarks: servers on core 0, the load on core 1. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -166,7 +166,7 @@ function requestFile(
   return file;
 }
 
-/** What h2load is told of the call. It takes headers as arguments only; this key lives as long as this run. */
+/** The arguments of h2load for the call. Headers can only be arguments; this key lives only for this run. */
 export function callArgs({ admin, request, port, tls }: Server, path = VALIDATE): string[] {
   const headers = ['content-type: application/grpc', 'te: trailers'];
   if (admin !== '') headers.push(`authorization: Bearer ${admin}`);
@@ -183,7 +183,7 @@ export function load(server: Server, calls: number, path = VALIDATE): number {
   return loadWith(callArgs(server, path), calls);
 }
 
-/** The same of any request, as h2load is told of it. */
+/** The arguments of h2load for any request. */
 export function loadWith(args: readonly string[], calls: number): number {
   const h2load = ['-c', '1', 'h2load', '-n', String(calls), '-c', '10', '-m', '32', ...args];
   const { stdout } = spawnSync('taskset', h2load, { encoding: 'utf8' });
