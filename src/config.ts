@@ -25,7 +25,7 @@ export const SETTINGS = [
     name: 'GRPC_ADDR',
     kind: 'text',
     default: '127.0.0.1:50051',
-    about: 'gRPC: all services, health, reflection. What `HTTP_ADDR` speaks is spoken here, too.',
+    about: 'gRPC: all services, health, reflection. The protocols of `HTTP_ADDR` are also served here.',
   },
   {
     name: 'HTTP_ADDR',
@@ -61,20 +61,20 @@ export const SETTINGS = [
     default: '',
     secret: true,
     about:
-      'A well-formed key that becomes the first admin of an empty store; without it one is minted into APIKEYD_KEY_FILE.',
+      'A well-formed secret for the first admin key of an empty store; without it one is generated into APIKEYD_KEY_FILE.',
   },
   {
     name: 'ALLOW_ANONYMOUS_VALIDATE',
     kind: 'boolean',
     default: 'false',
-    about: 'Opens ValidateKey, without client_ip and dry_run, to callers that send no key.',
+    about: 'Allows ValidateKey, without client_ip and dry_run, to callers without a key.',
   },
   {
     name: 'ACCEPT_IMPORTED_SHAPES',
     kind: 'boolean',
     default: 'false',
     about:
-      'Looks up secrets of any shape up to 1 024 characters, so that imported keys of other systems work; unknown ones stay MALFORMED.',
+      'Looks up secrets in any format up to 1 024 characters, so that imported keys of other systems work; unknown ones stay MALFORMED.',
   },
   {
     name: 'CONSOLE',
@@ -87,13 +87,13 @@ export const SETTINGS = [
     kind: 'text',
     default: 'authorization,x-api-key',
     about:
-      "Proxies that ask: the end client's key is in the first of these headers that is there; `authorization` counts only as Bearer.",
+      "Gateways: headers that may hold the end client's key; the first one present counts. `authorization` counts only as Bearer.",
   },
   {
     name: 'GATEWAY_REASONS',
     kind: 'boolean',
     default: 'false',
-    about: 'Proxies that ask: tells the end client which decision denied it.',
+    about: 'Gateways: the response to the end client names the decision.',
   },
   {
     name: 'CACHE_TTL_SECONDS',
@@ -120,7 +120,7 @@ export const SETTINGS = [
     default: '250',
     min: 20,
     max: 10_000,
-    about: 'MongoDB: how often a process looks for what others changed.',
+    about: 'MongoDB: how often a process polls for changes of other processes.',
   },
   {
     name: 'REVISION_LEASE_MS',
@@ -130,7 +130,7 @@ export const SETTINGS = [
     min: 500,
     max: 60_000,
     about:
-      'MongoDB: how long after its last look a process may use a record from memory. RevokeKey waits for it, and a fifth more.',
+      'MongoDB: how long after its last poll a process may use a record from memory. RevokeKey waits for it, and a fifth more.',
   },
   {
     name: 'RATE_LIMIT_MAX_ATTEMPTS',
@@ -199,7 +199,7 @@ export const SETTINGS = [
     default: '20',
     min: 1,
     max: 4_096,
-    about: 'With fewer decisions than this in 5 min the share of denials is not judged.',
+    about: 'With fewer decisions than this in 5 min the share of denials is ignored.',
   },
   {
     name: 'ANOMALY_MAX_IPS_PER_HOUR',
@@ -228,19 +228,19 @@ export const SETTINGS = [
     kind: 'text',
     default: '',
     secret: true,
-    about: 'Alerts are also published there, on `momentry:anomaly:alerts`; unset: not.',
+    about: 'A Redis to which alerts are also published, on `momentry:anomaly:alerts`; unset: none.',
   },
   {
     name: 'GITEA_URL',
     kind: 'text',
     default: '',
-    about: 'Where Gitea or Forgejo is, without `/api/v1`; unset: its tokens are not managed from here.',
+    about: 'The URL of Gitea or Forgejo, without `/api/v1`; unset: the calls for its tokens are refused.',
   },
   {
     name: 'N8N_URL',
     kind: 'text',
     default: '',
-    about: 'Where n8n is; unset: its API keys are not managed from here.',
+    about: 'The URL of n8n; unset: the calls for its API keys are refused.',
   },
   {
     name: 'SWEEP_INTERVAL_SECONDS',
@@ -249,7 +249,8 @@ export const SETTINGS = [
     default: '30',
     min: 1,
     max: 3_600,
-    about: 'How often one process finishes what crashes left, drops what is over and looks for what is due.',
+    about:
+      'How often one process completes changes that a crash interrupted, deletes old data and raises due notices.',
   },
   {
     name: 'AUDIT_RETENTION_DAYS',
@@ -276,14 +277,14 @@ export const SETTINGS = [
     kind: 'text',
     default: '',
     about:
-      "A file whose bytes (32 at least) make the audit's hash chain an HMAC, so that who can write to the store cannot forge it. The same one for ever, on every process.",
+      "A file whose bytes (32 at least) make the audit's hash chain an HMAC, so that write access to the store is not enough to forge it. Never change it; use the same on every process.",
   },
   {
     name: 'AUDIT_ANCHOR_FILE',
     kind: 'text',
     default: '',
     about:
-      "A file outside the store that holds where the audit's chains end, written each second: a store that is behind it is found at the start and by VerifyAudit. Unset: beside AUDIT_CHAIN_KEY_FILE, `.anchor` behind its name, or none without one; `off`: none.",
+      'A file outside the store with the ends of the audit chains, written each second: the start and VerifyAudit detect a store that is behind it. Unset: beside AUDIT_CHAIN_KEY_FILE, `.anchor` behind its name, or none without one; `off`: none.',
   },
   {
     name: 'REVOCATION_LOG',
@@ -291,14 +292,13 @@ export const SETTINGS = [
     default: '',
     secret: true,
     about:
-      'Where it is noted, outside the store, what was revoked, narrowed or rotated, so that a restored backup does not bring it back: a file, or `mongodb://…` in another cluster. Unset: beside the embedded store, `.revocations` behind its name, and none with MongoDB; `off`: none.',
+      'The log of revoked, narrowed and rotated keys, outside the store, which keeps them so after a restore of a backup: a file, or `mongodb://…` in another cluster. Unset: beside the embedded store, `.revocations` behind its name, and none with MongoDB; `off`: none.',
   },
   {
     name: 'BACKUP_DIR',
     kind: 'text',
     default: '',
-    about:
-      'The folder on the machine of the server that `apikeyd backup` writes to; unset: no backups by it.',
+    about: 'The folder on the machine of the server that `apikeyd backup` writes to; unset: it is refused.',
   },
   ...TRACING_SETTINGS,
   {
@@ -306,7 +306,7 @@ export const SETTINGS = [
     kind: 'text',
     default: 'info',
     choices: ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'],
-    about: 'The least level that is logged.',
+    about: 'The lowest level that is logged.',
   },
   {
     name: 'ACCESS_LOG',

@@ -20,7 +20,7 @@ const ROWS: readonly Row[] = [
   {
     name: 'apikeyd_log_lines_dropped_total',
     type: 'counter',
-    help: 'Lines of the log that could not be written: a full disk, or a reader that is gone or stalled.',
+    help: 'Log lines that could not be written: the disk is full, or the reader has ended or is stalled.',
     read: (metrics) => metrics.droppedLines(),
   },
   {
@@ -48,13 +48,13 @@ const ROWS: readonly Row[] = [
     name: 'apikeyd_call_seconds',
     type: 'histogram',
     labels: ['method'],
-    help: 'The same time by method alone, in fewer buckets.',
+    help: 'The same time by method only, in fewer buckets.',
     read: (metrics, name) => metrics.calls.byMethod(name),
   },
   {
     name: 'apikeyd_calls_under_way',
     type: 'gauge',
-    help: 'Calls whose messages are whole and that are not answered yet; at 4 096 more are refused.',
+    help: 'Calls with a complete message and no response yet; beyond 4 096 calls are refused.',
     read: ({ sources }) => sources?.callsUnderWay(),
   },
   {
@@ -67,7 +67,7 @@ const ROWS: readonly Row[] = [
   {
     name: 'apikeyd_calls_unrecorded_total',
     type: 'counter',
-    help: 'Calls refused without an event of their own, because the log or the server was away or overwhelmed: gap events count them.',
+    help: 'Calls refused without an event of their own, because the log was unavailable or the server overloaded: gap events count them.',
     read: ({ sources }) => sources?.auditBacklog().unrecorded,
   },
   {
@@ -79,13 +79,13 @@ const ROWS: readonly Row[] = [
   {
     name: 'apikeyd_audit_queue_limit',
     type: 'gauge',
-    help: 'Events that may wait: one more is refused.',
+    help: 'Limit of waiting events: beyond it calls are refused.',
     read: ({ sources }) => sources?.auditBacklog().limit,
   },
   {
     name: 'apikeyd_audit_batch_events',
     type: 'histogram',
-    help: 'Events, and what else was written with them, in one acknowledged write.',
+    help: 'Events and other rows in one acknowledged write.',
     read: (metrics, name) => metrics.batches.valuesOf(name, {}),
   },
   {
@@ -110,7 +110,7 @@ const ROWS: readonly Row[] = [
     name: 'apikeyd_store_operation_seconds',
     type: 'histogram',
     labels: ['operation'],
-    help: 'Waits for the store, by operation. What memory answers is not counted. `wait_for_leases`: how long a narrowing change waited for other processes.',
+    help: 'Waits for the store, by operation. Reads from memory are not counted. `wait_for_leases`: how long a narrowing change waited for other processes.',
     read: (metrics, name) =>
       [...metrics.operations].flatMap(([operation, waits]) => waits.valuesOf(name, { operation })),
   },
@@ -129,7 +129,7 @@ const ROWS: readonly Row[] = [
   {
     name: 'apikeyd_lease_age_seconds',
     type: 'gauge',
-    help: 'Since the start of the last poll that succeeded; absent with the embedded store.',
+    help: 'Time since the start of the last successful poll; absent with the embedded store.',
     read: ({ sources }) => inSeconds(sources?.sharing?.lease.ageMs),
   },
   {
@@ -141,7 +141,7 @@ const ROWS: readonly Row[] = [
   {
     name: 'apikeyd_store_disk_free_bytes',
     type: 'gauge',
-    help: 'What is left on the disk of the embedded store; absent on MongoDB.',
+    help: 'Free space on the disk of the embedded store; absent on MongoDB.',
     read: async ({ sources }) => (await sources?.space())?.free,
   },
   {
@@ -177,19 +177,19 @@ const ROWS: readonly Row[] = [
     name: 'apikeyd_connections_refused_total',
     type: 'counter',
     labels: ['listener'],
-    help: 'Connections that were one too many, of their address or of all.',
+    help: 'Connections refused by the limit per address or in total.',
     read: ({ sources }) => ofListeners(sources, 'refused'),
   },
   {
     name: 'apikeyd_unfinished_messages',
     type: 'gauge',
-    help: 'Messages that have begun to arrive and are not whole.',
+    help: 'Messages that have arrived only in part.',
     read: ({ sources }) => sources?.unfinished.count,
   },
   {
     name: 'apikeyd_unfinished_message_bytes',
     type: 'gauge',
-    help: 'Memory that they hold; at 64 MiB the newest are refused.',
+    help: 'Memory of these messages; beyond 64 MiB the newest are refused.',
     read: ({ sources }) => sources?.unfinished.bytes,
   },
   {
@@ -209,7 +209,7 @@ const ROWS: readonly Row[] = [
   {
     name: 'apikeyd_tls_certificate_expires_seconds',
     type: 'gauge',
-    help: 'Until the certificate in use expires, negative once it has; absent without TLS.',
+    help: 'Time until the certificate in use expires, negative afterwards; absent without TLS.',
     read: ({ sources }) => sources?.certificateSeconds?.(),
   },
   {
@@ -221,7 +221,7 @@ const ROWS: readonly Row[] = [
   {
     name: 'process_cpu_seconds_total',
     type: 'counter',
-    help: 'Processor time of the process, of all its threads.',
+    help: 'CPU time of the process, in all its threads.',
     read: () => {
       const { user, system } = process.cpuUsage();
       return (user + system) / 1e6;
@@ -230,7 +230,7 @@ const ROWS: readonly Row[] = [
   {
     name: 'process_start_time_seconds',
     type: 'gauge',
-    help: 'When the process began, in seconds since 1970.',
+    help: 'Start time of the process, in seconds since 1970.',
     read: () => performance.timeOrigin / 1000,
   },
   {
