@@ -106,14 +106,18 @@ export class Pair {
     const socket = connect({ port, host: '127.0.0.1', noDelay: true });
     const answers = new Answers();
     const end = new Promise<string>((resolve) => {
+      let quiet = 0;
+      let heard = 0;
       socket.on('data', (chunk: Buffer) => {
         const { marks } = answers;
         answers.read(chunk);
         // Node keeps the socket of a connection that nghttp2 has given up: the word of it is the end.
         if (answers.isOver) resolve('');
         if (answers.marks === marks) return;
-        // Node answers in later turns than it acknowledges: what it still has to say comes before the second mark.
-        if (answers.marks === 1) setImmediate(() => setImmediate(() => socket.write(MARK)));
+        // Node answers piece by piece in later turns than it acknowledges: it is asked until it has no more to say.
+        quiet = answers.others === heard ? quiet + 1 : 0;
+        heard = answers.others;
+        if (quiet < 2) setImmediate(() => setImmediate(() => socket.write(MARK)));
         else resolve('open');
       });
       socket.on('error', () => {});
@@ -140,6 +144,8 @@ class Answers {
   #rest = Buffer.alloc(0);
   /** Acknowledgements of the mark. */
   marks = 0;
+  /** Other frames. */
+  others = 0;
 
   get isOver(): boolean {
     return this.#goAway !== undefined;
@@ -164,6 +170,7 @@ class Answers {
       this.#streams[id] = `${this.#bodies.get(id) ?? 0} bytes`;
     if (type === FRAME.PING && (flags & FLAG.ACK) !== 0 && payload.equals(MARK.subarray(FRAME_HEAD)))
       this.marks++;
+    else this.others++;
   }
 
   told(end: string): Told {
