@@ -12,7 +12,14 @@ import { TestClock } from '../support/clock.ts';
 import { entryWith } from '../support/keys.ts';
 import { freshDatabase, type StoreKind } from '../support/server.ts';
 import { LEASE, LOCKOUT } from './contract/harness.ts';
-import { changed, copyOf, type Ledger, type LedgerStore, relink } from './tampering/ledger.ts';
+import {
+  changed,
+  copyOf,
+  type Ledger,
+  type LedgerNote,
+  type LedgerStore,
+  relink,
+} from './tampering/ledger.ts';
 import { mongoLedger } from './tampering/mongo-ledger.ts';
 import { sqliteLedger } from './tampering/sqlite-ledger.ts';
 
@@ -39,6 +46,13 @@ function numbersFrom(seed: number): (below: number) => number {
 
 type Next = (below: number) => number;
 const pick = <T>(from: readonly T[], next: Next) => from[next(from.length)] as T;
+
+/** Of a chain that retention has deleted whole the event that says so is the proof, and its note is none. */
+function noteWithRows({ rows, notes }: Ledger, next: Next): LedgerNote {
+  const note = pick(notes, next);
+  if (!rows.some(({ processId }) => processId === note.processId)) throw new Error('no rows');
+  return note;
+}
 
 /** Each changes something, or throws when there is nothing that it could change. */
 const CHANGES: readonly ((ledger: Ledger, next: Next, earlier: Ledger) => void)[] = [
@@ -74,12 +88,12 @@ const CHANGES: readonly ((ledger: Ledger, next: Next, earlier: Ledger) => void)[
     });
   },
   (ledger, next) => {
-    const { processId } = pick(ledger.notes, next);
+    const { processId } = noteWithRows(ledger, next);
     ledger.rows = ledger.rows.filter((row) => row.processId !== processId);
     if (next(2) === 0) ledger.notes = ledger.notes.filter((note) => note.processId !== processId);
   },
-  ({ notes }, next) => {
-    notes.splice(next(notes.length), 1);
+  (ledger, next) => {
+    ledger.notes.splice(ledger.notes.indexOf(noteWithRows(ledger, next)), 1);
   },
   ({ notes }, next) => {
     pick(notes, next).sequence += 1 + next(3);
