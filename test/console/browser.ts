@@ -1,5 +1,6 @@
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
 import { expect } from 'vitest';
+import { HANGS_MS } from '../support/hangs.ts';
 import { tool } from '../support/tools.ts';
 
 const FLAGS = [
@@ -22,6 +23,7 @@ export interface Visit {
 export async function visit(browser: Browser, port: number, options: object = {}): Promise<Visit> {
   const origin = `http://127.0.0.1:${port}`;
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
+  context.setDefaultTimeout(HANGS_MS);
   const page = await context.newPage();
   const wrong: string[] = [];
   page.on('console', (message) => {

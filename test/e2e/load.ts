@@ -65,7 +65,7 @@ export async function mixedCalls(clients: Clients, as: (key: string) => Clients)
   const ask =
     (key: string, fields = {}): Call =>
     async (i) =>
-      `DECISION_${nameOf((await decide(clients, key, { requestId: String(i), ...fields })).decision)}`;
+      `DECISION_${nameOf((await decide(clients, key, { requestId: `${good.id} ${i}`, ...fields })).decision)}`;
   const failing =
     (call: (i: number) => Promise<unknown>): Call =>
     async (i) => {

@@ -2,10 +2,12 @@
 
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { create, fromBinary, toBinary, toJson } from '@bufbuild/protobuf';
+import { create, fromBinary, type MessageInitShape, toBinary, toJson } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import * as grpc from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import type { ListAuditEventsRequestSchema } from '../../gen/apikey/v1/admin_pb.ts';
+import type { AuditEvent } from '../../gen/apikey/v1/audit_pb.ts';
 import { ValidateKeyRequestSchema, ValidateKeyResponseSchema } from '../../gen/apikey/v1/auth_pb.ts';
 import { KeyType, KeyTypeSchema } from '../../gen/apikey/v1/key_pb.ts';
 import { mintSecret } from '../../src/keys/secret.ts';
@@ -191,6 +193,7 @@ onEachStore('main job on %s', (kind) => {
 
   it(`leaves exactly one event for each of ${MIXED_CALLS} mixed calls`, async () => {
     const calls = [...(await mixedCalls(clients, as))];
+    const startTime = timestampFromMs(Date.now());
     const before = (await clients.admin.getStats({})).eventsByOutcome;
     const counts = new Map<string, number>();
     await inLanes(MIXED_CALLS, 64, async (i) => {
@@ -209,8 +212,18 @@ onEachStore('main job on %s', (kind) => {
     const after = (await clients.admin.getStats({})).eventsByOutcome;
     // The first GetStats is an event too.
     counts.set('OK', (counts.get('OK') ?? 0) + 1);
+    // A decision that was made again, since the lease had lapsed, has one event more (docs/design/lease.md).
+    const again = new Map<string, number>();
+    const seen = new Set<string>();
+    for (const { requestId, outcome } of await eventsSince({ method: VALIDATE, startTime })) {
+      if (requestId === '') continue;
+      if (seen.has(requestId)) again.set(outcome, (again.get(outcome) ?? 0) + 1);
+      seen.add(requestId);
+    }
+    if (kind === 'sqlite') expect([...again]).toEqual([]);
     const added = Object.entries(after).map(
-      ([outcome, n]) => [outcome, Number(n) - Number(before[outcome] ?? 0n)] as const,
+      ([outcome, n]) =>
+        [outcome, Number(n) - Number(before[outcome] ?? 0n) - (again.get(outcome) ?? 0)] as const,
     );
     expect(Object.fromEntries(added.filter(([, n]) => n > 0))).toEqual(Object.fromEntries(counts));
   });
@@ -240,31 +253,23 @@ onEachStore('main job on %s', (kind) => {
     outputs += server.output();
     return { answered, id, secret };
   };
-  /** Decisions about a key in the audit. */
-  const eventsOf = async (keyId: string) => {
-    let [count, pageToken] = [0, ''];
-    do {
-      const page = await clients.admin.listAuditEvents({ keyId, pageSize: 1000, pageToken });
-      count += page.events.filter(({ outcome }) => outcome.startsWith('DECISION_')).length;
-      pageToken = page.nextPageToken;
-    } while (pageToken !== '');
-    return count;
-  };
-  const recorded = async (mark: string, since: number) => {
-    const startTime = timestampFromMs(since);
-    const seen = new Set<string>();
+  /** Every event that the filter lets through, page by page. */
+  const eventsSince = async (filter: MessageInitShape<typeof ListAuditEventsRequestSchema>) => {
+    const events: AuditEvent[] = [];
     let pageToken = '';
     do {
-      const page = await clients.admin.listAuditEvents({
-        method: VALIDATE,
-        startTime,
-        pageSize: 1_000,
-        pageToken,
-      });
-      for (const { requestId } of page.events) if (requestId.startsWith(mark)) seen.add(requestId);
+      const page = await clients.admin.listAuditEvents({ ...(filter as object), pageSize: 1_000, pageToken });
+      events.push(...page.events);
       pageToken = page.nextPageToken;
     } while (pageToken !== '');
-    return seen;
+    return events;
+  };
+  /** The number of decisions about a key in the audit. */
+  const decisionsAbout = async (keyId: string) =>
+    (await eventsSince({ keyId })).filter(({ outcome }) => outcome.startsWith('DECISION_')).length;
+  const recorded = async (mark: string, since: number) => {
+    const events = await eventsSince({ method: VALIDATE, startTime: timestampFromMs(since) });
+    return new Set(events.map(({ requestId }) => requestId).filter((id) => id.startsWith(mark)));
   };
 
   it('stops within 10 s on SIGTERM under load, with an event for every answered call', async () => {
@@ -343,7 +348,7 @@ onEachStore('main job on %s', (kind) => {
       if (kind === 'sqlite') {
         const { rows } = await clients.admin.getUsage({ keyId: id });
         const counted = rows.reduce((sum, { count }) => sum + Number(count), 0);
-        expect(counted).toBe(await eventsOf(id));
+        expect(counted).toBe(await decisionsAbout(id));
       }
       const after = (await clients.admin.getStats({})).keysByStatus;
       expect(Number(after.ACTIVE)).toBeGreaterThanOrEqual(Number(before.ACTIVE) + 1);
