@@ -7,9 +7,9 @@ import { RESTORED, statementOf } from './checkpoint.ts';
 import { synced } from './synced.ts';
 
 const EVERY_MS = 1_000;
-/** How often the ends of all chains are looked up: those of other processes. */
+/** The interval for reading the ends of all chains, including those of other processes. */
 const ALL_MS = 60_000;
-/** Chains that the file holds: those that changed last. */
+/** The most chains in the file: the most recently changed ones stay. */
 const MAX_CHAINS = 1_000;
 const RESTORES = 100;
 
@@ -20,16 +20,16 @@ export interface AnchorParts {
   readonly chain: Chain;
   readonly clock: Clock;
   readonly warn: (text: string, error: unknown) => void;
-  /** Told whether the file could be written. */
+  /** Called after each write with its success. */
   readonly written: (ok: boolean) => void;
 }
 
-/** What the file says. Undefined: it was not written by somebody with the key, or by nobody. */
+/** The content of the file. Undefined: unreadable, or not written with the chain key. */
 export type Anchored = readonly ChainPlace[] | undefined;
 
 /**
- * The ends of the chains in a file outside the store, each second while there is something new: somebody who can write
- * to the store, and not to the file, cannot put an earlier copy in its place.
+ * Writes the ends of the chains to a file outside the store, each second if they changed. An attacker who can write to
+ * the store but not to the file cannot replace the store by an earlier copy unnoticed.
  */
 export class Anchor {
   readonly #parts: AnchorParts;
@@ -37,7 +37,7 @@ export class Anchor {
   #changed = false;
   #allRead = Number.NEGATIVE_INFINITY;
   #failing = false;
-  /** The store did not say where the chains end. */
+  /** The ends of the chains could not be read from the store. */
   #blind = false;
   #timer: NodeJS.Timeout | undefined;
   #writing: Promise<void> = Promise.resolve();
@@ -50,13 +50,13 @@ export class Anchor {
     this.#timer = setInterval(() => void this.write(), EVERY_MS).unref();
   }
 
-  /** After the last event. */
+  /** Must run after the last event. */
   async stop(): Promise<void> {
     clearInterval(this.#timer);
     await this.write();
   }
 
-  /** Writes what is new. A file that cannot be written is told, and does not stop anything. */
+  /** Writes changed ends. A failure is reported and does not stop the server. */
   write(): Promise<void> {
     this.#writing = this.#writing.then(() => this.#write());
     return this.#writing;
@@ -68,7 +68,7 @@ export class Anchor {
     const { warn, written } = this.#parts;
     let failure = 'cannot be read';
     try {
-      // Another process may write to the same file.
+      // Another process may write the same file: its ends are kept.
       const stands = await this.#places();
       if (stands === undefined)
         warn('AUDIT_ANCHOR_FILE was not what was written there: written anew', undefined);
@@ -85,7 +85,7 @@ export class Anchor {
     }
   }
 
-  /** Where the chains end now. A store that is away is no failure of the file, and what is known goes to the file. */
+  /** Reads the current ends. An unavailable store is not a failure of the file: the known ends are still written. */
   async #lookUp(): Promise<void> {
     const { chains, clock, warn } = this.#parts;
     try {
@@ -136,19 +136,19 @@ export class Anchor {
     return this.#parts.chain.mac(['anchor', ...parts]);
   }
 
-  /** After a restore: what the store has now takes the place of what it had. */
+  /** After a restore: replaces all ends by those of the restored store. */
   async beginAnew(places: readonly ChainPlace[]): Promise<void> {
     this.#heads = new Map();
     for (const place of places) this.#take(place);
     await this.#replace();
   }
 
-  /** Nothing where there is no file yet. */
+  /** Reads the file; an empty list when there is no file yet. */
   read(): Promise<Anchored> {
     return this.#places().catch(() => undefined);
   }
 
-  /** @throws what hinders reading */
+  /** @throws Error when the file cannot be read */
   async #places(): Promise<Anchored> {
     let text: string;
     try {
@@ -165,7 +165,7 @@ export class Anchor {
     }
   }
 
-  /** At the start, by the notes: the first place that the store lacks, and no restore names. */
+  /** At the start: the first place in the file that, by the notes, neither the store holds nor a restore has lost. */
   async firstLacking(): Promise<ChainPlace | 'UNREADABLE' | undefined> {
     const anchored = await this.read();
     if (anchored === undefined) return 'UNREADABLE';
@@ -175,7 +175,7 @@ export class Anchor {
       const note = notes.get(place.processId);
       if ((note?.cut?.sequence ?? 0) >= place.sequence || (note?.sequence ?? 0) > place.sequence) continue;
       if (note?.sequence === place.sequence && note.hash === place.hash) continue;
-      // The note of a process that was killed may be behind its rows.
+      // The note of a killed process may be older than its last rows.
       const hashes = await chains.hashesAt(place.processId, [place.sequence]);
       if (note !== undefined && hashes.get(place.sequence) === place.hash) continue;
       if (!(await this.#isLost(place))) return place;

@@ -1,19 +1,19 @@
 import { createHmac, hash } from 'node:crypto';
 import type { ChainHead, ChainPlace } from '../keys/ports/audit.ts';
 
-/** What the first event of a chain follows. */
+/** The previous hash of a chain's first event. */
 export const GENESIS = '0'.repeat(64);
 
-/** Where an event stands. */
+/** An event's id and its place in a chain. */
 export interface Link {
   readonly id: string;
   readonly processId: string;
   readonly sequence: number;
-  /** '' when the writing process served the call. */
+  /** The process that served the call; '' for the writing process. */
   readonly servedBy: string;
 }
 
-/** Links events: each hash is over the one before and the whole event; with a key it is an HMAC. */
+/** Links events: each hash covers the previous hash and the whole event; with a key it is an HMAC. */
 export class Chain {
   readonly #key: Uint8Array | undefined;
 
@@ -21,7 +21,7 @@ export class Chain {
     this.#key = key;
   }
 
-  /** SHA-256 in 64 lower-case hex. @param text of eventText */
+  /** The hash of an event: 64 lower-case hex digits. @param text made by eventText */
   next(previous: string, { id, processId, sequence, servedBy }: Link, time: number, text: string): string {
     const head = JSON.stringify([previous, processId, sequence, id, servedBy, time]);
     const linked = `${head.slice(0, -1)},${text.slice(1)}`;
@@ -30,22 +30,22 @@ export class Chain {
       : createHmac('sha256', this.#key).update(linked).digest('hex');
   }
 
-  /** Proves that a note of where a chain ends was written by somebody who has the key; '' without one. */
+  /** Proves that a writer with the key wrote the note of a chain's end; '' without a key. */
   noteMac({ processId, sequence, hash, closed, older }: ChainHead): string {
     return this.mac(['note', processId, sequence, hash, closed, older === true]);
   }
 
-  /** The same of where it begins. */
+  /** The same for the note of a cut. */
   cutMac({ processId, sequence, hash }: ChainPlace, time: number): string {
     return this.mac(['cut', processId, sequence, hash, time]);
   }
 
-  /** The same of up to where other chains name it. */
+  /** The same for the sequence up to which other chains name this one. */
   listedMac(processId: string, sequence: number): string {
     return this.mac(['listed', processId, sequence]);
   }
 
-  /** No hash of an event: those begin with 64 digits. */
+  /** Cannot collide with an event's hash: there the hashed text begins with 64 digits. */
   mac(parts: readonly (string | number | boolean)[]): string {
     if (this.#key === undefined) return '';
     return createHmac('sha256', this.#key).update(JSON.stringify(parts)).digest('hex');

@@ -2,29 +2,29 @@ import type { AuditEntry, ChainHead, ChainPlace } from '../keys/ports/audit.ts';
 import type { Chain } from './chain.ts';
 import { ownEntry } from './event.ts';
 
-/** The outcome of an event that says where other chains end, or where one begins from now on. */
+/** The outcome of an event that names the ends of other chains, or the new beginnings of chains. */
 export const CHECKPOINT = 'CHECKPOINT';
-/** The outcome of an event that says which events a restored backup does not have. */
+/** The outcome of an event that names the events missing from a restored backup. */
 export const RESTORED = 'RESTORED';
 
-/** Places that one event names. */
+/** The most places that one event names. */
 const PLACES = 50;
 
-/** Part of a chain that is known to be lost. */
+/** A part of a chain that a restore has lost. */
 export interface LostRange {
   readonly processId: string;
   readonly from: number;
   readonly to: number;
 }
 
-/** heads: chains that ended there. cut: chains that were deleted up to there. lost: what a restored backup lacks. */
+/** heads: the ends of chains. cut: chains were deleted up to these places. lost: events missing from a backup. */
 export type Statement =
   | { readonly kind: 'heads' | 'cut'; readonly places: readonly ChainPlace[] }
   | { readonly kind: 'lost'; readonly ranges: readonly LostRange[] };
 
 const text = ({ processId, sequence, hash }: ChainPlace) => `${processId} ${sequence} ${hash}`;
 
-/** Events that say it, as many as are needed. */
+/** The events that state these places, at most PLACES in each. */
 export function checkpointEntries(
   kind: 'heads' | 'cut',
   places: readonly ChainPlace[],
@@ -41,13 +41,13 @@ export function checkpointEntries(
   return entries;
 }
 
-/** The event by which a restore says what the backup lacks: those places are no defect from then on. */
+/** The event that states the events missing after a restore: they are no longer a defect. */
 export function restoredEntry(ranges: readonly LostRange[], time: number): AuditEntry {
   const lost = ranges.map(({ processId, from, to }) => `${processId} ${from} ${to}`).join(', ');
   return ownEntry({ method: 'apikeyd/restore', time, outcome: RESTORED, reason: `lost ${lost}` });
 }
 
-/** As many of them as are needed, and one where nothing is lost. */
+/** Such events for all ranges; one event even when nothing is lost. */
 export function restoredEntries(ranges: readonly LostRange[], time: number): AuditEntry[] {
   const entries = [restoredEntry(ranges.slice(0, PLACES), time)];
   for (let at = PLACES; at < ranges.length; at += PLACES)
@@ -58,7 +58,7 @@ export function restoredEntries(ranges: readonly LostRange[], time: number): Aud
 const PLACE = /^(\S+) (\d+) ([0-9a-f]{64})$/;
 const RANGE = /^(\S+) (\d+) (\d+)$/;
 
-/** What an event says about chains; undefined for one that says nothing of that kind. */
+/** Parses the statement of an event about chains; undefined when it makes none. */
 export function statementOf(outcome: string, reason: string): Statement | undefined {
   if (outcome === RESTORED && reason.startsWith('lost ')) {
     const ranges = reason.slice(5).split(', ').map(rangeOf);
@@ -66,7 +66,7 @@ export function statementOf(outcome: string, reason: string): Statement | undefi
   }
   if (outcome !== CHECKPOINT) return undefined;
   const kind = /^(heads|cut) /.exec(reason)?.[1];
-  // The first release wrote one cut an event, without a word in front.
+  // The first release wrote one cut per event, without the kind in front.
   const rest = kind === undefined ? reason : reason.slice(kind.length + 1);
   const places = rest.split(', ').map(placeOf);
   return {
@@ -87,12 +87,12 @@ function rangeOf(text: string): LostRange | undefined {
   return processId === undefined ? undefined : { processId, from: Number(from), to: Number(to) };
 }
 
-/** Chains of others whose end no event names yet. */
+/** The chains of other processes whose end no event names yet. */
 export function unlisted(chain: Chain, heads: readonly ChainHead[], own: string): ChainHead[] {
   return heads.filter((head) => {
     const { processId, sequence, cut, listed } = head;
     if (processId === own || sequence === 0 || sequence <= (cut?.sequence ?? 0)) return false;
-    // A note that is not what was written is VerifyAudit's to tell, and nothing to be repeated.
+    // VerifyAudit reports a forged note; a checkpoint must not confirm it.
     if (head.mac !== chain.noteMac(head)) return false;
     const known = listed !== undefined && listed.mac === chain.listedMac(processId, listed.sequence);
     return !known || listed.sequence < sequence;

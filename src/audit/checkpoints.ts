@@ -5,7 +5,7 @@ import { checkpointEntries, unlisted } from './checkpoint.ts';
 
 const EVERY_MS = 180_000;
 
-/** Every few minutes names the ends of the other chains in this process's own, so that each is missed when it goes. */
+/** Every 3 min writes the ends of the other chains to this process's own, so that removing a chain is detected. */
 export class Checkpoints {
   readonly #log: Pick<AuditLog, 'record'>;
   readonly #chains: Pick<ChainLog, 'heads' | 'noteListed' | 'processId'>;
@@ -26,7 +26,7 @@ export class Checkpoints {
     this.#last = clock.monotonic();
   }
 
-  /** Does so when it is time. */
+  /** Writes the ends when the interval has passed. */
   async tick(): Promise<void> {
     if (this.#clock.monotonic() - this.#last < EVERY_MS) return;
     this.#last = this.#clock.monotonic();

@@ -1,7 +1,7 @@
 import type { AuditEntry } from '../keys/ports/audit.ts';
 import { entryFrom } from './fields.ts';
 
-/** An entry with the id under which the log keeps it, whoever writes it and however often. */
+/** An entry with its id in the log: the same whichever process writes it, and however often. */
 export interface AuditEvent {
   readonly id: string;
   readonly entry: AuditEntry;
@@ -9,7 +9,7 @@ export interface AuditEvent {
   readonly servedBy: string;
 }
 
-/** Gives events ids that are unique everywhere: the process's random id and a count. */
+/** Gives events globally unique ids: the process's random id and a count. */
 export class EventFactory {
   readonly processId: string;
   #count = 0;
@@ -26,7 +26,7 @@ export class EventFactory {
 
 type OwnFacts = Pick<AuditEntry, 'time' | 'outcome' | 'reason'> & Partial<AuditEntry>;
 
-/** An event of the server itself, about no call. */
+/** An event of the server itself, not of a call. */
 export function ownEntry({ time, ...facts }: OwnFacts): AuditEntry {
   return entryFrom(time, ({ name }) => facts[name]);
 }

@@ -1,6 +1,6 @@
 import type { AuditEntry, AuditFilter } from '../keys/ports/audit.ts';
 
-/** Text: '' is "not known". A flag is 0 or 1 in the canonical form. A slot is a text of few words. */
+/** text: '' means unknown. flag: 0 or 1 in the canonical form. slot: a text with few distinct values. */
 export type FieldKind = 'text' | 'flag' | 'number' | 'slot' | 'micros';
 
 type FieldName = Exclude<keyof AuditEntry, 'time'>;
@@ -8,17 +8,17 @@ type FieldName = Exclude<keyof AuditEntry, 'time'>;
 export interface AuditField {
   readonly name: FieldName;
   readonly kind: FieldKind;
-  /** ListAuditEvents can ask for events with one value of it. */
+  /** ListAuditEvents can filter by this field. */
   readonly filter?: true;
-  /** In every MongoDB document; other fields are left out when they have their default. */
+  /** Present in every MongoDB document; other fields are left out when they have their default. */
   readonly always?: true;
-  /** Came after the first release: left out of the canonical form where it and all after it have their defaults. */
+  /** Newer than the first release: the canonical form omits it when it and all later fields have their defaults. */
   readonly later?: true;
 }
 
 /**
- * THE table of an event's fields but its time, in the order of the canonical form; new ones go to the end, marked
- * `later`. Canonical form, SQLite columns, MongoDB documents, messages and filters are made from it.
+ * The one table of an event's fields except its time, in the order of the canonical form. Append new fields, marked
+ * `later`. The canonical form, SQLite columns, MongoDB documents, messages and filters derive from it.
  */
 export const AUDIT_FIELDS = [
   { name: 'method', kind: 'text', filter: true, always: true },
@@ -41,7 +41,7 @@ export const AUDIT_FIELDS = [
 
 type Row = (typeof AUDIT_FIELDS)[number];
 type Nothing<Missing extends never> = Missing;
-/** The compiler names here the fields of the types in keys/ports/audit.ts that have no row above. */
+/** A compile error here names fields of the types in keys/ports/audit.ts that have no row above. */
 export type FieldsWithoutRow = Nothing<Exclude<FieldName, Row['name']>>;
 export type FiltersWithoutRow = Nothing<
   Exclude<keyof AuditFilter, Extract<Row, { filter: true }>['name'] | 'startTime' | 'endTime'>
@@ -49,10 +49,10 @@ export type FiltersWithoutRow = Nothing<
 
 const ROWS: readonly AuditField[] = AUDIT_FIELDS;
 
-/** Fields that every canonical form has. */
+/** The number of fields in every canonical form. */
 const FIRST = ROWS.filter(({ later }) => later !== true).length;
 
-/** The name of a column or of a field of a document: `keyId` → `key_id`. */
+/** The name of a column or a document's field: `keyId` → `key_id`. */
 export type Column<Name extends string> = Name extends `${infer Head}${infer Rest}`
   ? `${Head extends Lowercase<Head> ? Head : `_${Lowercase<Head>}`}${Column<Rest>}`
   : Name;
@@ -68,7 +68,7 @@ export function defaultOf({ kind }: AuditField): FieldValue {
   return kind === 'number' || kind === 'micros' ? 0 : '';
 }
 
-/** What a filter asks for, field by field. */
+/** The fields and values that a filter compares. */
 export function equalities(filter: AuditFilter): { readonly name: FieldName; readonly value: string }[] {
   return ROWS.flatMap(({ name, filter: asked }) => {
     const value = asked === true ? filter[name as keyof AuditFilter] : undefined;
@@ -76,7 +76,7 @@ export function equalities(filter: AuditFilter): { readonly name: FieldName; rea
   });
 }
 
-/** An entry whose fields are what `read` says of each; undefined is the default. */
+/** Makes an entry with the values that `read` returns; undefined stands for the default. */
 export function entryFrom(
   time: number,
   read: (field: AuditField, place: number) => FieldValue | undefined,
@@ -85,18 +85,18 @@ export function entryFrom(
   return { time, ...Object.fromEntries(values) } as AuditEntry;
 }
 
-/** Where a field's value stands in the canonical form. */
+/** The index of a field in the canonical form. */
 export function placeOf(name: FieldName): number {
   return ROWS.findIndex((field) => field.name === name);
 }
 
 /**
- * The canonical form of an event: its values but the time, in the order of the table, as a JSON array. It is what is
- * hashed, and what the embedded store keeps.
+ * The canonical form of an event: its values except the time, in the order of the table, as a JSON array. This text is
+ * hashed, and stored by the embedded store.
  */
 export const eventText: (entry: AuditEntry) => string = compileEventText(ROWS);
 
-/** Written out for the compiler as one literal: a loop over the table costs each call a microsecond more. */
+/** Generates code with one array literal: a loop over the table costs each call a microsecond more. */
 export function compileEventText(fields: readonly AuditField[]): (entry: AuditEntry) => string {
   const value = ({ name, kind }: AuditField) => (kind === 'flag' ? `e.${name} ? 1 : 0` : `e.${name}`);
   const lengths = fields.flatMap(({ later }, i) => (later === true ? [i + 1] : []));
@@ -111,7 +111,7 @@ export function compileEventText(fields: readonly AuditField[]): (entry: AuditEn
   ) => string;
 }
 
-/** In the order of the table. */
+/** Values in the order of the table. */
 export type EventValues = readonly (string | number)[];
 
 /** The values of a canonical form. @throws SyntaxError */
@@ -119,13 +119,13 @@ export function valuesOf(text: string): EventValues {
   return JSON.parse(text);
 }
 
-/** What an event says of itself: the time is milliseconds since 1970. */
+/** Parses a canonical form. @param time milliseconds since 1970 */
 export function parseEvent(time: number, text: string): AuditEntry {
   const values = valuesOf(text);
   return entryFrom(time, ({ kind }, place) => (kind === 'flag' ? values[place] === 1 : values[place]));
 }
 
-/** Whether a text is the canonical form of an event, to the letter. */
+/** Whether a text is exactly the canonical form of an event. */
 export function isCanonical(text: string): boolean {
   let values: unknown;
   try {

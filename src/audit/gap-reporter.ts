@@ -3,7 +3,7 @@ import type { AuditEntry } from '../keys/ports/audit.ts';
 import type { Clock } from '../keys/ports/clock.ts';
 import { ownEntry } from './event.ts';
 
-/** Counts the calls that were refused without an event, and writes the count as one event when the log takes it. */
+/** Counts calls that were refused without an event, and writes the count as one event once the log accepts it. */
 export class GapReporter {
   readonly #record: (entry: AuditEntry) => Promise<void>;
   readonly #clock: Clock;
@@ -19,7 +19,7 @@ export class GapReporter {
     this.#retryMs = retryMs;
   }
 
-  /** Calls that were counted since the start. */
+  /** The number of calls counted since the start. */
   get total(): number {
     return this.#total;
   }
@@ -35,7 +35,7 @@ export class GapReporter {
     this.#timer ??= setTimeout(() => void this.flush(), this.#retryMs).unref();
   }
 
-  /** Tries to write what was counted; what cannot be written is kept and tried again. */
+  /** Tries to write the count; after a failure it is kept and tried again. */
   async flush(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;

@@ -3,19 +3,19 @@ import type { Clock } from '../keys/ports/clock.ts';
 
 export interface GroupCommitOptions<T> {
   /**
-   * Makes a batch durable. One call at a time, in the order of arrival. Rejects only when nothing of the batch was
-   * or will be written; a writer that cannot know keeps trying.
+   * Makes a batch durable. One call at a time, in the order of arrival. Must reject only when nothing of the batch
+   * was or will be written: while the outcome is unknown, it must keep trying.
    */
   readonly write: (batch: T[]) => Promise<void>;
-  /** Items waiting or under way; one more is refused. */
+  /** The most items that are queued or in flight; a further one is refused. */
   readonly maxQueued: number;
   readonly maxBatch: number;
-  /** A waiting caller is told AUDIT_UNAVAILABLE after this long; its item stays queued. */
+  /** A waiting caller gets AUDIT_UNAVAILABLE after this time; its item stays queued. */
   readonly waitLimitMs: number;
   readonly clock: Clock;
-  /** Told of each batch that is durable. */
+  /** Called for each durable batch. */
   readonly written?: ((items: number, ms: number) => void) | undefined;
-  /** As callers are told of it; the audit log by default. */
+  /** Its name in errors to callers; the audit log by default. */
   readonly name?: string;
 }
 
@@ -29,7 +29,7 @@ interface Waiting<T> {
   answered: boolean;
 }
 
-/** One acknowledged write for all items that arrived while the last one was under way. */
+/** Writes all items that arrived during the last write in one acknowledged write. */
 export class GroupCommit<T> {
   readonly #options: GroupCommitOptions<T>;
   #queue: Waiting<T>[] = [];
@@ -41,12 +41,12 @@ export class GroupCommit<T> {
     this.#options = options;
   }
 
-  /** Items that are not durable yet. */
+  /** The number of items that are not durable yet. */
   get pending(): number {
     return this.#queue.length + this.#flight.length;
   }
 
-  /** Resolves when the item is durable. AUDIT_OVERLOADED at once when the queue is full. */
+  /** Resolves when the item is durable. Rejects with AUDIT_OVERLOADED at once when the queue is full. */
   add(item: T): Promise<void> {
     const { maxQueued, clock, name = AUDIT_LOG } = this.#options;
     if (this.pending >= maxQueued) {
@@ -62,7 +62,7 @@ export class GroupCommit<T> {
     });
   }
 
-  /** Resolves when nothing is waiting. */
+  /** Resolves when no item is queued or in flight. */
   drained(): Promise<void> {
     if (this.pending === 0) return Promise.resolve();
     return new Promise((resolve) => this.#idle.push(resolve));
@@ -71,7 +71,7 @@ export class GroupCommit<T> {
   #start(): void {
     this.#flight = this.#queue.splice(0, this.#options.maxBatch);
     this.#watchdog ??= setInterval(() => this.#giveUpOld(), this.#options.waitLimitMs / 4).unref();
-    // The write begins after the calls of this turn of the loop have joined.
+    // Items of other calls in this turn of the event loop join the write.
     setImmediate(() => void this.#commit());
   }
 
@@ -106,7 +106,7 @@ export class GroupCommit<T> {
     for (const resolve of this.#idle.splice(0)) resolve();
   }
 
-  /** No call hangs on a log that is away: the oldest are answered, their items stay. */
+  /** No call hangs on an unavailable log: the oldest get an error, their items stay queued. */
   #giveUpOld(): void {
     const { name = AUDIT_LOG } = this.#options;
     const before = this.#options.clock.monotonic() - this.#options.waitLimitMs;

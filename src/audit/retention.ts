@@ -3,10 +3,10 @@ import type { Clock } from '../keys/ports/clock.ts';
 import { checkpointEntries } from './checkpoint.ts';
 
 const RENEW_EVERY_MS = 3_600_000;
-/** The part of the retention that is left to an event when it is said again. */
+/** The event of a cut is written again when less than this part of its retention is left. */
 const LAST_PART = 0.1;
 
-/** Deletes what is old from the beginnings of chains, each time after an event that says so. */
+/** Deletes old events from the beginnings of chains; an event that states the cut is written first. */
 export class Retention {
   readonly #log: Pick<AuditLog, 'record'>;
   readonly #chains: Pick<ChainLog, 'expiredPrefixes' | 'heads' | 'cut' | 'noteCut'>;
@@ -23,7 +23,7 @@ export class Retention {
     this.#clock = clock;
   }
 
-  /** Deletes up to about `limit` events from before `time`; returns how many. */
+  /** Deletes up to about `limit` events older than `time`; returns how many. */
   async deleteBefore(time: number, limit: number): Promise<number> {
     const prefixes = await this.#chains.expiredPrefixes(time, limit);
     if (prefixes.length === 0) return 0;
@@ -37,7 +37,7 @@ export class Retention {
     return deleted;
   }
 
-  /** The events that prove earlier cuts are events, too: they are said again before those go. */
+  /** The events that prove earlier cuts expire too: they are written again before they are deleted. */
   async #renew(before: number): Promise<void> {
     const now = this.#clock.now();
     if (this.#clock.monotonic() - this.#renewed < RENEW_EVERY_MS) return;
@@ -52,7 +52,7 @@ export class Retention {
     for (const cut of old) await this.#chains.noteCut(cut, now);
   }
 
-  /** Durable before anything goes. */
+  /** Makes the statement of the cut durable: must happen before any event is deleted. */
   async #state(places: readonly ChainPlace[]): Promise<void> {
     for (const entry of checkpointEntries('cut', places, this.#clock.now())) await this.#log.record(entry);
   }

@@ -1,6 +1,6 @@
 import { open } from 'node:fs/promises';
 
-/** Resolves when a file, or the names in a folder, are on the disk: a new file's name is there only when its folder is. */
+/** Fsyncs a file or a folder: a new or renamed file is durable only once its folder is synced too. */
 export async function synced(path: string): Promise<void> {
   const handle = await open(path);
   try {

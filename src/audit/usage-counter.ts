@@ -2,20 +2,20 @@ import type { AuditEntry } from '../keys/ports/audit.ts';
 
 export const HOUR_MS = 3_600_000;
 
-/** What of an event is counted. */
+/** The fields of an event that counting needs. */
 export type Use = Pick<AuditEntry, 'keyId' | 'time' | 'outcome' | 'dryRun'>;
 
-/** What is counted together: one key, one hour, one decision. The key '' stands for all of them. */
+/** The count for one key, hour and decision. The key '' stands for all keys. */
 export interface UsageCount {
   readonly keyId: string;
-  /** Its beginning, milliseconds since 1970. */
+  /** The start of the hour, in milliseconds since 1970. */
   readonly hour: number;
   readonly outcome: string;
-  /** Events since the last round. */
+  /** The number of events since the last round. */
   count: number;
 }
 
-/** Counts that are being written: those of all events up to `end`, a place in the log. */
+/** Counts to write: of all events since the last round up to `end`, a place in the log. */
 export interface UsageRound {
   readonly end: number;
   readonly left: UsageCount[];
@@ -28,15 +28,15 @@ export function isUse({ outcome, dryRun }: Pick<AuditEntry, 'outcome' | 'dryRun'
 
 /**
  * Counts the events of a log in the order of their places. The counts are written in rounds: each row is written with
- * the place that its round reaches, and a row that has reached this place already is left as it is. So a round may be
- * written twice, and after a crash it is made again from the log.
+ * the end of its round, and a row that has this end already is skipped. So a round may be written twice, and after a
+ * crash it is counted again from the log.
  */
 export class UsageCounter {
   #counts = new Map<string, UsageCount>();
   #last = 0;
   #round: UsageRound | undefined;
 
-  /** Counts an event that is durable. @param place above that of the event before */
+  /** Counts a durable event. @param place greater than the place of the previous event */
   add(entry: Use, place: number): void {
     this.#last = place;
     if (!isUse(entry)) return;
@@ -49,12 +49,12 @@ export class UsageCounter {
     return this.#round !== undefined;
   }
 
-  /** Counts in memory that are in no round yet. */
+  /** The number of counts that are in no round yet. */
   get size(): number {
     return this.#counts.size;
   }
 
-  /** The round under way, or a new one with all that was counted; undefined when nothing was. */
+  /** The current round, or a new one with all counts; undefined when nothing was counted. */
   round(): UsageRound | undefined {
     if (this.#round === undefined && this.#last > 0) {
       this.#round = { end: this.#last, left: [...this.#counts.values()].sort(byPlaceInTable) };
@@ -64,7 +64,7 @@ export class UsageCounter {
     return this.#round;
   }
 
-  /** Every row of the round is written, and so is its end. */
+  /** Must be called when every row of the round and its end are written. */
   finished(): void {
     this.#round = undefined;
   }

@@ -4,16 +4,16 @@ import { type LostRange, statementOf } from './checkpoint.ts';
 import { placeOf, valuesOf } from './fields.ts';
 
 /**
- * CHANGED: not what was written. MISSING: rows before it are gone. INSERTED: a place that is taken. TRUNCATED: the end
- * is gone, or all. NOTE: the note of where the chain ends is gone, or not what was written. UNLISTED: lists do not
- * show it.
+ * CHANGED: the row is not as it was written. MISSING: rows before it are gone. INSERTED: its place belongs to another
+ * row. TRUNCATED: the end of the chain, or the whole chain, is gone. NOTE: the note of the chain's end is gone or
+ * forged. UNLISTED: lists do not show the row.
  */
 export type DefectKind = 'CHANGED' | 'MISSING' | 'INSERTED' | 'TRUNCATED' | 'NOTE' | 'UNLISTED';
 
 export interface Defect {
   readonly kind: DefectKind;
   readonly processId: string;
-  /** The row where it shows; of TRUNCATED, the last one that is known to have been there. */
+  /** The row that shows the defect; for TRUNCATED, the last row that is known to have existed. */
   readonly sequence: number;
   readonly eventId: string;
 }
@@ -25,21 +25,21 @@ const HASHES_AT_ONCE = 500;
 const keyOf = ({ processId, sequence }: { processId: string; sequence: number }) =>
   `${processId} ${sequence}`;
 
-/** One pass over all chains. Remembers a place or two a process and what checkpoints say, whatever the number of rows. */
+/** One pass over all chains. Its memory grows with the processes and checkpoints, not with the rows. */
 export class VerificationRun {
   readonly #chain: Chain;
   readonly #order: ChainLog['order'];
   readonly #progress = new Map<string, ChainPlace>();
   #notes = new Map<string, ChainHead>();
-  /** Where each chain was when the last notes were read. */
+  /** The last row of each chain that was read before the last notes. */
   #beforeNotes = new Map<string, ChainPlace>();
-  /** Places that must be met on the way. */
+  /** Places that the pass must still find. */
   readonly #expected = new Map<string, ChainPlace>();
-  /** Places that were named when the row had passed already. */
+  /** Places that were named after the pass had read beyond them. */
   readonly #late: ChainPlace[] = [];
-  /** What single askers want to know: the hashes at these places, as far as they are met. */
+  /** The hashes at the places that callers kept; '' until the pass finds a place. */
   readonly #asked: Map<string, string>;
-  /** Where chains begin that do not begin at 1, and what chained events say of cuts and losses. */
+  /** The beginnings of chains that do not start at 1; below, the cuts and losses that chained events state. */
   readonly #begun: ChainPlace[] = [];
   readonly #cuts = new Map<string, Set<string>>();
   readonly #lastCut = new Map<string, number>();
@@ -47,7 +47,7 @@ export class VerificationRun {
   #contradiction: Defect | undefined;
   #checked = 0;
 
-  /** @param places that must be there: of the anchor */
+  /** @param places of the anchor, which must all exist @param asked places that callers kept */
   constructor(
     chain: Chain,
     order: ChainLog['order'],
@@ -64,7 +64,7 @@ export class VerificationRun {
     return this.#checked;
   }
 
-  /** Where each chain ends, as far as it was read. */
+  /** The last row of each chain that was read so far. */
   get heads(): ChainHead[] {
     return [...this.#progress.values()].map((place) => ({
       ...place,
@@ -73,7 +73,7 @@ export class VerificationRun {
     }));
   }
 
-  /** Chains whose rows may have become more since they were read. */
+  /** Chains that may have grown since their rows were read. */
   get open(): ChainPlace[] {
     const begun = (processId: string) => ({ processId, sequence: 0, hash: GENESIS });
     return [...this.#notes.values()]
@@ -84,7 +84,7 @@ export class VerificationRun {
       .map(({ processId, cut }) => this.#progress.get(processId) ?? { ...begun(processId), ...cut });
   }
 
-  /** Notes as they stand now. Those that are read first say what must be met on the way. */
+  /** Takes the current notes: the pass must find the end of each chain that they name. */
   takeNotes(heads: readonly ChainHead[]): void {
     this.#notes = new Map(heads.map((head) => [head.processId, head]));
     this.#beforeNotes = new Map(this.#progress);
@@ -112,7 +112,7 @@ export class VerificationRun {
     return this.#contradiction;
   }
 
-  /** What a row follows: the row before it, the beginning, or what retention has cut, as the note says. */
+  /** The place that a row must follow: the previous row, the beginning, or the cut that the note states. */
   #before({ processId, sequence }: ChainRow, last: ChainPlace | undefined): ChainPlace | undefined {
     const before = last ?? { processId, sequence: 0, hash: GENESIS };
     if (sequence === before.sequence + 1) return before;
@@ -121,7 +121,7 @@ export class VerificationRun {
   }
 
   #listen(text: string): void {
-    // Most rows are of calls: a look at the text is cheaper than to read it.
+    // Most rows are events of calls: searching the text is cheaper than parsing it.
     if (!text.includes('CHECKPOINT') && !text.includes('RESTORED')) return;
     const values = valuesOf(text);
     const statement = statementOf(String(values[OUTCOME]), String(values[REASON]));
@@ -148,7 +148,7 @@ export class VerificationRun {
     else if (passed.sequence > sequence) this.#late.push({ processId, sequence, hash });
   }
 
-  /** After all rows, and the notes that were read after them. */
+  /** Must run after all rows and after the notes that were read last. */
   async end(log: Pick<ChainLog, 'hashesAt'>): Promise<Defect | undefined> {
     return (
       this.#contradiction ??
@@ -181,7 +181,7 @@ export class VerificationRun {
     return this.#firstOf(this.#notes.values(), (note) => {
       const { processId, sequence, closed, cut } = note;
       const seen = this.#progress.get(processId)?.sequence ?? cut?.sequence ?? 0;
-      // Nothing comes after a process that has ended cleanly.
+      // A process that ended cleanly writes no more rows.
       if (closed && seen > sequence) return wrong('INSERTED', processId, sequence + 1);
       const listed =
         note.listed === undefined ||
@@ -193,7 +193,7 @@ export class VerificationRun {
     });
   }
 
-  /** A cut is proved by a chained event that names it, and nothing else. */
+  /** Only a chained event that names a cut proves it. */
   #wrongCut(): Defect | undefined {
     const noted = [...this.#notes.values()].flatMap(({ processId, cut }) =>
       cut === undefined ? [] : [{ processId, ...cut }],
@@ -208,7 +208,7 @@ export class VerificationRun {
     return { kind: forged === undefined ? 'MISSING' : 'NOTE', processId, sequence, eventId: '' };
   }
 
-  /** What is wrong with a place that somebody has named and the pass has not met. */
+  /** The defect of a named place that the pass has not found; undefined if a cut or a restore explains it. */
   missing({ processId, sequence, hash }: ChainPlace): Defect | undefined {
     const cut = this.#notes.get(processId)?.cut;
     const below = Math.max(cut?.sequence ?? 0, this.#lastCut.get(processId) ?? 0);
@@ -243,7 +243,7 @@ export class VerificationRun {
     return undefined;
   }
 
-  /** What one who has kept these places must be told. */
+  /** The defect for a caller that kept these places. */
   defectOf(kept: readonly ChainPlace[]): Defect | undefined {
     return this.#firstOf(kept, (place) => {
       const stands = this.#asked.get(keyOf(place)) ?? '';

@@ -8,17 +8,17 @@ import { type Defect, VerificationRun } from './verification-run.ts';
 
 export type { Defect, DefectKind } from './verification-run.ts';
 
-/** Rows between two rests: they keep the event loop for less than a millisecond. */
+/** Rows between two pauses: they block the event loop for less than a millisecond. */
 const PAGE = 128;
 const MAX_ATTEMPTS = 3;
-/** Callers that may wait; one more is refused. */
+/** The most callers that may wait; a further one is refused. */
 const MAX_WAITING = 64;
 
 export interface Verification {
   readonly checkedEvents: number;
-  /** The first one that was found. */
+  /** The first defect found. */
   readonly defect: Defect | undefined;
-  /** Where each chain ends, to be kept elsewhere. */
+  /** The end of each chain, for the caller to keep elsewhere. */
   readonly heads: readonly ChainHead[];
 }
 
@@ -32,17 +32,17 @@ export interface VerifierParts {
   readonly log: ChainLog;
   readonly chain: Chain;
   readonly clock: Clock;
-  /** Places that were kept outside the store. */
+  /** Reads the places that are kept outside the store. */
   readonly anchored?: (() => Promise<Anchored>) | undefined;
-  /** Told once of each pass that found one. */
+  /** Called once for each pass that found a defect. */
   readonly found?: (defect: Defect) => void;
-  /** Told how many events were found good. */
+  /** Called with the number of events verified so far. */
   readonly told?: (checkedEvents: number) => void;
 }
 
 /**
- * Reads every chain from its beginning and recomputes it. One pass at a time; all who ask while it goes share the next
- * one. A pass that nobody waits for any more ends. It rests as long as it works, so that calls go on.
+ * Reads every chain from its beginning and recomputes it. One pass at a time; all callers that arrive during it share
+ * the next one. A pass ends early when no caller waits for it. It pauses as long as it works, so that calls are served.
  */
 export class AuditVerifier {
   readonly #parts: VerifierParts;
@@ -53,7 +53,7 @@ export class AuditVerifier {
     this.#parts = parts;
   }
 
-  /** @param kept places that were kept elsewhere: the chains must still hold them. */
+  /** @param kept places that the caller kept elsewhere: the chains must still contain them */
   verify(kept: readonly ChainPlace[] = [], signal?: AbortSignal): Promise<Verification> {
     if ((this.#running?.size ?? 0) + this.#next.size >= MAX_WAITING) {
       const text = 'too many callers wait for a verification of the audit';
@@ -91,7 +91,7 @@ export class AuditVerifier {
     this.#running = undefined;
   }
 
-  /** What retention cuts while a pass goes by may look like a defect: then the pass is made again. */
+  /** A cut by retention during a pass may look like a defect: then the pass is repeated. */
   async #verifySteadily(waiting: ReadonlySet<Waiting>): Promise<Finished> {
     for (let attempt = 1; ; attempt++) {
       const before = await this.#parts.log.heads();
@@ -121,7 +121,7 @@ export class AuditVerifier {
       last = row.cursor;
       told(run.checkedEvents);
     }
-    // What is noted by now is in the log by now.
+    // The rows that these notes name are in the log by now: the tails below must contain them.
     run.takeNotes(await log.heads());
     const tails = log.order === 'WRITTEN' ? [{ after: last, processId: undefined }] : tailsOf(run.open);
     for (const { after, processId } of tails) {
@@ -134,7 +134,7 @@ export class AuditVerifier {
     return { run, defect: (await run.end(log)) ?? (await this.#strayInLists(wanted)) };
   }
 
-  /** A chain that retention has cut since the notes were read begins where they say now. */
+  /** Retention may have cut a chain since the notes were read: current notes name its new beginning. */
   async #check(run: VerificationRun, row: ChainRow): Promise<Defect | undefined> {
     const defect = run.check(row);
     if (defect?.kind !== 'MISSING') return defect;
@@ -180,7 +180,7 @@ function resultFor({ run, defect }: Finished, kept: readonly ChainPlace[]): Veri
   return { checkedEvents: run.checkedEvents, heads: run.heads, defect: defect ?? run.defectOf(kept) };
 }
 
-/** Living chains have grown since their rows were read. */
+/** Where to continue chains that may have grown since their rows were read. */
 function tailsOf(open: readonly ChainPlace[]) {
   return open.map(({ processId, sequence }) => ({ processId, after: [processId, sequence, '\uffff'] }));
 }

@@ -7,13 +7,13 @@ import type { Found, Inserted, KeyChange, KeyStore } from '../keys/ports/key-sto
 import type { RotationEffects } from '../keys/rotation.ts';
 import type { Changes } from './store.ts';
 
-/** Negative entries live at most this long, and no longer than the next creation. */
+/** The longest life of a negative entry; any change of a key drops them all. */
 const MISS_TTL_MS = 5_000;
 
 export interface CacheSettings {
-  /** How long a record may be used. */
+  /** How long a cached record may be used. */
   readonly ttlMs: number;
-  /** Records kept; misses have as many places of their own. */
+  /** Capacity for records; negative entries have the same capacity of their own. */
   readonly maxRecords: number;
 }
 
@@ -28,31 +28,31 @@ interface Flight {
   readonly found: Promise<Found>;
 }
 
-/** The lease of a process that has the database alone. */
+/** The lease of a process that does not share the database. */
 const HELD = { holds: true };
 
 /**
- * Keeps records, never decisions. Every change that goes through it raises the generation: a read that was sent
- * before is then neither kept nor shared with later callers, so the very next call sees the change.
+ * Caches records, never decisions. Every change through this store raises the generation: the result of a read that was
+ * sent before is then neither cached nor shared with later callers, so the very next call sees the change.
  */
 export class CachedKeyStore implements KeyStore {
   readonly #inner: KeyStore;
   readonly #clock: Clock;
   readonly #lease: { readonly holds: boolean };
   readonly #ttlMs: number;
-  /** By key id, so that a key of two secrets has one record. */
+  /** By key id, so that a key with two secrets has one record. */
   readonly #records: LRUCache<string, Entry>;
   readonly #idOfHash = new Map<string, string>();
-  /** Hashes of no key, and of secrets that are retired. */
+  /** Hashes that belong to no key, or to a retired secret. */
   readonly #misses: LRUCache<string, { readonly found: Found; readonly readAt: number }>;
   readonly #flights = new Map<string, Flight>();
   #generation = 0;
   #hits = 0;
   #readCount = 0;
-  /** What is kept reflects the store up to this revision at least. */
+  /** The cache reflects the store at least up to this revision. */
   #applied = 0;
 
-  /** @param lease without one the process has the database alone. */
+  /** @param lease omitted where the process does not share the database. */
   constructor(inner: KeyStore, { ttlMs, maxRecords }: CacheSettings, clock: Clock, lease = HELD) {
     this.#inner = inner;
     this.#lease = lease;
@@ -67,7 +67,7 @@ export class CachedKeyStore implements KeyStore {
     this.#misses = new LRUCache({ max: maxRecords });
   }
 
-  /** Look-ups since the start that memory answered, those that it did not, and the records that are kept. */
+  /** Look-ups since the start that hit the cache, those that missed, and the number of cached records. */
   get counts(): { readonly hits: number; readonly misses: number; readonly records: number } {
     return { hits: this.#hits, misses: this.#readCount, records: this.#records.size };
   }
@@ -135,7 +135,7 @@ export class CachedKeyStore implements KeyStore {
     for (const { hash } of key.secrets) this.#idOfHash.set(hash, key.id);
   }
 
-  /** What other processes changed. A read that was sent before this is neither kept nor shared (docs/design/lease.md D). */
+  /** Applies changes of other processes. Reads sent earlier are neither cached nor shared (docs/design/lease.md D). */
   apply({ revision, keyIds }: Changes): void {
     this.#generation++;
     if (keyIds === undefined) this.#records.clear();
@@ -144,12 +144,12 @@ export class CachedKeyStore implements KeyStore {
     this.#applied = revision;
   }
 
-  /** Whether what was found may still be acted on, some time later. */
+  /** Whether a result may still be acted on, some time after the look-up. */
   isCurrent(found: Found): boolean {
     return found.fromCache !== true || this.#lease.holds;
   }
 
-  /** After any change, also one whose outcome is not known. */
+  /** Runs after every change, even if its outcome is unknown. */
   #forget(keyId: string): void {
     this.#generation++;
     this.#records.delete(keyId);

@@ -1,6 +1,6 @@
 import { ApiError } from '../keys/errors.ts';
 
-/** A caller asked for facts that the store does not have yet. */
+/** A caller asked for a revision that the store has not reached. */
 export function revisionNotReached(wanted: number, have: number): ApiError {
   return new ApiError(
     'REVISION_NOT_REACHED',

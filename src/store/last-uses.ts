@@ -2,10 +2,10 @@ import type { KeyStore, LastUses } from '../keys/ports/key-store.ts';
 import type { Warn } from './store.ts';
 
 const FLUSH_MS = 1_000;
-/** Beyond this many keys in a second the surplus waits for its next use. */
+/** The most keys noted per second; uses of further keys are not noted. */
 const MAX_KEYS = 50_000;
 
-/** Collects VALID uses and writes them once a second, off the path of the call. */
+/** Collects the last VALID use of each key and writes them once a second, off the path of the call. */
 export class BufferedLastUses implements LastUses {
   readonly #keys: KeyStore;
   readonly #warn: Warn;
@@ -24,7 +24,7 @@ export class BufferedLastUses implements LastUses {
     this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS).unref();
   }
 
-  /** Writes what was noted; what cannot be written is told and dropped, the next use brings it again. */
+  /** Writes the noted uses. A failed write is reported and its uses dropped: the next use of a key notes it again. */
   flush(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;

@@ -1,15 +1,15 @@
 import type { Clock } from '../keys/ports/clock.ts';
 
-/** A moment on both clocks. */
+/** One moment on the monotonic and on the wall clock. */
 export interface Instant {
   readonly monotonic: number;
   readonly wall: number;
 }
 
 /**
- * The right to use what was read without asking again: for so long after the start of the last poll that succeeded.
- * Elapsed time is the larger of what the two clocks say, so that a machine that was suspended does not keep its lease,
- * and one that was set back has none (docs/design/lease.md E).
+ * The right to use cached records without asking the store: `ms` long from the start of the last successful poll.
+ * Elapsed time is the larger of the two clocks' readings, so a machine that was suspended does not keep its lease, and
+ * one whose clock was set back has none (docs/design/lease.md E).
  */
 export class Lease {
   readonly ms: number;
@@ -25,19 +25,19 @@ export class Lease {
     return { monotonic: this.#clock.monotonic(), wall: this.#clock.now() };
   }
 
-  /** @param start taken before the poll was sent. */
+  /** @param start the time before the poll was sent. */
   renew(start: Instant): void {
     this.#start = start;
   }
 
-  /** Read anew in each call. */
+  /** Must be read again in each call: a lease can end at any moment. */
   get holds(): boolean {
     const monotonic = this.#clock.monotonic() - this.#start.monotonic;
     const wall = this.#clock.now() - this.#start.wall;
     return monotonic >= 0 && wall >= 0 && Math.max(monotonic, wall) < this.ms;
   }
 
-  /** Since the start of the last poll that succeeded; infinite before the first. */
+  /** Time since the start of the last successful poll; infinite before the first. */
   get ageMs(): number {
     return this.#clock.monotonic() - this.#start.monotonic;
   }

@@ -4,8 +4,8 @@ import type { Clock } from '../keys/ports/clock.ts';
 const MAX_ADDRESSES = 100_000;
 
 /**
- * The locked addresses this process knows of, for a look without I/O. One that is pushed out is still refused by the
- * shared counter as soon as it fails again. By the monotonic clock: no lock is longer because the other went back.
+ * The locked addresses this process knows of, for look-ups without I/O. The shared counter refuses an evicted address
+ * at its next failure. Time is monotonic: no lock lasts longer because the wall clock was set back.
  */
 export class LockedAddresses {
   readonly #until = new LRUCache<string, number>({ max: MAX_ADDRESSES });
@@ -23,9 +23,9 @@ export class LockedAddresses {
     this.#until.delete(ip);
   }
 
-  /** Takes over what the store says, each address with its milliseconds left; those it does not name are free. */
+  /** Replaces all locks by the store's: each address with its milliseconds left. All other addresses are free. */
   replaceAll(locked: Iterable<readonly [string, number]>): void {
-    // To clear it costs as much as if it were full.
+    // Clearing an empty LRUCache costs as much as clearing a full one.
     if (this.#until.size > 0) this.#until.clear();
     for (const [ip, leftMs] of locked) this.lock(ip, leftMs);
   }

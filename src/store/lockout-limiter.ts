@@ -4,8 +4,8 @@ import type { LockedAddresses } from './locked-addresses.ts';
 import type { LockoutSettings } from './store.ts';
 
 /**
- * The library locks when a count goes above its points; here the fifth failure itself must lock, hence one less.
- * A window starts with the first failure; the lock lasts a window from the locking failure and is not extended.
+ * The library locks when a count exceeds its points; here failure number `maxAttempts` itself locks, hence one less.
+ * A window starts with the first failure; a lock lasts one window from the locking failure and is not extended.
  */
 export function limiterOptions({ maxAttempts, windowSeconds }: LockoutSettings) {
   return {
@@ -16,27 +16,26 @@ export function limiterOptions({ maxAttempts, windowSeconds }: LockoutSettings) 
   };
 }
 
-/** The part of the library's interface that counting needs. */
+/** The part of the library's interface that is used here. */
 export interface FailureLimiter {
   consume(key: string): Promise<RateLimiterRes>;
   set(key: string, points: number, secDuration: number): Promise<RateLimiterRes>;
 }
 
-/** Counts a failure. */
 export async function countFailure(
   limiter: FailureLimiter,
   locked: LockedAddresses,
   ip: string,
   { maxAttempts, windowSeconds }: LockoutSettings,
 ): Promise<FailureCounted> {
-  // The library rejects with its result when the count is above its points, with an Error when the store fails.
+  // The library rejects with a result when the count exceeds its points, and with an Error when the store fails.
   const counted = await limiter.consume(ip).catch((refused: unknown) => {
     if (refused instanceof RateLimiterRes) return refused;
     throw refused;
   });
   const { consumedPoints, msBeforeNext } = counted;
   const forMs = Math.min(msBeforeNext, windowSeconds * 1000);
-  // The clock went back since: neither a window nor a lock ends later than its own length from now.
+  // Only after the clock was set back: a window or a lock never ends later than its own length from now.
   if (msBeforeNext > forMs) await limiter.set(ip, consumedPoints, windowSeconds);
   if (consumedPoints < maxAttempts) return { lockedForMs: 0 };
   locked.lock(ip, forMs);

@@ -1,13 +1,13 @@
 import type { Clock } from '../keys/ports/clock.ts';
 import type { Store, StoreObserver, StoreOperation } from './store.ts';
 
-/** The ports of a store whose operations are waited for, with an observer that is told how long. */
+/** Wraps the ports of a store: an observer receives the duration of each operation that had to be waited for. */
 export function measured(
   { keys, quota, lockout, ping }: Store,
   observer: StoreObserver,
   clock: Clock,
 ): Pick<Store, 'keys' | 'quota' | 'lockout' | 'ping'> {
-  /** What is there at once was not waited for. */
+  /** A result that is not a promise was not waited for and is not measured. */
   const timed = <T>(operation: StoreOperation, begun: number, result: T): T => {
     if (result instanceof Promise) {
       const took = () => observer.took(operation, clock.monotonic() - begun);

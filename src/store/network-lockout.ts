@@ -1,7 +1,7 @@
 import { networkOf } from '../keys/ip.ts';
 import type { Lockout } from '../keys/ports/limits.ts';
 
-/** Counts and locks by whom an address stands for: who has one address of IPv6 has 2^64 of them. */
+/** Counts and locks IPv6 by network: a client with one IPv6 address usually has 2^64 of them. */
 export class NetworkLockout implements Lockout {
   readonly #inner: Lockout;
 

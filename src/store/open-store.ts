@@ -7,7 +7,7 @@ import { StartError } from './store.ts';
 
 const MONGODB = /^mongodb(\+srv)?:\/\//;
 
-/** Opens the store that STORE_URL names. Only the adapter that is used is loaded. */
+/** Opens the store that STORE_URL names, and loads only its adapter. */
 export async function openStore(options: StoreOptions): Promise<Store> {
   const { observer, clock } = options;
   const opened = await open(options);
@@ -21,22 +21,22 @@ async function open(options: StoreOptions): Promise<Store> {
   throw notKnown();
 }
 
-/** Opens the log that REVOCATION_LOG names, in a file or on a MongoDB. @throws StartError */
+/** Opens the log that REVOCATION_LOG names: a file or a MongoDB. @throws StartError */
 export async function openRevocationLog(options: RevocationFileParts): Promise<RevocationLog> {
   const { file, chain, warn, written } = options;
   if (!MONGODB.test(file)) return RevocationFile.open(options);
   return (await import('./mongo/revocation-log.ts')).MongoRevocationLog.open(file, chain, warn, written);
 }
 
-/** To put another file in the place of an embedded store. @throws StartError where a process uses it */
+/** Prepares to replace the file of an embedded store. @throws StartError where a process uses the store */
 export async function openReplacement(url: string): Promise<StoreReplacement> {
   return (await import('./sqlite/replacement.ts')).SqliteReplacement.open(url);
 }
 
-/** Whether a setting names a MongoDB. */
+/** Whether a setting is the URL of a MongoDB. */
 export const isMongodb = (url: string): boolean => MONGODB.test(url);
 
-/** Looks at that store without changing it. @throws StartError when it cannot be had at all. */
+/** Inspects the store without changing it. @throws StartError when the store cannot be opened. */
 export async function inspectStore(url: string): Promise<Finding[]> {
   if (url.startsWith('sqlite:')) return (await import('./sqlite/inspect.ts')).inspectSqlite(url);
   if (MONGODB.test(url)) return (await import('./mongo/inspect.ts')).inspectMongo(url);

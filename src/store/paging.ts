@@ -1,7 +1,7 @@
 import { ApiError } from '../keys/errors.ts';
 import type { Paged } from '../keys/ports/page.ts';
 
-/** A page out of `size + 1` rows: the surplus row only says that there is a next page. */
+/** Makes a page from up to `size + 1` rows: the surplus row only shows that there is a next page. */
 export function pagedBy<T>(
   rows: readonly T[],
   size: number,
@@ -12,10 +12,10 @@ export function pagedBy<T>(
   return { items, next: rows.length > size && last !== undefined ? cursorOf(last) : undefined };
 }
 
-/** After every text that begins with a prefix, in the order of both stores: the last character of Unicode. */
+/** The last character of Unicode: prefix + this sorts after every text with that prefix, in both stores. */
 export const LAST_CHARACTER = '\u{10ffff}';
 
-/** The error of a page that another answer's token asked for. */
+/** The error for a page token that does not belong to this list. */
 function wrongToken(): ApiError {
   const description = 'not a token of this list';
   return new ApiError('INVALID_REQUEST', `page_token: ${description}`, {
@@ -23,11 +23,11 @@ function wrongToken(): ApiError {
   });
 }
 
-/** The first and the last moment of a Date. */
+/** The first and the last moment a Date can hold, in milliseconds since 1970. */
 export const FIRST = -8.64e15;
 export const LAST = 8.64e15;
 
-/** Where a page begins, if it has the shape that this list gives out: a token can be made by anybody. @throws wrongToken */
+/** Checks the shape of a page's start: a client may have made up the token. @throws ApiError by wrongToken */
 export function startOf(
   after: readonly (string | number)[],
   ...shape: readonly ('number' | 'string')[]

@@ -7,14 +7,14 @@ import type { LogReach } from './revocation-log.ts';
 
 const CHUNK_BYTES = 65_536;
 
-/** A file of sealed lines that is being written, and where it has come to. */
+/** A file of sealed lines that is being written: its handle, its size and the last seal. */
 export interface LinesFile {
   readonly handle: FileHandle;
   readonly size: number;
   readonly seal: string;
 }
 
-/** The lines with their seals, in one piece. */
+/** The lines with their seals as bytes, and the last seal. */
 export function sealed(
   chain: Chain,
   before: string,
@@ -34,7 +34,7 @@ export async function writeAll(handle: FileHandle, bytes: Buffer, place: number)
     at += (await handle.write(bytes, at, bytes.length - at, place + at)).bytesWritten;
 }
 
-/** All that is known to be retired of a line's key, its own included. */
+/** All known retired hashes of a line's key, those of the line included. */
 export function mergedRetired(
   retired: Map<string, readonly RetiredHash[]>,
   { keyId, retired: own }: RevocationRecord,
@@ -48,8 +48,8 @@ export function mergedRetired(
 }
 
 /**
- * Puts a file in the place of this one that holds the newest line of each key, with every hash retired after
- * `keptAfter`. The name goes over at once; a failure leaves the file as it is.
+ * Replaces the file by one with only the newest line of each key, and every hash retired after `keptAfter`. The rename
+ * is atomic; a failure leaves the file unchanged.
  */
 export async function compacted(
   file: string,

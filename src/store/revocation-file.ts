@@ -15,7 +15,7 @@ import { StartError, type Warn } from './store.ts';
 const MAX_QUEUED = 20_000;
 const MAX_BATCH = 1_000;
 const WAIT_LIMIT_MS = 5_000;
-/** Below this size nothing is gained by writing the file anew. */
+/** Compaction starts only above this size. */
 const COMPACT_FROM_BYTES = 1_048_576;
 const NAME = 'REVOCATION_LOG';
 
@@ -24,7 +24,7 @@ export interface RevocationFileParts {
   readonly chain: Chain;
   readonly clock: Clock;
   readonly warn: Warn;
-  /** Told whether the file could be written. */
+  /** Called after each write with its success. */
   readonly written: (ok: boolean) => void;
 }
 
@@ -37,19 +37,19 @@ interface Scanned {
 }
 
 /**
- * The log as a file that is only appended to, fsynced once for all that arrived while the last fsync was under way. It
- * is written anew with the newest line of each key when it has more than twice their size and a mebibyte.
+ * The log as an append-only file with group commit: one fsync for all lines that arrived during the last one. The file
+ * is compacted to the newest line of each key when it exceeds twice their size plus 1 MiB.
  */
 export class RevocationFile implements RevocationLog {
   readonly #parts: RevocationFileParts;
   readonly #group: GroupCommit<Line | undefined>;
-  /** What could not be written yet; the newest of each key. */
+  /** Lines that could not be written yet, the newest of each key. */
   #owed = new Map<string, Line>();
   #handle: FileHandle;
   #reach: LogReach | undefined;
   #size: number;
   #seal: string;
-  /** About what a line for each key takes. */
+  /** The approximate size of one line for each key, in bytes. */
   #live: number;
 
   private constructor(parts: RevocationFileParts, handle: FileHandle, scanned: Scanned) {
@@ -69,7 +69,7 @@ export class RevocationFile implements RevocationLog {
     });
   }
 
-  /** Reads and checks the whole file, making it when it is not there. @throws StartError */
+  /** Reads and checks the whole file; creates a missing one. @throws StartError */
   static async open(parts: RevocationFileParts): Promise<RevocationFile> {
     const { file, chain, warn } = parts;
     let handle: FileHandle | undefined;
@@ -77,14 +77,14 @@ export class RevocationFile implements RevocationLog {
       handle = await open(file, 'a+', 0o600);
       const scanned = await scan(file, chain);
       const { size } = await handle.stat();
-      // Cut by a crash: what it said is in the store, and was not answered.
+      // A crash cut the last line: its change is in the store, and the call was never answered.
       if (size > scanned.size) {
         if (scanned.lines === 0) await expectBegun(handle, file, size);
         warn(`${NAME}: the last line of ${file} is not whole and is left out`, undefined);
         await handle.truncate(scanned.size);
         await handle.sync();
       }
-      // Appending always writes at the end, whatever place is asked for.
+      // A file opened for appending ignores the write position.
       await handle.close();
       handle = await open(file, 'r+');
       await synced(dirname(file));
@@ -194,7 +194,7 @@ export class RevocationFile implements RevocationLog {
       await writeAll(this.#handle, bytes, this.#size);
       await this.#handle.datasync();
     } catch (error) {
-      // Half a line must not stay in the middle of the file.
+      // An incomplete line must not stay in the middle of the file.
       await this.#handle.truncate(this.#size);
       throw error;
     }
@@ -203,14 +203,14 @@ export class RevocationFile implements RevocationLog {
     for (const line of lines) this.#reach = reachWith(this.#reach, line);
   }
 
-  /** One process a file: two would write over each other. */
+  /** One process per file: two would overwrite each other's lines. */
   async #expectUntouched(): Promise<void> {
     const [own, named] = [await this.#handle.stat(), await stat(this.#parts.file)];
     if (own.ino !== named.ino || own.size !== this.#size)
       throw new Error('somebody else has moved, changed or written the file: start this process anew');
   }
 
-  /** A failure leaves the file as it is. */
+  /** A failure leaves the file unchanged. */
   async #compact(reach: LogReach): Promise<void> {
     const { file, chain, clock, warn } = this.#parts;
     try {
@@ -226,11 +226,11 @@ export class RevocationFile implements RevocationLog {
   }
 }
 
-/** More than the first line takes. */
+/** Longer than any first line. */
 const FIRST_LINE_BYTES = 256;
 const FIRST_LINE = '{"kind":"begin"';
 
-/** Without a whole line only the beginning of one may be cut off, or nothing but zeros: any other file is somebody's. */
+/** A file without a whole line must hold only a cut first line or zeros; any other content is not this program's. */
 async function expectBegun(handle: FileHandle, file: string, size: number): Promise<void> {
   const { buffer, bytesRead } = await handle.read(Buffer.alloc(FIRST_LINE_BYTES), 0, FIRST_LINE_BYTES, 0);
   const text = buffer.subarray(0, bytesRead).toString('latin1').replace(/\0+$/, '');

@@ -4,15 +4,15 @@ import { type Chain, GENESIS } from '../audit/chain.ts';
 import type { RevocationRecord } from '../keys/ports/revocations.ts';
 import { StartError } from './store.ts';
 
-/** What a line of the file says. */
+/** The content of one line of the file. */
 export type Line =
   | { readonly kind: 'begin' | 'cover'; readonly revision: number }
   | ({ readonly kind: 'key' } & RevocationRecord);
 
-/** A line with its number, from 1 on, and the place in the file behind it. */
+/** A line with its number, from 1 on, and the offset in the file where it ends. */
 export interface ReadLine {
   readonly line: Line;
-  /** The line as it is sealed, without seal. */
+  /** The sealed text, without the seal. */
   readonly text: string;
   readonly seal: string;
   readonly number: number;
@@ -23,14 +23,14 @@ const SEAL_CHARACTERS = 64;
 const MAX_LINE_BYTES = 16 * 1_048_576;
 const LINE_END = 0x0a;
 
-/** Each seal is over the one before and the line: an HMAC where there is a chain key, else it shows damage only. */
+/** Each seal covers the previous seal and the line: an HMAC with a chain key; without one it detects only damage. */
 export function sealOf(chain: Chain, before: string, text: string): string {
   return chain.mac(['revocation', before, text]) || hash('sha256', `${before} ${text}`, 'hex');
 }
 
 /**
- * The lines of a file in order, each checked against its seal. What stands behind the last line end is left out: a
- * crash cut it, before anything was answered. @throws StartError where a line is not what was written
+ * The lines of a file in order, each checked against its seal. Text after the last line end is left out: a crash cut
+ * that line before its call was answered. @throws StartError where a seal does not match
  */
 export async function* readLines(file: string, chain: Chain): AsyncGenerator<ReadLine, void> {
   let seal = GENESIS;

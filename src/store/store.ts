@@ -8,72 +8,72 @@ import type { RotationLog } from '../keys/ports/rotations.ts';
 import type { UsageLog } from '../keys/ports/usage.ts';
 import type { RemoteKeyLog } from '../keys/remote-keys.ts';
 
-/** What others changed since the last look. */
+/** The changes of other processes since the last poll. */
 export interface Changes {
   readonly revision: number;
-  /** Undefined when it reaches further back than the store remembers: anything may have changed. */
+  /** Undefined when the store no longer holds all changes since then: any key may have changed. */
   readonly keyIds: readonly string[] | undefined;
 }
 
-/** For a database that several processes share: a process may use what it has read while it holds the lease. */
+/** For a database that several processes share: a process may use its cached records while it holds the lease. */
 export interface Sharing {
   readonly lease: { readonly holds: boolean; readonly ageMs: number };
-  /** Looks for changes from now on; resolves after the first look. */
+  /** Starts to poll for changes; resolves after the first poll. */
   start(applied: (changes: Changes) => void): Promise<void>;
   /** How far the store's clock is ahead of this process's. */
   readonly skewMs: number;
 }
 
-/** What a restore leaves behind: revisions go on where no client has been, and lost changes are to be made again. */
+/** The state after a restore: revisions continue above all that clients have seen, and lost changes are made again. */
 export interface Recovery {
-  /** Random; another one after each restore: revisions and cursors of another epoch say nothing. */
+  /** Random and new after each restore: revisions and cursors of another epoch are not comparable. */
   readonly epoch: string;
-  /** The store lacks changes after this revision, which are to be made again; undefined for none. */
+  /** The revision after which changes are lost and must be made again; undefined when none are. */
   behindSince(): Promise<number | undefined>;
-  /** Notes that the store holds changes up to `revision` only, and counts on from `next` in a new epoch. */
+  /** Records that the store holds changes only up to `revision`, and continues from `next` in a new epoch. */
   begin(revision: number, next: number): Promise<void>;
-  /** Every lost change was made again, or is given up. */
+  /** Records that every lost change was made again or given up. */
   end(): Promise<void>;
 }
 
-/** Told how many bytes were copied, of how many. What it throws ends the copy. */
+/** Called with the progress of a copy; an error it throws ends the copy. */
 export type CopyTold = (doneBytes: number, totalBytes: number) => void;
 
 export interface CopiedStore {
-  /** The store's revision that the copy holds. */
+  /** The revision of the store in the copy. */
   readonly revision: number;
 }
 
-/** What is left of a store that is to be replaced. */
+/** The readable state of a store that is to be replaced. */
 export interface PresentStore {
   readonly revision: number;
-  /** The last place of each chain. */
+  /** The last sequence of each audit chain. */
   readonly places: ReadonlyMap<string, number>;
 }
 
-/** Another file on its way into the place of an embedded store. Until `put` nothing of the store is touched. */
+/** Replaces an embedded store by another file. Until `put` the store is not touched. */
 export interface StoreReplacement {
-  /** Where the copy lies, as STORE_URL. */
+  /** The STORE_URL of the copy. */
   readonly copyUrl: string;
-  /** Undefined where there is no store, or it cannot be read. */
+  /** Undefined where there is no store, or it is unreadable. */
   present(): PresentStore | undefined;
-  /** @throws Error saying why the file cannot be copied, or is no store of this program. */
+  /** @throws Error when the file cannot be copied, or is not a store of this program. */
   copyIn(file: string, told: CopyTold): Promise<void>;
-  /** Puts the copy in the store's place; answers where the store before is kept, if there was one. */
+  /** Puts the copy in the store's place; returns where the previous store is kept, if there was one. */
   put(keepAs: string): Promise<string | undefined>;
-  /** Lets go of the store; what was copied and not put is deleted. */
+  /** Releases the store and deletes a copy that was not put in place. */
   close(): Promise<void>;
 }
 
-/** Everything a database gives; both adapters fill it, one contract suite judges them. */
+/** The interface of a database adapter; one contract suite tests both adapters. */
 export interface Store {
   readonly keys: KeyStore;
   readonly quota: QuotaLimiter;
   readonly lockout: Lockout;
   readonly audit: AuditLog;
-  /** The chains that its events form. */
+  /** The hash chains of the audit events. */
   readonly chainLog: ChainLog;
-  /** What links the audit's events: a verifier recomputes with the same. */
+  /** Links the audit events; a verifier recomputes the links with the same object. */
   readonly chain: Chain;
   readonly rotations: RotationLog;
   readonly anomalies: AnomalyLog;
@@ -83,51 +83,48 @@ export interface Store {
   readonly n8nApiKeys: RemoteKeyLog;
   readonly sweepLease: SweepLease;
   readonly recovery: Recovery;
-  /** Copies the store as it is now into this file, which is empty; undefined where others do so. */
+  /** Copies the current store into this empty file; undefined where the database has its own backup tools. */
   readonly copyTo?: ((file: string, told: CopyTold) => Promise<CopiedStore>) | undefined;
-  /** Undefined where one process has the database alone. */
+  /** Undefined where only one process uses the database. */
   readonly sharing: Sharing | undefined;
   auditBacklog(): AuditBacklog;
-  /** Rejects with STORE_UNAVAILABLE when the store cannot be read and written now. */
+  /** Rejects with STORE_UNAVAILABLE when the store cannot be read or written. */
   ping(): Promise<void>;
-  /**
-   * Finishes what crashes left behind and, with dropOld, drops counters that are over. Safe from several processes at
-   * once.
-   */
+  /** Finishes work that crashes cut short; with dropOld also drops expired counters. Several processes may run it. */
   sweep(dropOld?: boolean): Promise<void>;
-  /** The greatest time that the store knows of, as it was opened; undefined where the clock is held against its own. */
+  /** The latest time in the store when it was opened; undefined where the store has a clock of its own to compare. */
   readonly seenTime?: number | undefined;
-  /** Waits for what is under way, then lets go. Nothing may be called afterwards. */
+  /** Waits for pending work, then closes. Nothing may be called afterwards. */
   close(): Promise<void>;
 }
 
 export interface LockoutSettings {
-  /** Failures within the window that lock an address. */
+  /** How many failures within the window lock an address. */
   readonly maxAttempts: number;
-  /** Length of the window and of the lock. */
+  /** The length of the window and of the lock. */
   readonly windowSeconds: number;
 }
 
 export interface LeaseSettings {
   readonly pollMs: number;
   readonly leaseMs: number;
-  /** Whether this process keeps records, so that others must wait for it. */
+  /** Whether this process caches records, so that other processes must wait for its lease. */
   readonly caches: boolean;
 }
 
-/** Events that wait to become durable. */
+/** The audit events that are not durable yet. */
 export interface AuditBacklog {
   readonly waiting: number;
-  /** One more than these is refused. */
+  /** The most waiting events; a further one is refused. */
   readonly limit: number;
-  /** Calls that ended without an event of their own since the start: gap events count them. */
+  /** Calls since the start that ended without an event of their own; gap events count them. */
   readonly unrecorded: number;
 }
 
-/** Told how long was waited for the store, in milliseconds. Never of what memory answered. */
+/** Receives durations in milliseconds; look-ups that memory answers are not measured. */
 export interface StoreObserver {
   took(operation: StoreOperation, ms: number): void;
-  /** A batch of events is durable, with what else was written with it. */
+  /** Called when a batch of events and the writes of its transaction are durable. */
   wroteEvents(events: number, ms: number): void;
 }
 
@@ -146,7 +143,7 @@ export const STORE_OPERATIONS = [
 ] as const;
 export type StoreOperation = (typeof STORE_OPERATIONS)[number];
 
-/** Told when background work fails; the text holds no secret. */
+/** Reports a failure of background work; the text holds no secret. */
 export type Warn = (text: string, error: unknown) => void;
 
 export interface StoreOptions {
@@ -154,23 +151,23 @@ export interface StoreOptions {
   readonly clock: Clock;
   readonly lockout: LockoutSettings;
   readonly lease: LeaseSettings;
-  /** Makes the audit's hash chain an HMAC. */
+  /** The key that makes the audit's hash chain an HMAC. */
   readonly chainKey?: Uint8Array | undefined;
   readonly warn: Warn;
-  /** Told when this process can use the store no more, whatever is waited for: only a new process can. */
+  /** Called when this process can never use the store again: it must be restarted. */
   readonly broken?: (error: unknown) => void;
   readonly observer?: StoreObserver | undefined;
 }
 
-/** One thing that was looked at, and whether it is as it should be. */
+/** The result of one inspection. */
 export interface Finding {
   readonly what: string;
   readonly ok: boolean;
-  /** What is there, or what to do. */
+  /** What was found, or what to do about it. */
   readonly text: string;
 }
 
-/** Why a process cannot start: it ends with this exit code (69 unavailable, 78 configuration) and this one line. */
+/** A process cannot start: it exits with this code (69 unavailable, 78 configuration) and prints the message. */
 export class StartError extends Error {
   readonly exitCode: 69 | 78;
 

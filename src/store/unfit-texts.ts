@@ -1,16 +1,16 @@
 import { isFit } from '../keys/text.ts';
 import type { Finding } from './store.ts';
 
-/** Keys that a finding names; the others are counted. */
+/** How many keys a finding names; the others are only counted. */
 const MAX_NAMED = 20;
 
-/** A key's texts by the names of their fields; a map stands for all its keys and values. */
+/** A key's texts by field name; for a map all its keys and values are checked. */
 export type KeyTexts = readonly [
   id: string,
   texts: Readonly<Record<string, string | Readonly<Record<string, string>>>>,
 ];
 
-/** Looks for texts that were stored before such were refused: other programs may take them for another key's. */
+/** Finds stored texts that are refused today: another program may take one for the text of another key. */
 export class UnfitTexts {
   readonly #named: string[] = [];
   #keys = 0;

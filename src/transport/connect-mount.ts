@@ -27,16 +27,16 @@ import { type Incoming, packedWithoutCredential } from './grpc-mount.ts';
 import { inspected } from './inspected-body.ts';
 import { OpenCalls } from './open-calls.ts';
 
-/** What a call carries through Connect. */
+/** The state of a call that passes through Connect. */
 interface State {
   readonly session: ActiveCall;
-  /** The implementation has begun, or the call is refused: its event is taken care of. */
+  /** The implementation has started or the call is refused: either records the call's event. */
   recorded: boolean;
-  /** Connect only words this error. */
+  /** The refusal, which Connect only encodes. */
   refusal: ConnectError | undefined;
-  /** Found in the message before Connect decoded it. */
+  /** The problem found in the message before Connect decoded it. */
   problem: unknown;
-  /** The message has been read: others may unpack theirs. */
+  /** Called when the message is read: ends the call's turn to decompress. */
   read: () => void;
 }
 
@@ -50,7 +50,7 @@ const PACKED = ['content-encoding', 'connect-content-encoding', 'grpc-encoding']
 const NOTHING = new Uint8Array(0);
 const STATE = createContextKey<State | undefined>(undefined);
 
-/** Connect, gRPC-Web, gRPC and JSON for everything that speaks HTTP. */
+/** Serves Connect, gRPC-Web, gRPC and JSON over HTTP/1.1 and HTTP/2. */
 export class ConnectMount {
   readonly #callPipeline: CallPipeline;
   readonly #incoming: Incoming;
@@ -59,8 +59,8 @@ export class ConnectMount {
   readonly #open = new Map<string, UniversalHandler>();
 
   /**
-   * @param addOpen adds services that anybody may call and that are not audited: health and reflection
-   * @param openMessageBytes of their messages
+   * @param addOpen adds services without credentials and audit: health and reflection
+   * @param openMessageBytes the limit of their messages
    */
   constructor(
     callPipeline: CallPipeline,
@@ -102,7 +102,7 @@ export class ConnectMount {
     for (const handler of open.handlers) this.#open.set(handler.requestPath, handler);
   }
 
-  /** Serves a request for one of our methods; false when the path is not one. */
+  /** Serves a request for one of our methods; false for any other path. */
   async handle(exchange: Exchange): Promise<boolean> {
     const mounted = this.#paths.get(exchange.path);
     if (mounted === undefined) return this.#handleOpen(exchange);
@@ -125,7 +125,7 @@ export class ConnectMount {
         : await this.#refuse(state, mounted.handler, incoming, response);
       await exchange.respond(final);
     } catch (error) {
-      // The client has gone: its event is recorded or on its way.
+      // Mostly because the client disconnected: every call still gets one event.
       if (!state.recorded) await session.refuse(exchange.gone ? goneAway() : asApiError(error));
       if (ConnectError.from(error).code !== Code.Aborted) exchange.abort();
     } finally {
@@ -134,7 +134,7 @@ export class ConnectMount {
     return true;
   }
 
-  /** The message of a caller who may call, once there is a place for the call; nothing when it is refused. */
+  /** Reads the message of an authorised caller, once there is a place for the call; empty when it is refused. */
   async #message(exchange: Exchange, state: State, access: Access): Promise<Uint8Array> {
     const { session } = state;
     try {
@@ -167,7 +167,7 @@ export class ConnectMount {
   async #handleOpen(exchange: Exchange): Promise<boolean> {
     const handler = this.#open.get(exchange.path);
     const type = exchange.header('content-type') ?? '';
-    // A gRPC client is told in its own words that there is no such method.
+    // A gRPC client gets UNIMPLEMENTED for an unknown method, not a 404.
     const unknown = handler === undefined && /^application\/grpc($|\+)/.test(type);
     if (handler === undefined && !unknown) return false;
     let end = () => {};
@@ -179,7 +179,7 @@ export class ConnectMount {
         handler === undefined ? { status: 200, header } : await handler(exchange.request(values)),
       );
     } catch {
-      // The client has gone in the middle of its response, or has too many of these.
+      // The client disconnected during the response, or has too many of these calls.
       exchange.abort();
     } finally {
       end();
@@ -187,7 +187,7 @@ export class ConnectMount {
     return true;
   }
 
-  /** Connect refused the request by itself: record it, then have Connect word our error in the caller's protocol. */
+  /** Connect itself refused the request: records it, and lets Connect encode our error in the caller's protocol. */
   async #refuse(
     state: State,
     handler: UniversalHandler,
@@ -199,7 +199,7 @@ export class ConnectMount {
     const { problem } = state;
     const found = problem instanceof ApiError ? problem : exhausted ? tooLarge() : unreadable(text);
     state.refusal = await state.session.refuse(found);
-    // No protocol to word it in: a wrong content type or HTTP method.
+    // A wrong content type or HTTP method: there is no protocol to encode our error in.
     if (response.status === 415 || response.status === 405) return response;
     return handler({ ...request, body: nothing() });
   }
@@ -227,19 +227,19 @@ function streamHandler(mounted: Extract<BoundMethod, { kind: 'server_streaming' 
   };
 }
 
-/** The request, if this program knows all of its fields. */
+/** Returns the request; throws if it has unknown fields. */
 function known(method: DescMethod, request: Message): Message {
   refuseUnknownFields(method.input, request);
   return request;
 }
 
-/** Runs before Connect reads the body: words the refusal, if there is one. */
+/** Runs before Connect reads the body: throws the refusal, if there is one, for Connect to encode. */
 function passGate(context: HandlerContext): void {
   const { refusal } = stateOf(context.values);
   if (refusal !== undefined) throw refusal;
 }
 
-/** By any protocol's header. */
+/** Whether the message is compressed, by the header of any protocol. */
 function isPacked(exchange: Exchange): boolean {
   return PACKED.some((name) => (exchange.header(name) ?? 'identity') !== 'identity');
 }
@@ -254,7 +254,7 @@ function stateOf(values: ContextValues): State {
   return state;
 }
 
-/** What Connect would have sent; read to the end, which also ends the request. */
+/** Reads the response that Connect would have sent to its end, which also ends the request. */
 async function textOf(response: UniversalServerResponse): Promise<{ text: string; exhausted: boolean }> {
   const chunks: Uint8Array[] = [];
   for await (const chunk of response.body ?? nothing()) chunks.push(chunk);

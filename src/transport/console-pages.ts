@@ -10,7 +10,7 @@ const TYPES: Readonly<Record<string, string>> = {
   '.js': 'text/javascript; charset=utf-8',
   '.css': 'text/css; charset=utf-8',
 };
-/** Only files of this server, nothing inline, nobody's frame; text can never become markup. */
+/** Allows only files of this server: no inline code, no framing, no text that becomes markup. */
 const SECURITY_HEADERS = {
   'content-security-policy':
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
@@ -25,11 +25,11 @@ interface File {
   readonly type: string;
   readonly bytes: Buffer;
   readonly packed: Buffer;
-  /** Its name holds a hash of its content. */
+  /** The name contains a hash of the content, so the file can be cached for ever. */
   readonly hashed: boolean;
 }
 
-/** The console, read once and kept in memory. */
+/** The files of the console, read once and kept in memory. */
 export class ConsolePages {
   readonly #files: ReadonlyMap<string, File>;
 
@@ -37,7 +37,7 @@ export class ConsolePages {
     this.#files = files;
   }
 
-  /** @param folder what `npm run build:console` made; undefined when it is not there. */
+  /** Undefined when the console is not built. @param folder the output of `npm run build:console` */
   static async read(folder: string): Promise<ConsolePages | undefined> {
     if (!existsSync(join(folder, 'index.html'))) return undefined;
     const pack = promisify(gzip);
@@ -54,7 +54,7 @@ export class ConsolePages {
     return new ConsolePages(new Map(files));
   }
 
-  /** Serves a request for a page of the console; false when it is for something else. */
+  /** Serves a request for a page of the console; false for any other path. */
   async handle(exchange: Exchange): Promise<boolean> {
     const { path, method } = exchange;
     if (method !== 'GET' && method !== 'HEAD') return false;
@@ -65,7 +65,7 @@ export class ConsolePages {
       return true;
     }
     if (!path.startsWith(BASE)) return false;
-    // The page reads the rest of its address itself; only assets have names of their own.
+    // Only assets are files: the page itself interprets any other path.
     const name = path.startsWith(`${BASE}assets/`) ? path.slice(BASE.length) : 'index.html';
     const file = this.#files.get(name);
     if (file === undefined) return false;

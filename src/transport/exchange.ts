@@ -11,31 +11,31 @@ import { type Receiver, ResponseHeaders, type ServerStream } from './http2/trans
 import { peerIpOf } from './peer.ts';
 import type { UnfinishedMessage, UnfinishedMessages } from './unfinished.ts';
 
-/** Protocols put so much around a message at most. */
+/** The most bytes that a protocol adds around a message. */
 const ENVELOPE_BYTES = 64;
-/** Only the path and the query of a request's address mean anything here; its host may be any text. */
+/** A placeholder: only the path and the query of a request's URL are used, and its host may be any text. */
 const BASE = 'http://localhost';
 
-/** A request and the way to answer it, of HTTP/1.1 or HTTP/2. */
+/** A request of HTTP/1.1 or HTTP/2, with methods to answer it. */
 export interface Exchange {
   readonly method: string;
-  /** Without a query. */
+  /** The path without the query. */
   readonly path: string;
-  /** What follows the path's `?`. */
+  /** The text after the path's `?`. */
   readonly query: string;
   readonly peerIp: string;
   readonly gone: boolean;
   header(name: string): string | undefined;
-  /** The whole body, which holds one message of at most so many bytes. Rejects with an ApiError. */
+  /** Reads the whole body, which holds one message of at most this size. Rejects with an ApiError. */
   receive(messageBytes: number): Promise<Uint8Array>;
-  /** @param body instead of the request's own, which may be read as it comes otherwise */
+  /** @param body replaces the request's own body, which is streamed if this is omitted */
   request(values: ContextValues, body?: Uint8Array): UniversalServerRequest;
-  /** Resolves when the response has been sent. */
+  /** Resolves when the response is sent. */
   respond(response: UniversalServerResponse): Promise<void>;
   abort(): void;
 }
 
-/** A request of HTTP/1.1 as Connect's handlers take it. */
+/** A request of HTTP/1.1 for Connect's handlers. */
 export class RequestExchange implements Exchange {
   readonly path: string;
   readonly query: string;
@@ -62,7 +62,7 @@ export class RequestExchange implements Exchange {
     return this.#request.method ?? '';
   }
 
-  /** As with HTTP/2, all of a name: Node itself drops the second of some headers, which others behind it may read. */
+  /** All values of a header, as with HTTP/2: Node drops repeated values of some headers, other programs may not. */
   header(name: string): string | undefined {
     return this.#request.headersDistinct[name]?.join(',');
   }
@@ -106,7 +106,7 @@ export class RequestExchange implements Exchange {
   }
 
   respond(response: UniversalServerResponse): Promise<void> {
-    // The rest of a request that was refused is not wanted, and would be read as the next one.
+    // The unread rest of a refused request would be parsed as the next request.
     if (!this.#request.complete) this.#response.setHeader('connection', 'close');
     return universalResponseToNodeResponse(response, this.#response);
   }
@@ -116,14 +116,14 @@ export class RequestExchange implements Exchange {
   }
 }
 
-/** A stream of HTTP/2 as Connect's handlers take it. */
+/** A stream of HTTP/2 for Connect's handlers. */
 export class StreamExchange implements Exchange, Receiver {
   readonly #stream: ServerStream;
   readonly #unfinished: UnfinishedMessages;
   readonly #gone = new AbortController();
   readonly #gathered = new GatheredBytes();
   #message: UnfinishedMessage | undefined;
-  /** Bytes for which the client has no credit yet, because nobody has asked for the body. */
+  /** Bytes without credit to the client yet, because the body was not requested. */
   #uncredited = 0;
   #asked = false;
   #whole = false;
@@ -243,7 +243,7 @@ export class StreamExchange implements Exchange, Receiver {
     this.#wake();
   }
 
-  /** Somebody wants the body: what is here makes room for more. */
+  /** The body is requested: from now on received bytes are credited to the client. */
   #ask(): void {
     this.#asked = true;
     this.#credit();
@@ -254,7 +254,7 @@ export class StreamExchange implements Exchange, Receiver {
     this.#uncredited = 0;
   }
 
-  /** As it comes: of a client that sends more than one message. */
+  /** Streams the body, for a client that may send more than one message. */
   async *#body(): AsyncGenerator<Uint8Array, void> {
     for (;;) {
       if (this.#gathered.length > 0) {

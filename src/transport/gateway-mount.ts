@@ -2,7 +2,7 @@ import type { Door, WebRequest, WebResponse } from '../gateways/door.ts';
 import { ApiError } from '../keys/errors.ts';
 import type { Exchange } from './exchange.ts';
 
-/** Plain HTTP for proxies: what is no RPC and no page. */
+/** The plain HTTP endpoints for proxies. */
 export class GatewayMount {
   readonly #doors: ReadonlyMap<string, Door>;
 
@@ -10,14 +10,14 @@ export class GatewayMount {
     this.#doors = new Map(doors.map((door) => [door.path, door]));
   }
 
-  /** Serves a request for one of the doors; false when the path is none. */
+  /** Serves a request for one of the doors; false for any other path. */
   async handle(exchange: Exchange): Promise<boolean> {
     const door = this.#doors.get(exchange.path);
     if (door === undefined) return false;
     try {
       await respond(exchange, await door.respond(new DoorRequest(exchange)));
     } catch {
-      // The client has gone in the middle of its response.
+      // The client disconnected during the response.
       exchange.abort();
     }
     return true;

@@ -1,11 +1,11 @@
 const FIRST_BYTES = 256;
 
-/** Bytes in one piece, copied out of what a socket gave: so a byte holds a byte, and not 64 KiB of its neighbours. */
+/** Collects bytes in one buffer of their own: a slice of a socket's chunk would keep its 64 KiB alive. */
 export class GatheredBytes {
   #buffer: Buffer = Buffer.alloc(0);
   length = 0;
 
-  /** @param most more will never come, so that no more room is made. */
+  /** @param most the final length, if known: no larger buffer is allocated in advance. */
   add(part: Uint8Array, most = Number.POSITIVE_INFINITY): void {
     const length = this.length + part.length;
     if (length > this.#buffer.length) {
@@ -18,12 +18,12 @@ export class GatheredBytes {
     this.length = length;
   }
 
-  /** Without a copy. */
+  /** The bytes, without a copy. */
   get bytes(): Buffer {
     return this.#buffer.subarray(0, this.length);
   }
 
-  /** All that is there; what comes next begins anew. */
+  /** Returns all bytes and starts again empty. */
   take(): Buffer {
     const { bytes } = this;
     this.#buffer = Buffer.alloc(0);

@@ -24,13 +24,13 @@ const HEADERS = new ResponseHeaders(RESPONSE);
 const OK = new ResponseHeaders([['grpc-status', '0']]);
 const OVERLOADED_BLOCK = failureBlock(OVERLOADED);
 
-/** What all mounts share of what a message costs before it is read. */
+/** Limits on the cost of messages before they are read; all mounts share them. */
 export interface Incoming {
   readonly unfinished: UnfinishedMessages;
   readonly unpacking: Unpacking;
 }
 
-/** gRPC's unary calls, which nearly all calls are, without a framework. Connect serves the rest of gRPC. */
+/** Serves gRPC's unary calls, nearly all calls, without a framework. Connect serves the rest of gRPC. */
 export class GrpcMount {
   readonly #incoming: Incoming;
   readonly #routes = new Map<string, UnaryRoute>();
@@ -49,7 +49,7 @@ export class GrpcMount {
     }
   }
 
-  /** Serves the stream if it is a unary call in binary; undefined when it is another's. */
+  /** Serves the stream if it is a unary call with binary messages; otherwise undefined. */
   begin(stream: ServerStream): UnaryExchange | undefined {
     const { headers } = stream;
     const type = headers.get('content-type');
@@ -76,7 +76,7 @@ function routeOf(
   };
 }
 
-/** A call of one of our methods, as bytes. */
+/** A call of one of our methods; decodes its message and encodes its response. */
 class BoundCall implements UnarySession {
   readonly #callPipeline: CallPipeline;
   readonly #session: ActiveCall;
@@ -132,24 +132,24 @@ class BoundCall implements UnarySession {
   }
 }
 
-/** The only headers of a call that fails. */
+/** The headers of a failed call, which has no other ones and no trailers. */
 export function failureBlock(error: ConnectError): ResponseHeaders {
   return new ResponseHeaders([...RESPONSE, ...errorFields(error)]);
 }
 
-/** One unary call of gRPC: a frame in, a frame and trailers out. */
+/** One unary call of gRPC: receives a frame, sends a frame and trailers. */
 export class UnaryExchange implements Receiver, Departure {
   readonly #route: UnaryRoute;
   readonly #stream: ServerStream;
   readonly #incoming: Incoming;
-  /** The frame, if it came in one part: as the socket gave it. */
+  /** The frame as a part of the socket's chunk, if it arrived in one part. */
   #frame: Buffer | undefined;
-  /** The frame, in several. */
+  /** The frame, if it arrived in several parts. */
   #gathered: GatheredBytes | undefined;
-  /** Only when the message did not come with its headers. */
+  /** Set only when the message did not arrive with its headers. */
   #late: LateMessage | undefined;
   #deadline: NodeJS.Timeout | undefined;
-  /** The message is under way, or the call is over: what still comes is not looked at. */
+  /** The message is being served, or the call has ended: further bytes are ignored. */
   #taken = false;
   #gone: AbortController | undefined;
   #left = false;
@@ -177,7 +177,7 @@ export class UnaryExchange implements Receiver, Departure {
     this.#gather().add(part, this.#expected);
   }
 
-  /** The message goes on in another read: it is kept as a copy, and its caller looked at. */
+  /** The message continues in a later read: it is copied, and its caller is authenticated first. */
   incomplete() {
     if (this.#taken) return;
     const gathered = this.#gather();
@@ -231,13 +231,13 @@ export class UnaryExchange implements Receiver, Departure {
     return this.#gathered;
   }
 
-  /** How long the frame says it is. */
+  /** The length of the frame by its head. */
   get #expected(): number {
     const begun = this.#gathered?.bytes ?? this.#frame;
     return begun === undefined || begun.length < FRAME_HEAD ? FRAME_HEAD : FRAME_HEAD + begun.readUInt32BE(1);
   }
 
-  /** What is wrong already with a frame that may not be whole. */
+  /** The error of a frame that is already invalid, though it may be incomplete. */
   #wrong(frame: Buffer): ApiError | undefined {
     if (frame.length < FRAME_HEAD) return undefined;
     const length = frame.readUInt32BE(1);
@@ -305,7 +305,7 @@ export class UnaryExchange implements Receiver, Departure {
     const ms = timeoutMs(text);
     if (ms === undefined) return this.#refuse(unreadable('grpc-timeout is not a duration'));
     this.#deadline = setTimeout(() => {
-      // A message that has come is under way, and its event is on its way.
+      // A message that is being served records its own event.
       if (!this.#taken) this.#refuse(new ApiError('REQUEST_NOT_RECEIVED', 'no message within the deadline'));
       this.#gone?.abort();
       this.#end(PAST_DEADLINE);
@@ -323,7 +323,7 @@ const UNITS: Record<string, number> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, 
 const MAX_TIMER_MS = 2 ** 31 - 1;
 const TIMER_STEP_MS = 10;
 
-/** Rounded up, so that the timers of many calls are of few lengths, which Node keeps cheaply. */
+/** Rounded up to few distinct lengths: Node keeps timers of one length in one cheap list. */
 function timeoutMs(text: string): number | undefined {
   const [, value, unit] = /^(\d{1,8})([HMSmun])$/.exec(text) ?? [];
   if (value === undefined || unit === undefined) return undefined;

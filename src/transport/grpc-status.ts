@@ -3,7 +3,7 @@ import { anyPack } from '@bufbuild/protobuf/wkt';
 import type { ConnectError } from '@connectrpc/connect';
 import { StatusSchema } from '../../gen/google/rpc/status_pb.ts';
 
-/** The error as gRPC's headers or trailers, with its details in `grpc-status-details-bin`. */
+/** Encodes an error as gRPC's headers or trailers, with its details in `grpc-status-details-bin`. */
 export function errorFields(error: ConnectError): (readonly [name: string, value: string])[] {
   const outgoing = error.details as { desc: DescMessage; value: Message }[];
   const details = outgoing.map(({ desc, value }) => anyPack(desc, value));
@@ -17,7 +17,7 @@ export function errorFields(error: ConnectError): (readonly [name: string, value
   ];
 }
 
-/** gRPC's form of a text in a header: what is not printable ASCII, and `%`, as `%XX` of its UTF-8. */
+/** Encodes a text for a gRPC header: `%` and all but printable ASCII become `%XX` of their UTF-8 bytes. */
 function percentEncoded(text: string): string {
   return text.replace(/[^\x20-\x24\x26-\x7e]+/g, (run) =>
     [...Buffer.from(run)].map((byte) => `%${byte.toString(16).toUpperCase().padStart(2, '0')}`).join(''),

@@ -8,12 +8,12 @@ import { ApiError } from '../keys/errors.ts';
 const CHECK_MS = 1_000;
 const ANSWER_MS = 2_000;
 
-/** The service that is SERVING for as long as only a new process could do better: a store that is away is waited for. */
+/** The service that is SERVING until only a restart would help: an unavailable store alone does not change it. */
 const LIVENESS = 'liveness';
 
 const { SERVING, NOT_SERVING, SERVICE_UNKNOWN } = HealthCheckResponse_ServingStatus;
 
-/** Whether this process can decide: SERVING while the store answers, NOT_SERVING again when it does not. */
+/** Whether this process can make decisions: SERVING while the store answers, otherwise NOT_SERVING. */
 export class Health {
   readonly #services: ReadonlySet<string>;
   readonly #ping: () => Promise<void>;
@@ -24,7 +24,7 @@ export class Health {
   #broken = false;
   #timer: NodeJS.Timeout | undefined;
 
-  /** @param ping rejects when no decision could be made now; no response in 2 s counts as that. */
+  /** @param ping rejects when no decision can be made; no response within 2 s counts as a rejection. */
   constructor(services: readonly string[], ping: () => Promise<void>, changed: (serving: boolean) => void) {
     this.#services = new Set(['', LIVENESS, HealthService.typeName, ...services]);
     this.#ping = ping;
@@ -35,7 +35,7 @@ export class Health {
     return this.#serving;
   }
 
-  /** grpc.health.v1.Health, without a credential. */
+  /** Adds grpc.health.v1.Health, which needs no credential. */
   addTo(router: ConnectRouter): void {
     router.service(HealthService, {
       check: ({ service }) => {
@@ -52,7 +52,7 @@ export class Health {
     return well ? SERVING : NOT_SERVING;
   }
 
-  /** The state, and each new one; a reader that is slow skips to the newest. Ends with the process. */
+  /** Yields the state and each new state; a slow reader skips to the newest. Ends with the process. */
   async *#watch(service: string, signal: AbortSignal) {
     let wake = () => {};
     const changed = () => wake();
@@ -73,25 +73,25 @@ export class Health {
     }
   }
 
-  /** Checks now and from then on every second. */
+  /** Checks now, and then every second. */
   async start(): Promise<void> {
     await this.#check();
     if (this.#stopped) return;
     this.#timer = setTimeout(() => void this.start(), CHECK_MS).unref();
   }
 
-  /** False when nothing can be decided here any more, whatever is waited for. */
+  /** False when this process can never make decisions again. */
   get alive(): boolean {
     return !this.#broken;
   }
 
-  /** The process is broken, and is about to end. */
+  /** The process is broken and about to exit. */
   break(): void {
     this.#broken = true;
     this.stop();
   }
 
-  /** NOT_SERVING from now on: the process is ending. */
+  /** Stays NOT_SERVING from now on: the process is shutting down. */
   stop(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -113,7 +113,7 @@ export class Health {
       ]);
       if (!this.#stopped) this.#set(true);
     } catch {
-      // The reason is told where the failing work is done; here only the fact counts.
+      // The failing operation reports its own reason; here only the failure counts.
       this.#set(false);
     } finally {
       clearTimeout(overdue);

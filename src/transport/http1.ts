@@ -14,12 +14,12 @@ type Http1Limits = Record<
   number
 >;
 
-/** HTTP/1.1, by Node's server, on sockets that others accept. */
+/** Serves HTTP/1.1 by Node's server, on sockets that the listener accepted. */
 export class Http1 {
   readonly #server: Http1Server;
   readonly #serve: RequestListener;
   readonly #pipelined: number;
-  /** By connection: the requests that wait for the response before them. */
+  /** By connection: the requests that wait for the previous response. */
   readonly #waiting = new Map<Socket, Turn[]>();
   #idle: (() => void) | undefined;
 
@@ -34,7 +34,7 @@ export class Http1 {
       connectionsCheckingInterval: limits.tickMs,
     };
     this.#server = createServer(options, (request, response) => this.#arrived(request, response));
-    // From this event on Node looks for requests that are late; this server never listens by itself.
+    // Node checks for late requests only after this event, and this server never listens itself.
     this.#server.emit('listening');
   }
 
@@ -42,7 +42,7 @@ export class Http1 {
     this.#server.emit('connection', socket);
   }
 
-  /** Resolves when no request is under way. */
+  /** Resolves when no request is in flight. */
   async drained(): Promise<void> {
     if (this.#waiting.size > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
   }
@@ -51,7 +51,7 @@ export class Http1 {
     this.#server.close();
   }
 
-  /** One request of a connection at a time: answers that nobody takes must not pile up. */
+  /** Serves one request of a connection at a time: unread responses must not accumulate. */
   #arrived(request: IncomingMessage, response: ServerResponse): void {
     const { socket } = request;
     const turn = () => {

@@ -10,8 +10,8 @@ const FRAME_HEAD = 5;
 const COMPRESSED = 1;
 
 /**
- * A request whose message is looked at when Connect reads it, which is after the caller is known.
- * @param refused told what is wrong with it; the reader is given the same as an error
+ * Wraps a request so that its message is inspected when Connect reads it, after the caller is authenticated.
+ * @param refused called with the problem found, which the reader also gets as an error
  */
 export function inspected(
   request: UniversalServerRequest,
@@ -39,7 +39,7 @@ async function* partsOf(body: AsyncIterable<Uint8Array>, look: (whole: Buffer) =
   for await (const part of body) {
     size += part.length;
     parts.push(part);
-    // It is refused for its size: the reader sees that itself.
+    // Too large: the reader detects and refuses it.
     if (size > LIMITS.messageBytes + FRAME_HEAD) yield* parts.splice(0);
   }
   if (parts.length === 0) return;
@@ -56,7 +56,7 @@ function inspect(schema: DescMessage, message: Buffer, isJson: boolean): void {
   }
 }
 
-/** Undefined for what is no JSON: the decoder says so. */
+/** Undefined for invalid JSON, which the decoder reports. */
 function parsed(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -65,7 +65,7 @@ function parsed(text: string): unknown {
   }
 }
 
-/** Undefined for what is not whole or cannot be unpacked: the reader says so. */
+/** Undefined for a message that cannot be decompressed, which the reader reports. */
 async function messageOf(whole: Buffer, header: Headers): Promise<Buffer | undefined> {
   const type = header.get('content-type') ?? '';
   const framed = !/^application\/(json|proto)\b/.test(type);

@@ -6,12 +6,12 @@ import type { ServerStream } from './http2/transport.ts';
 import type { UnarySession } from './unary-session.ts';
 import type { UnfinishedMessage, UnfinishedMessages } from './unfinished.ts';
 
-/** A call whose message did not come with its headers: the caller is looked at first, and what is kept is counted. */
+/** A call whose message did not arrive with its headers: authenticates first, and counts the bytes held. */
 export class LateMessage {
   readonly #session: UnarySession;
   readonly #stream: ServerStream;
   #message: UnfinishedMessage | undefined;
-  /** Undefined when the caller may call. */
+  /** Pending authentication; undefined once the caller is admitted. */
   #admission: Promise<void> | undefined;
   #kept = 0;
   #credited = 0;
@@ -22,8 +22,8 @@ export class LateMessage {
   }
 
   /**
-   * @param tooMuch the message is too late, or one too many
-   * @param refused the caller may not call, and has not been told so
+   * @param tooMuch called when the message is too late, or there are too many unfinished messages
+   * @param refused called when the caller is refused; it must send the error
    */
   begin(
     unfinished: UnfinishedMessages,
@@ -41,7 +41,7 @@ export class LateMessage {
     }, refused);
   }
 
-  /** So many bytes of the message are kept now. */
+  /** Sets the number of bytes of the message that are held. */
   keeps(bytes: number): void {
     const more = bytes - this.#kept;
     this.#kept = bytes;
@@ -49,7 +49,7 @@ export class LateMessage {
     this.#credit();
   }
 
-  /** Until it is known who calls, the peer sends no more than the window of its stream. */
+  /** Credits held bytes, but not before authentication: until then the stream's window limits the peer. */
   #credit(): void {
     if (this.#admission !== undefined) return;
     this.#stream.consumed(this.#kept - this.#credited);
@@ -71,7 +71,7 @@ export class LateMessage {
     return this.#session.refuse(error);
   }
 
-  /** Nothing of the message is kept any more. */
+  /** No bytes of the message are held any more. */
   end(): void {
     this.#message?.end();
   }

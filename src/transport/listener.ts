@@ -16,17 +16,17 @@ export interface TlsFiles {
 }
 
 export interface HttpHandlers {
-  /** Of HTTP/2. */
+  /** Serves a stream of HTTP/2. */
   readonly stream: (stream: ServerStream) => Receiver;
-  /** Of HTTP/1.1. */
+  /** Serves a request of HTTP/1.1. */
   readonly request: RequestListener;
-  /** Told of what no handler foresaw. */
+  /** Called with errors that no handler caught. */
   readonly failed: (error: unknown) => void;
 }
 
 const H2_PREFACE = Buffer.from('PRI ');
 
-/** HTTP/1.1 and HTTP/2 on one port, with or without TLS. */
+/** Serves HTTP/1.1 and HTTP/2 on one port, with or without TLS. */
 export class HttpServer {
   readonly #server: Server;
   readonly #http1: Http1;
@@ -37,9 +37,9 @@ export class HttpServer {
   readonly #sockets = new Sockets();
   readonly #unread = new Shares(LIMITS.unreadBytes);
   readonly #ticking: NodeJS.Timeout;
-  /** Beyond what the server takes in all. */
+  /** Connections refused by the limit of all connections. */
   #dropped = 0;
-  /** Milliseconds by its own ticks: an event loop that stands still makes nobody late. */
+  /** Time in ms, counted in ticks: a blocked event loop makes no peer late. */
   #now = 0;
 
   constructor(
@@ -58,12 +58,12 @@ export class HttpServer {
     this.#ticking = setInterval(() => this.#tick(), LIMITS.tickMs).unref();
   }
 
-  /** Connections that are open, and those that were one too many since the start. */
+  /** The open connections, and those refused since the start because there were too many. */
   get connections(): { readonly open: number; readonly refused: number } {
     return { open: this.#sockets.count, refused: this.#sockets.refused + this.#dropped };
   }
 
-  /** For new connections; whether a client must have a certificate stays as it was. */
+  /** Replaces the certificates for new connections; whether clients need one does not change. */
   useTls({ cert, key, clientCa: ca }: TlsFiles): void {
     if (this.#server instanceof TlsServer) this.#server.setSecureContext({ cert, key, ca });
   }
@@ -78,7 +78,7 @@ export class HttpServer {
     });
   }
 
-  /** Takes no new connections and calls, and waits for the requests of HTTP/1.1; streams are their receivers' business. */
+  /** Accepts no new connections and calls, and waits for requests of HTTP/1.1. The receivers track their streams. */
   async drain(): Promise<void> {
     this.#server.close();
     for (const connection of this.#connections) connection.shutDownGracefully();
@@ -103,7 +103,7 @@ export class HttpServer {
     return createTcpServer({ noDelay: true }, (socket) => {
       this.#sockets.accept(socket, this.#now + LIMITS.silentConnectionMs);
       const decide = () => {
-        // The first four bytes tell: 'PRI ' begins no HTTP/1 method.
+        // No HTTP/1 request begins with the first four bytes of the preface, 'PRI '.
         const head: Buffer | null = socket.read(H2_PREFACE.length);
         if (head === null) return;
         socket.off('readable', decide);

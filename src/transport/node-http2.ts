@@ -17,16 +17,16 @@ import type {
   WholeResponse,
 } from './http2/transport.ts';
 
-/** Bytes that may be on their way in, over all streams: as our own transport has them. */
+/** The receive window of a connection in bytes, as in our own transport. */
 const RECEIVE_WINDOW = 1 << 20;
-/** Of a body, until somebody has dealt with it. */
+/** The most unconsumed bytes of a body. */
 const STREAM_WINDOW = 65_535;
-/** Node is given an answer in such pieces, one after the other, and tells of each when it has left. */
+/** A response is passed to Node in pieces of this size, each after Node has reported that the previous one was sent. */
 const PIECE_BYTES = 4_096;
-/** How often a stream looks whether the end of its response has left, while the request is not whole. */
+/** The interval for checking whether the end of a response is sent, while the request is incomplete. */
 const LET_GO_MS = 20;
 
-/** The HTTP/2 of Node.js, which is nghttp2: what it counts and refuses by itself is in docs/design/http2.md. */
+/** The HTTP/2 of Node.js, which is nghttp2; docs/design/http2.md has the limits of its own. */
 export class NodeHttp2Connection implements ServerConnection {
   readonly #socket: Socket;
   readonly #session: ServerHttp2Session;
@@ -34,9 +34,9 @@ export class NodeHttp2Connection implements ServerConnection {
   #receivedSettings = false;
   readonly #streams = new Set<NodeStream>();
   readonly #unreadMs: number;
-  /** How much had arrived when the peer last answered a ping. */
+  /** The bytes received when the peer last answered a PING. */
   #answeredAt = 0;
-  /** The newest limit that the peer has not been told of, because it owes an acknowledgement. */
+  /** The newest limit, unsent because the peer has not acknowledged the last SETTINGS. */
   #untold: number | undefined;
 
   constructor(socket: Socket, peerIp: string, limits: ConnectionLimits, around: Surroundings, now: number) {
@@ -88,7 +88,7 @@ export class NodeHttp2Connection implements ServerConnection {
     if (this.#session.destroyed) return;
     const lateness = this.#lateness;
     const begun = this.#receivedSettings ? undefined : SETTINGS_DUE;
-    // Whether a frame is only half there is not to be seen here; who is in the middle of one cannot answer a ping.
+    // Node does not report an incomplete frame, but a peer in the middle of one cannot answer a PING.
     const suspect = this.#socket.bytesRead !== this.#answeredAt;
     if (lateness.isOverdue(begun, now) || lateness.isGone(now)) this.destroy();
     else if (lateness.asks(now, suspect)) this.#session.ping(() => this.#answered());
@@ -111,18 +111,18 @@ class NodeStream implements ServerStream {
   readonly owner: object;
   readonly #around: Surroundings;
   readonly #stream: ServerHttp2Stream;
-  /** Bytes of the body that nobody has dealt with yet. */
+  /** Bytes of the body that are not consumed yet. */
   #unconsumed = 0;
   #remoteOpen = true;
-  /** The end of the response was given to Node, or waits for the pieces before it. */
+  /** The end of the response was passed to Node, or waits for the pieces before it. */
   #sent = false;
-  /** What waits for the piece that Node has. */
+  /** The pieces that wait until Node has sent the current one. */
   #queue: Buffer[] = [];
   #hasPiece = false;
   #trailers: Record<string, string | string[]> = {};
-  /** Bytes of the answer for which the peer has given no window yet, or which its socket does not take. */
+  /** Bytes of the response that wait for the peer's window or for the socket. */
   #unsent = 0;
-  /** The first tick at which none of them had left since. */
+  /** The first tick since which none of them was sent. */
   #stalledSince: number | undefined;
   #drained: (() => void)[] = [];
 
@@ -155,7 +155,7 @@ class NodeStream implements ServerStream {
         scheduled = true;
       };
       schedule();
-      // A copy: Node's part is a piece of all that the socket gave, and would keep the whole of it.
+      // A copy: Node's part is a slice of the socket's chunk, and would keep the whole chunk alive.
       stream.on('data', (part: Buffer) => {
         this.#unconsumed += part.length;
         if (this.#unconsumed >= STREAM_WINDOW) stream.pause();
@@ -179,7 +179,7 @@ class NodeStream implements ServerStream {
     });
   }
 
-  /** What the client has not sent yet is not wanted any more. Earlier than this, a reset would overtake the response. */
+  /** Resets the stream to stop the rest of the request; any earlier, the reset would overtake the response. */
   #letGo(): void {
     const stream = this.#stream;
     if (!this.#remoteOpen || stream.closed || stream.destroyed) return;
@@ -187,7 +187,7 @@ class NodeStream implements ServerStream {
     else setTimeout(() => this.#letGo(), LET_GO_MS);
   }
 
-  /** A receiver that throws loses its stream, and nothing else. */
+  /** When a receiver throws, only its stream is reset. */
   #guarded(work: () => void): void {
     try {
       work();
@@ -215,7 +215,7 @@ class NodeStream implements ServerStream {
   respond(headers: ResponseHeaders, last = false): void {
     const stream = this.#stream;
     if (stream.closed || stream.destroyed || stream.headersSent) return;
-    // A response to HEAD is over with its headers, for Node before it has begun.
+    // The headers end a response to HEAD; Node regards it as ended even before them.
     const endStream = last || this.headers.get(':method') === 'HEAD';
     this.#sent = endStream;
     stream.respond(toNode(headers), { endStream, waitForTrailers: !endStream });
@@ -243,7 +243,7 @@ class NodeStream implements ServerStream {
     if (this.#sent && this.#queue.length === 0) this.#stream.end();
   }
 
-  /** Nothing of what waits has left for so long. */
+  /** Whether no unsent byte was sent for longer than this. */
   isStalled(now: number, ms: number): boolean {
     this.#stalledSince = this.#unsent === 0 ? undefined : (this.#stalledSince ?? now);
     return this.#stalledSince !== undefined && now - this.#stalledSince > ms;
@@ -276,7 +276,7 @@ class NodeStream implements ServerStream {
   }
 }
 
-/** Names and values in turn. Node's own object drops some of those that come twice. */
+/** Reads names and values in turn: Node's own object drops some repeated headers. */
 function fieldsOf(raw: readonly string[]): RequestFields {
   const fields = new Map<string, string>();
   let bytes = 0;
@@ -289,7 +289,7 @@ function fieldsOf(raw: readonly string[]): RequestFields {
   return { fields, bytes, get: (name) => fields.get(name) };
 }
 
-/** As Node takes them: what comes more than once is a list. */
+/** The headers in Node's form: a repeated header is a list. */
 function toNode({ fields }: ResponseHeaders): Record<string, string | string[]> {
   const object: Record<string, string | string[]> = {};
   for (const [name, value] of fields) {

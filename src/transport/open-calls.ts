@@ -2,12 +2,12 @@ import { Code, ConnectError } from '@connectrpc/connect';
 import { LIMITS } from '../rpc/limits.ts';
 import { networkOf } from './peer.ts';
 
-/** Calls of health and reflection, which need no credential and may last: so many of one network, and in all. */
+/** Limits calls of health and reflection per network and in total: they need no credential and may be long. */
 export class OpenCalls {
   readonly #perNetwork = new Map<string, number>();
   #all = 0;
 
-  /** What it gives back ends the call. @throws ConnectError */
+  /** Counts a call; the returned function ends it. @throws ConnectError */
   begin(peerIp: string): () => void {
     const network = networkOf(peerIp);
     const before = this.#perNetwork.get(network) ?? 0;

@@ -1,11 +1,11 @@
 import { normalizeIp } from '../keys/ip.ts';
 
-/** The address of a socket, normalised; '' when there is none (a closed socket). */
+/** The normalised address of a socket; '' when it is closed. */
 export function peerIpOf(address: string | undefined): string {
   return address === undefined ? '' : (normalizeIp(address) ?? '');
 }
 
-/** Whose limits a normalised address shares: an address of IPv4 has its own, one of IPv6 those of its /64. */
+/** The network whose limits a normalised address shares: an IPv4 address alone, for IPv6 its /64. */
 export function networkOf(ip: string): string {
   if (!ip.includes(':')) return ip;
   const [before = [], after = []] = ip

@@ -3,7 +3,7 @@ import type { Clock } from '../keys/ports/clock.ts';
 import type { Exchange } from './exchange.ts';
 import type { Health } from './health.ts';
 
-/** One for all responses: those that wait for their readers hold no copy. */
+/** One buffer for all responses: unread responses hold no copies. */
 const OPENAPI = Buffer.from(JSON.stringify(openapi));
 
 interface Page {
@@ -12,7 +12,7 @@ interface Page {
   readonly body: Buffer;
 }
 
-/** What is no RPC: pages for load balancers and for people. */
+/** The plain HTTP pages for load balancers and for people. */
 export class PlainPages {
   readonly #health: Health;
   readonly #clock: Pick<Clock, 'now'>;
@@ -28,7 +28,7 @@ export class PlainPages {
       const header = new Headers({ 'content-type': type, date: new Date(this.#clock.now()).toUTCString() });
       await exchange.respond({ status, header, body: bytesOf(body) });
     } catch {
-      // The client has gone.
+      // The client disconnected.
       exchange.abort();
     }
   }

@@ -6,10 +6,10 @@ import { file_google_rpc_error_details } from '../../gen/google/rpc/error_detail
 import { ServerReflection } from '../../gen/grpc/reflection/v1/reflection_pb.ts';
 import { ServerReflection as ServerReflectionAlpha } from '../../gen/grpc/reflection/v1alpha/reflection_pb.ts';
 
-/** Of either version. */
+/** A request of v1 or v1alpha. */
 type ReflectionRequest = { readonly case?: string | undefined; readonly value?: unknown };
 
-/** Server reflection, v1 and v1alpha, from the generated descriptors; error details are described too. */
+/** Adds server reflection, v1 and v1alpha, from the generated descriptors; it includes the error details. */
 export function addReflection(router: ConnectRouter, services: readonly DescService[]): void {
   const all = [...services, ServerReflection, ServerReflectionAlpha];
   const described = new Described(all);
@@ -25,7 +25,7 @@ export function addReflection(router: ConnectRouter, services: readonly DescServ
   router.service(ServerReflectionAlpha, { serverReflectionInfo: serverReflectionInfo });
 }
 
-/** Every file that the services need, by name and by what it declares. */
+/** The files that the services need, by name and by the symbols that they declare. */
 class Described {
   readonly #services: readonly DescService[];
   readonly #files = new Map<string, DescFile>();
@@ -67,7 +67,7 @@ class Described {
       case 'fileContainingSymbol':
         return this.#found(this.#symbols.get(name));
       case 'allExtensionNumbersOfType':
-        // None of these files extends a message.
+        // No file declares extensions.
         return this.#symbols.has(name)
           ? ({ case: 'allExtensionNumbersResponse', value: { baseTypeName: name } } as const)
           : this.#found(undefined);

@@ -1,11 +1,11 @@
-/** How many bytes one connection, one network and all together may hold. */
+/** The most bytes that one connection, one network and all connections may hold. */
 export interface ShareLimits {
   readonly connection: number;
   readonly network: number;
   readonly all: number;
 }
 
-/** Counts what is held, by whom. A connection is known by its object, a network by its name. */
+/** Counts held bytes by connection, identified by its object, and by network, identified by its name. */
 export class Shares {
   readonly #limits: ShareLimits;
   readonly #connections = new Map<object, number>();
@@ -22,7 +22,7 @@ export class Shares {
     this.#all += bytes;
   }
 
-  /** The connection, or its network, holds more than its share. */
+  /** Whether the connection or its network holds more than its share. */
   isExceededBy(connection: object, network: string): boolean {
     return (
       (this.#connections.get(connection) ?? 0) > this.#limits.connection ||
@@ -34,7 +34,7 @@ export class Shares {
     return this.#all > this.#limits.all;
   }
 
-  /** Of all. */
+  /** The bytes that all connections hold. */
   get bytes(): number {
     return this.#all;
   }

@@ -2,19 +2,19 @@ import type { Socket } from 'node:net';
 import { LIMITS } from '../rpc/limits.ts';
 import { networkOf, peerIpOf } from './peer.ts';
 
-/** What was left to send, and since when nothing of it has left. */
+/** The bytes sent so far, and since when none was sent. */
 interface Progress {
   sent: number;
   since: number;
 }
 
-/** All sockets of a listener: so many of one address, none that says nothing, and none whose peer does not read. */
+/** The sockets of a listener. Limits them per address, and ends those that send nothing or do not read. */
 export class Sockets {
   readonly #accepted = new Set<Socket>();
   readonly #perNetwork = new Map<string, number>();
-  /** Those that speak: with TLS another object than the one that was accepted. */
+  /** The sockets with a known protocol; with TLS not the accepted socket, but the one over it. */
   readonly #speaking = new Map<Socket, Progress>();
-  /** Those that have not said yet what they speak, by their ends. */
+  /** The sockets whose protocol is not known yet, by their addresses and ports. */
   readonly #silent = new Map<string, { readonly socket: Socket; readonly until: number }>();
   #refused = 0;
 
@@ -22,14 +22,14 @@ export class Sockets {
     return this.#accepted.size;
   }
 
-  /** One too many of their address, since the start. */
+  /** Sockets refused since the start by the limit per address. */
   get refused(): number {
     return this.#refused;
   }
 
   /**
-   * Ends a socket that is one too many of its address.
-   * @param until when it must speak: with TLS its handshake comes first.
+   * Counts a socket, or ends it if its address has too many.
+   * @param until the time by which its protocol must be known: with TLS, the end of the handshake
    */
   accept(socket: Socket, until: number): void {
     socket.on('error', () => socket.destroy());
@@ -59,7 +59,7 @@ export class Sockets {
     socket.once('close', () => this.#speaking.delete(socket));
   }
 
-  /** Ends those that have said nothing, and those whose peers have read nothing, for too long. */
+  /** Ends sockets that sent nothing, or whose peers have read nothing, for too long. */
   tick(now: number): void {
     for (const { socket, until } of this.#silent.values()) if (now > until) socket.destroy();
     for (const [socket, progress] of this.#speaking) {
@@ -77,7 +77,7 @@ export class Sockets {
   }
 }
 
-/** The same for a connection and for what TLS makes of it. */
+/** An id that is the same for an accepted socket and its TLS socket. */
 function endsOf({ localAddress, localPort, remoteAddress, remotePort }: Socket): string {
   return `${localAddress} ${localPort} ${remoteAddress} ${remotePort}`;
 }

@@ -1,25 +1,25 @@
 import { LIMITS } from '../rpc/limits.ts';
 
 const TICK_MS = 100;
-/** Ticks without a refusal until all is as before. */
+/** Ticks without a refusal until the limit is back to normal. */
 const QUIET_TICKS = 50;
-/** Of the calls that may be under way: what all connections together may ask for while calls are refused. */
+/** The share of the calls in flight that all connections together may use while calls are refused. */
 const SHARE = 0.75;
 
-/** A connection that can be told how many calls it may have under way. */
+/** A connection whose calls in flight can be limited. */
 export interface Throttled {
-  /** Whether it has calls under way now. */
+  /** Whether it has calls in flight. */
   readonly busy: boolean;
   limitStreams(streams: number): void;
 }
 
 /**
- * While calls are refused, tells clients to have fewer under way: what waits at a client costs nothing here, and a
- * refusal costs a fifth of a call. It is a hint; who keeps to the old limit is refused as before. Connections that ask
- * nothing have no share: a thousand of them must not leave one stream each to those that work.
+ * While calls are refused, tells clients to have fewer in flight: a call that waits at its client costs the server
+ * nothing, a refusal a fifth of a call. The limit is a hint: calls above it are refused as before. Idle connections get
+ * no share: a thousand of them must not leave one stream each to the busy ones.
  */
 export class StreamThrottle {
-  /** What each was told last. */
+  /** The limit last sent to each connection. */
   readonly #connections = new Map<Throttled, number>();
   #limit: number = LIMITS.streamsPerConnection;
   #refused = false;
@@ -34,7 +34,7 @@ export class StreamThrottle {
     this.#connections.delete(connection);
   }
 
-  /** A call was refused because too many are under way. */
+  /** A call was refused because too many are in flight. */
   refused(): void {
     this.#refused = true;
     this.#timer ??= setInterval(() => this.#tick(), TICK_MS).unref();

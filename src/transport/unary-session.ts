@@ -5,22 +5,22 @@ import type { Departure } from '../rpc/incoming-call.ts';
 import type { MessageLimits } from '../rpc/method.ts';
 import type { RequestFields, ResponseHeaders } from './http2/transport.ts';
 
-/** A method as this transport sees it: bytes in, bytes out. */
+/** A unary method for this transport: bytes in, bytes out. */
 export interface UnaryRoute {
-  /** Asked when the headers are in: what failureBlock made of a refusal. It costs nothing of the message. */
+  /** Called when the headers have arrived: a refusal made by failureBlock, before the message costs anything. */
   refusal(): ResponseHeaders | undefined;
   limits(headers: RequestFields): MessageLimits;
   begin(headers: RequestFields, peerIp: string): UnarySession;
 }
 
-/** One call of a route. What rejects does so with a ConnectError, and the call is over then. */
+/** One call of a route. A method that rejects does so with a ConnectError, which ends the call. */
 export interface UnarySession {
-  /** Before the message is there; undefined when the caller is known at once. */
+  /** Authenticates before the message has arrived; undefined when the caller is admitted at once. */
   authenticate(): MaybePromise<void>;
-  /** When the message came long after the caller was known. */
+  /** Checks the caller again when the message arrived long after authentication. */
   confirm(): Promise<void>;
-  /** Answers the message, which is read when there is a place for the call. Authenticates, if that was not done. */
+  /** Serves the message, which is read once there is a place for the call. Authenticates if that was not done. */
   respond(message: () => MaybePromise<Uint8Array>, departure: Departure): Promise<Uint8Array>;
-  /** The call cannot be served: records it, and gives what to tell. */
+  /** Records a call that cannot be served, and returns its error. */
   refuse(error: ApiError): Promise<ConnectError>;
 }

@@ -5,32 +5,32 @@ import { Shares } from './shares.ts';
 
 const { messageMs, messageGraceMs, messageBytesPerSecond } = LIMITS;
 
-/** Where a message comes from. */
+/** The sender of a message. */
 export interface Sender {
-  /** Any object that stands for the connection. */
+  /** Any object that identifies the connection. */
   readonly connection: object;
   readonly peerIp: string;
 }
 
-/** A message of which a part has arrived. */
+/** A message that has arrived only in part. */
 export interface UnfinishedMessage {
-  /** It holds so much more. */
+  /** Counts further bytes. */
   grow(bytes: number): void;
   readonly ended: boolean;
-  /** It is whole, or nobody wants it any more. Safe to call again. */
+  /** The message is complete or no longer needed. May be called again. */
   end(): void;
 }
 
-/** Messages that have not arrived whole: what they hold is bounded, and so is their time. */
+/** Limits the memory and the time of messages that have arrived only in part. */
 export class UnfinishedMessages {
   readonly #shares = new Shares(LIMITS.unfinishedBytes);
-  /** Oldest first. */
+  /** The messages, oldest first. */
   readonly #messages = new Set<Message>();
   #newest: Message | undefined;
   #now = 0;
   #ticking: NodeJS.Timeout | undefined;
 
-  /** @param refuse is called once at most, when the message is too late, or one too many. */
+  /** @param refuse called at most once, when the message is too slow or exceeds a share */
   begin(sender: Sender, headerBytes: number, refuse: (error: ApiError) => void): UnfinishedMessage {
     const message = new Message(this, sender, this.#now, refuse);
     message.previous = this.#newest;
@@ -42,12 +42,12 @@ export class UnfinishedMessages {
     return message;
   }
 
-  /** How many there are. */
+  /** The number of unfinished messages. */
   get count(): number {
     return this.#messages.size;
   }
 
-  /** What they hold. */
+  /** The bytes that they hold. */
   get bytes(): number {
     return this.#shares.bytes;
   }
@@ -56,7 +56,7 @@ export class UnfinishedMessages {
     this.#shares.add(sender.connection, network, bytes);
   }
 
-  /** Refuses what is over a share: of its own share the message that grew, of all the newest. */
+  /** Refuses the grown message when its connection or network exceeds its share, the newest when all do together. */
   check(grown: Message): void {
     if (this.#shares.isExceededBy(grown.sender.connection, grown.network)) grown.refuse(tooMany());
     while (this.#shares.isExceeded && this.#newest !== undefined) this.#newest.refuse(tooMany());
@@ -87,7 +87,7 @@ class Message implements UnfinishedMessage {
   readonly sender: Sender;
   readonly network: string;
   readonly since: number;
-  /** Its neighbours in the order of their beginnings. */
+  /** The neighbours in the order of their start. */
   previous: Message | undefined;
   next: Message | undefined;
   received = 0;

@@ -4,12 +4,12 @@ import { ApiError } from '../keys/errors.ts';
 import { LIMITS } from '../rpc/limits.ts';
 import { tooLarge, unreadable } from '../rpc/wire.ts';
 
-/** Few messages are unpacked at a time: each may grow a thousandfold. */
+/** Limits how many messages are decompressed at once: each may grow a thousandfold. */
 export class Unpacking {
   #free: number = LIMITS.unpackedAtOnce;
   readonly #waiting: (() => void)[] = [];
 
-  /** Waits for its turn; what it resolves to ends the turn, and may be called again. */
+  /** Waits for a turn; the returned function ends it and may be called again. */
   async turn(): Promise<() => void> {
     if (this.#free > 0) this.#free--;
     else await new Promise<void>((resolve) => this.#waiting.push(resolve));
@@ -23,7 +23,7 @@ export class Unpacking {
     };
   }
 
-  /** Unpacks gzip up to the size that a message may have, unless nobody wants it any more when its turn comes. */
+  /** Decompresses gzip up to the size limit of a message; fails if it is no longer needed when its turn comes. */
   async gunzip(packed: Uint8Array, isWanted: () => boolean): Promise<Uint8Array> {
     const leave = await this.turn();
     try {

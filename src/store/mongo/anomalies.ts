@@ -46,7 +46,7 @@ export class MongoAnomalyLog implements AnomalyLog {
         );
         if (doc !== null) return toAnomaly(doc);
       } catch (error) {
-        // Two processes opened it at once: the unique index let one in, the other counts on it.
+        // Another process opened the same anomaly first (unique index): the retry adds to that one.
         if (attempt >= MAX_ATTEMPTS || failureOf(error) !== 'DUPLICATE') throw toApiError(error);
         await backoff(attempt, 5, 100);
       }
@@ -69,7 +69,7 @@ export class MongoAnomalyLog implements AnomalyLog {
     });
   }
 
-  /** The event rides in the document, as with keys (docs/design/outbox.md). */
+  /** The write puts the event into the document's outbox, as with keys (docs/design/outbox.md). */
   async resolve(id: string, time: number, entry: AuditEntry): Promise<Anomaly | undefined> {
     const event = this.#outbox.event(entry);
     const resolved = await guarded((limits) =>

@@ -26,16 +26,16 @@ import { type AuditDoc, toEventDoc, toRecord } from './rows.ts';
 const MAX_QUEUED = 20_000;
 const MAX_BATCH = 1_000;
 const WAIT_LIMIT_MS = 4_000;
-/** Rows that are not acknowledged by then are sent again. */
+/** Rows without an acknowledgement after this time are sent again. */
 const SEND_MS = 3_000;
 
-/** Who counts the rows of the log. */
+/** Counts the rows of the log. */
 export interface Stored {
   add(docs: readonly AuditDoc[]): void;
 }
 const NOBODY: Stored = { add: () => {} };
 
-/** The log on MongoDB: ordered inserts, one batch in flight, sent again until acknowledged. */
+/** The audit log on MongoDB: ordered inserts, one batch in flight, sent again until it is acknowledged. */
 export class MongoAuditLog implements AuditLog {
   readonly events: EventFactory;
   readonly #database: MongoDatabase;
@@ -46,16 +46,16 @@ export class MongoAuditLog implements AuditLog {
   readonly #warn: Warn;
   readonly #stored: Stored;
   readonly #closed = new AbortController();
-  /** The last row that is certain to be in the log. */
+  /** The sequence of the last row that is certainly in the log. */
   #sequence = 0;
   #head = GENESIS;
   #savedSequence = 0;
-  /** Whether the chain has its note and its first events. */
+  /** Whether the note and the first events of the chain are written. */
   #begun = false;
-  /** The ends of other chains that those events name. */
+  /** The ends of other chains that the first events name. */
   #named: readonly ChainHead[] = [];
 
-  /** @param stored told of rows that are certain to be in the log, in their order, and up to where they are counted */
+  /** @param stored receives, in order, the rows that are certainly in the log */
   constructor(
     database: MongoDatabase,
     events: EventFactory,
@@ -86,7 +86,7 @@ export class MongoAuditLog implements AuditLog {
     return this.append(this.events.create(entry));
   }
 
-  /** The same for an event that has its id already: one that rode in a key document. */
+  /** The same for an event with an id: one from the outbox of a document. */
   append(event: AuditEvent): Promise<void> {
     return this.#group.add(event);
   }
@@ -136,20 +136,20 @@ export class MongoAuditLog implements AuditLog {
     });
   }
 
-  /** Where this process's chain ends, as far as it is certain. */
+  /** The certain end of this process's chain. */
   get place(): ChainPlace | undefined {
     const { processId } = this.events;
     return this.#sequence === 0 ? undefined : { processId, sequence: this.#sequence, hash: this.#head };
   }
 
-  /** Once the events that name them are in the log. */
+  /** Notes that the named ends are in the log; runs after the events that name them are. */
   async #noteNamed(): Promise<void> {
     const named = this.#named;
     this.#named = [];
     await noteListed(this.#database, this.#chain, named);
   }
 
-  /** Notes where the chain ends: from then on no row can be taken off its end unseen. */
+  /** Notes where the chain ends: rows up to there can no longer be removed unnoticed. */
   async saveHead(closed = false): Promise<void> {
     const sequence = this.#sequence;
     if (sequence > 0) await this.#noteNamed();
@@ -158,18 +158,18 @@ export class MongoAuditLog implements AuditLog {
     this.#savedSequence = sequence;
   }
 
-  /** Writes what is queued; what a store that is away keeps from being written is given up after `limitMs`. */
+  /** Writes the queued events; while the store is unavailable, gives them up after `limitMs`. */
   async close(limitMs: number): Promise<void> {
     await Promise.race([this.#gaps.flush(), backoff(1, limitMs, limitMs)]);
     await Promise.race([this.#group.drained(), backoff(1, limitMs, limitMs)]);
     this.#closed.abort();
     if (this.#sequence > 0)
       await this.saveHead(this.#group.pending === 0).catch(() => {
-        // Away: the chain stays open, which is the truth.
+        // The store is unavailable: the note keeps saying that the chain is open, which is true.
       });
   }
 
-  /** Rows keep their place and are sent again until the log has acknowledged each. */
+  /** Rows keep their places in the chain and are sent again until each is acknowledged. */
   async #write(batch: AuditEvent[]): Promise<void> {
     let left = this.#begun ? batch : [...(await this.#begin()), ...batch];
     for (let attempt = 1; left.length > 0; attempt++) {
@@ -193,7 +193,7 @@ export class MongoAuditLog implements AuditLog {
     }
   }
 
-  /** There is no chain without a note of it. Its first events name the ends of the chains that are there. */
+  /** Writes the note that the chain exists, and returns its first events: they name the ends of the other chains. */
   async #begin(): Promise<AuditEvent[]> {
     for (let attempt = 1; ; attempt++) {
       try {
@@ -219,7 +219,7 @@ export class MongoAuditLog implements AuditLog {
     );
   }
 
-  /** The rows that follow what stands: the same ones, however often they must be sent. */
+  /** Links the events to the certain end of the chain: each retry sends the same rows. */
   #link(events: readonly AuditEvent[]): AuditDoc[] {
     const { processId } = this.events;
     let [sequence, hash] = [this.#sequence, this.#head];
@@ -241,7 +241,7 @@ export class MongoAuditLog implements AuditLog {
     this.#head = last.hash;
   }
 
-  /** How many rows from the front are in the log for certain. */
+  /** Returns how many rows from the front are certainly in the log. */
   async #settle(docs: readonly AuditDoc[], error: unknown): Promise<number> {
     const inserted = error instanceof MongoBulkWriteError ? error.insertedCount : 0;
     const concern = error instanceof MongoBulkWriteError && error.result.getWriteConcernError() !== undefined;
@@ -250,7 +250,7 @@ export class MongoAuditLog implements AuditLog {
     const doubted = docs[inserted];
     const there = doubted === undefined ? null : await this.#find(doubted._id);
     if (there === null || doubted === undefined) return inserted;
-    // In this very place it stands; one that a sweeper has moved stands in another chain and is left out of this one.
+    // The same place: this row was written. Another: a sweeper moved the event to its own chain, so this one omits it.
     const same = there.process_id === doubted.process_id && there.sequence === doubted.sequence;
     if (same && there.hash === doubted.hash) this.#stand([doubted]);
     return inserted + 1;
@@ -260,7 +260,7 @@ export class MongoAuditLog implements AuditLog {
     try {
       return await inTime((limits) => this.#database.audit.findOne({ _id: id }, limits), SEND_MS);
     } catch {
-      // Not an answer: the row is simply sent again.
+      // The read failed too: the row is sent again.
       return null;
     }
   }

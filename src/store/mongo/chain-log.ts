@@ -11,7 +11,7 @@ import { guarded } from './errors.ts';
 import { INDEXES } from './migrations.ts';
 import { type AuditDoc, toEventDoc, toRecord } from './rows.ts';
 
-/** The chains in the database, each in the order of its sequence. */
+/** The chains in the database, each read in the order of its sequence. */
 export class MongoChainLog implements ChainLog {
   readonly processId: string;
   readonly order = 'CHAINS';
@@ -20,7 +20,7 @@ export class MongoChainLog implements ChainLog {
   readonly #chain: Chain;
   readonly #reachOf: (processId: string) => Promise<number>;
 
-  /** @param reachOf up to where a chain's decisions are counted: the rest is kept */
+  /** @param reachOf the place up to which a chain's decisions are counted: later rows are not deleted */
   constructor(
     database: MongoDatabase,
     audit: MongoAuditLog,
@@ -34,7 +34,7 @@ export class MongoChainLog implements ChainLog {
     this.#chain = chain;
   }
 
-  /** By process and sequence, the order of the unique index; then what is of no process at all. */
+  /** Reads rows by process and sequence, the order of the unique index; then documents without a process. */
   readChains(page: Page): Promise<Paged<ChainRow>> {
     return guarded(async (limits) => {
       const read = (where: Filter<AuditDoc>, size: number) => {
@@ -46,10 +46,10 @@ export class MongoChainLog implements ChainLog {
       const [process, sequence, id] = page.after ?? [];
       if (process !== undefined) {
         const [process_id, from] = [String(process), Number(sequence)];
-        // A chain has no gaps, so its next page lies in this range: far less to sort where the index does not.
+        // A chain has no gaps, so its next page lies in this range: less to sort for a server that ignores the index.
         const range = { process_id, sequence: { $gte: from, $lte: from + wanted } };
         const near = await read(range, wanted + 1);
-        // Whatever shares the place of the last row comes once more, but not that row.
+        // Other documents with the last row's place are read too, but not that row again.
         docs.push(...near.filter((doc) => doc.sequence !== from || String(doc._id) > String(id)));
         if (docs.length < wanted) {
           const beyond = { process_id, sequence: { $gt: from + wanted } };
@@ -68,7 +68,7 @@ export class MongoChainLog implements ChainLog {
     });
   }
 
-  /** The server's own indexes serve the lists. */
+  /** Nothing to check: lists use the server's own indexes. */
   async checkLists() {
     return { stray: false, next: undefined };
   }
@@ -123,7 +123,7 @@ export class MongoChainLog implements ChainLog {
     const _id = noteId(place.processId);
     const head = (await this.heads()).find(({ processId }) => processId === place.processId);
     const behind = head !== undefined && head.sequence < place.sequence;
-    // A crash may have left the note behind: it cannot end before where the chain begins.
+    // After a crash the note may be older than the cut: a chain cannot end before its beginning.
     if (behind && head.mac === this.#chain.noteMac(head)) {
       const fields = noteFields(this.#chain, { ...head, ...place });
       const same = { _id, sequence: head.sequence };
@@ -139,7 +139,7 @@ export class MongoChainLog implements ChainLog {
     await guarded((limits) => this.#database.audit.deleteMany(old, { ...limits }));
   }
 
-  /** From the beginning of what is asked for. */
+  /** The first matching rows, in the order of the chain. */
   #rows(where: Filter<AuditDoc>, limit: number) {
     const projection = { process_id: 1, sequence: 1, hash: 1, time: 1 };
     return guarded((limits) =>
@@ -154,7 +154,7 @@ export class MongoChainLog implements ChainLog {
 
 const NO_PROCESS = { process_id: { $not: { $type: 'string' } } } as unknown as Filter<AuditDoc>;
 
-/** A document as it stands: nothing that was done to it may make the pass fail. */
+/** Converts a document: a tampered one must not make the verification throw. */
 function toChainRow(doc: AuditDoc): ChainRow {
   const whole =
     typeof doc._id === 'string' &&
@@ -178,7 +178,7 @@ function toChainRow(doc: AuditDoc): ChainRow {
     : { ...row, flaw: 'CHANGED' };
 }
 
-/** Whether a document holds what this program writes of an event, and nothing else. */
+/** Whether a document has exactly the fields that this program writes for the event. */
 function isWritten(doc: AuditDoc, event: ReturnType<typeof toEventDoc>): boolean {
   const { id: _id, ...fields } = event;
   const { _id: _, process_id: _p, sequence: _s, hash: _h, ...stands } = doc;

@@ -5,12 +5,12 @@ import { guarded } from './errors.ts';
 import type { MetaDoc } from './rows.ts';
 
 export const HEAD = 'head:';
-/** ';' is the character after ':', so the range is the prefix. */
+/** All ids with the prefix: ';' is the character after ':'. */
 export const HEADS = { $gte: HEAD, $lt: 'head;' };
 
 export const noteId = (processId: string) => HEAD + processId;
 
-/** The fields of a note of where a chain ends. */
+/** The fields of the note of a chain's end. */
 export function noteFields(chain: Chain, head: ChainHead) {
   const { sequence, hash, closed } = head;
   return {
@@ -44,7 +44,7 @@ function toHead({ _id, sequence = 0, hash = GENESIS, closed, older, mac, cut, li
   };
 }
 
-/** Notes that events name these ends. */
+/** Notes that events name these ends of chains. */
 export async function noteListed(
   database: MongoDatabase,
   chain: Chain,
@@ -59,8 +59,8 @@ export async function noteListed(
 }
 
 /**
- * Signs the notes of earlier releases, marked as older, and makes those that a crash kept from being written. A log in
- * which chains name each other was here already: somebody has set its version back, and its notes stay unsigned.
+ * Signs the notes of earlier releases, marks them as older, and adds notes that a crash prevented. Where chains name
+ * each other, as no earlier release did, the schema version was tampered with, and the notes stay unsigned.
  */
 export async function signOlderNotes(database: MongoDatabase, chain: Chain): Promise<void> {
   const { meta, audit } = database;

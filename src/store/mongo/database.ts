@@ -21,8 +21,8 @@ const POOL_WAIT_MS = 3_000;
 const MAX_POOL = 50;
 
 /**
- * The collections, with every operation's limits set. The driver's monitor can hang for good on a connection that was
- * reset while it was being made, and then no call ever finds the server again: a fresh client does.
+ * The collections, with time limits on every operation. The driver's monitor can hang for ever on a connection that was
+ * reset while it was opened; then no call finds the server again, and only a new client helps.
  */
 export class MongoDatabase {
   readonly #url: string;
@@ -37,9 +37,9 @@ export class MongoDatabase {
   }
 
   /**
-   * @param setting where the URL is from
-   * @param socketMs how long any single command may take
-   * @throws StartError when the URL is wrong or nobody answers
+   * @param setting the name of the setting with the URL
+   * @param socketMs the time limit of any single command
+   * @throws StartError when the URL is wrong or no server answers
    */
   static async connect(url: string, setting = 'STORE_URL', socketMs = SOCKET_MS): Promise<MongoDatabase> {
     const client = clientOf(url, setting, socketMs);
@@ -103,7 +103,7 @@ export class MongoDatabase {
     return this.#db.collection('api_key_revocations');
   }
 
-  /** Takes a new client if the server answers that. For when the present one has found no server for long. */
+  /** Replaces a client that has found no server for long, if a new one reaches the server. */
   async reconnect(): Promise<void> {
     if (this.#reconnecting) return;
     this.#reconnecting = true;
@@ -116,7 +116,7 @@ export class MongoDatabase {
     const old = this.#client;
     this.#client = fresh;
     this.#db = fresh.db();
-    // What is still under way on it ends by its own limit; nobody waits for the hung rest.
+    // Calls in flight on the old client end by their own time limits; its hung parts are not awaited.
     void old.close().catch(() => {});
   }
 
@@ -125,7 +125,7 @@ export class MongoDatabase {
   }
 }
 
-/** Deletes up to `limit` of what the filter finds, in this order where one is given; returns how many. */
+/** Deletes up to `limit` documents that match, in the given order if there is one; returns how many. */
 export function deleteSome<T extends { _id: string }>(
   collection: Collection<T>,
   filter: Filter<T>,
@@ -144,7 +144,7 @@ function clientOf(url: string, setting = 'STORE_URL', socketMs = SOCKET_MS): Mon
   try {
     return new MongoClient(withDatabase(url), {
       appName: 'apikeyd',
-      // An answer rests on what a majority has on disk.
+      // No acknowledgement before a majority has the write on disk.
       writeConcern: { w: 'majority', journal: true },
       readPreference: 'primary',
       serverSelectionTimeoutMS: SERVER_SELECTION_MS,
@@ -159,7 +159,7 @@ function clientOf(url: string, setting = 'STORE_URL', socketMs = SOCKET_MS): Mon
   }
 }
 
-/** Connects, or leaves nothing behind. */
+/** Connects; closes the client on failure. */
 async function reach(client: MongoClient): Promise<void> {
   try {
     await inTime(() => client.connect());
@@ -170,11 +170,11 @@ async function reach(client: MongoClient): Promise<void> {
   }
 }
 
-/** A URL without a database name means `apikeyd`, not the driver's `test`. */
+/** Without a database name in the URL, `apikeyd` is used and not the driver's default `test`. */
 function withDatabase(url: string): string {
   const [, head = '', path = '', options = ''] = /^([^/]+\/\/[^/?]+)(\/[^?]*)?(\?.*)?$/.exec(url) ?? [];
   if (head === '') return url;
-  // Credentials without an authSource were made in `admin`, as without a database name.
+  // Without a database name the driver authenticates against `admin`: the added name must not change that.
   const named = path.length > 1;
   const source = named || !head.includes('@') || options.includes('authSource=') ? '' : 'authSource=admin';
   const joined = source === '' ? options : options === '' ? `?${source}` : `${options}&${source}`;

@@ -9,11 +9,11 @@ import {
 import { ApiError } from '../../keys/errors.ts';
 import { backoff } from '../retry.ts';
 
-/** DUPLICATE: a unique index said no. AWAY: the outcome is unknown. OTHER: the server refused the command. */
+/** DUPLICATE: a unique index refused the write. AWAY: the outcome is unknown. OTHER: the server refused the command. */
 export type Failure = 'DUPLICATE' | 'AWAY' | 'OTHER';
 
 const DUPLICATE_CODES = new Set([11000, 11001]);
-// Primary changes, shutdowns, time-outs and write-concern failures: all say "perhaps, ask again".
+// Primary changes, shutdowns, time-outs and write-concern failures: the outcome is unknown, a retry may succeed.
 const AWAY_CODES = new Set([
   6, 7, 50, 64, 79, 89, 91, 100, 112, 134, 189, 262, 9001, 10058, 10107, 11600, 11602, 13435, 13436,
 ]);
@@ -21,17 +21,17 @@ const AWAY_CODES = new Set([
 const ANSWER_MS = 6_000;
 const MAX_ROLLBACKS = 8;
 
-/** THE table from driver errors to what they mean here. */
+/** The one place that classifies driver errors. */
 export function failureOf(error: unknown): Failure {
   if (error instanceof MongoWriteConcernError) return 'AWAY';
   if (error instanceof MongoServerError) {
-    // A batch that lost its connection is reported as a server's error without a code.
+    // The driver reports a batch that lost its connection as a server error without a code.
     if (error.code === undefined) return 'AWAY';
     const code = Number(error.code);
     if (DUPLICATE_CODES.has(code)) return 'DUPLICATE';
-    // FerretDB reports a lost race on a unique index so; it means the same.
+    // FerretDB's error for a lost race on a unique index.
     if (code === 1 && /exclusion constraint|duplicate key/i.test(error.message)) return 'DUPLICATE';
-    // An error of the server's own says nothing of the command: perhaps it took place.
+    // Internal server errors: the command may have been applied.
     if (code === 1 || code === 8) return 'AWAY';
     if (AWAY_CODES.has(code) || error.hasErrorLabel('RetryableWriteError')) return 'AWAY';
     return 'OTHER';
@@ -40,7 +40,7 @@ export function failureOf(error: unknown): Failure {
   return error instanceof MongoError || error instanceof NoResponseError ? 'AWAY' : 'OTHER';
 }
 
-/** What a driver error means for a call: no decision can be made. */
+/** The error of a call when the database fails: no decision can be made. */
 export function toApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   if (failureOf(error) === 'OTHER') return new ApiError('INTERNAL', 'internal error', { cause: error });
@@ -50,15 +50,15 @@ export function toApiError(error: unknown): ApiError {
   });
 }
 
-/** A driver call that has not ended in time: its outcome is unknown. */
+/** A driver call did not end in time: its outcome is unknown. */
 class NoResponseError extends Error {}
 
-/** To be spread into the options of a driver call. */
+/** Must be spread into the options of a driver call. */
 export type Limits = CommandOperationOptions & { readonly signal: AbortSignal };
 
 /**
- * Runs a driver call, for so long at most. The driver's own limits miss a write on a socket that has just closed: it
- * waits for a `drain` that never comes, and keeps its place in the pool. Aborting the signal ends both.
+ * Runs a driver call with a time limit. The driver's own limits miss a write on a socket that has just closed: the
+ * write waits for a `drain` that never comes, and keeps its pooled connection. Aborting the signal ends both.
  */
 export async function inTime<T>(call: (limits: Limits) => Promise<T>, limitMs = ANSWER_MS): Promise<T> {
   const controller = new AbortController();
@@ -77,7 +77,7 @@ export async function inTime<T>(call: (limits: Limits) => Promise<T>, limitMs = 
   }
 }
 
-/** Two writes at once have held each other up, and the server has undone this one whole: it may be sent again. */
+/** A deadlock of two writes: the server has rolled this one back completely, so it can be sent again. */
 const isRolledBack = (error: unknown) =>
   error instanceof MongoServerError && error.code === 1 && /deadlock detected/i.test(error.message);
 
@@ -92,7 +92,7 @@ async function unlessRolledBack<T>(call: () => Promise<T>): Promise<T> {
   }
 }
 
-/** The same; a failure becomes one of ours. */
+/** The same; failures become ApiErrors. */
 export async function guarded<T>(call: (limits: Limits) => Promise<T>): Promise<T> {
   try {
     return await inTime(call);
@@ -101,7 +101,7 @@ export async function guarded<T>(call: (limits: Limits) => Promise<T>): Promise<
   }
 }
 
-/** The log is away and the process is ending. */
+/** The error for an event that could not be written before the process ended. */
 export function unavailableAudit(cause: unknown): ApiError {
   return new ApiError('AUDIT_UNAVAILABLE', 'the audit log does not answer', { retryAfterMs: 1000, cause });
 }

@@ -5,7 +5,7 @@ import { INDEXES } from './migrations.ts';
 
 const SKEW_MS = 1_000;
 
-/** What would stop a server from working on this database, looked at without changing it. @throws StartError */
+/** Finds problems that would stop a server from using this database, without changing it. @throws StartError */
 export async function inspectMongo(url: string): Promise<Finding[]> {
   const database = await MongoDatabase.connect(url);
   try {

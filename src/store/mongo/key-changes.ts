@@ -7,7 +7,7 @@ import { ABANDONED_MS, toEvent, toKey, type WaitingDoc } from './rows.ts';
 
 const SWEEP_KEYS = 100;
 
-/** What follows the write of a key document: its number, its event, its rotations (docs/design/outbox.md). */
+/** The steps after the write of a key document: its revision, event and rotations (docs/design/outbox.md). */
 export class KeyChanges {
   readonly #database: MongoDatabase;
   readonly #audit: MongoAuditLog;
@@ -19,10 +19,10 @@ export class KeyChanges {
     this.#revisions = revisions;
   }
 
-  /** Publishes and moves what crashed processes left in key documents. */
+  /** Publishes the changes and moves the events that crashed processes left in key documents. */
   async finishAbandoned(now: number): Promise<void> {
     const before = new Date(now - ABANDONED_MS);
-    // The range on the id lets the index find just the keys whose outbox is not empty.
+    // With the range on the id the index finds exactly the keys whose outbox is not empty.
     const docs = await guarded((limits) =>
       this.#database.keys
         .find({ 'outbox.id': { $gt: '' } }, limits)
@@ -40,7 +40,7 @@ export class KeyChanges {
     return (await this.finishMany([{ key, waiting }])).get(key.id) ?? key;
   }
 
-  /** The records of rotations that the change began or completed. */
+  /** Writes the records of rotations that the change began or completed. */
   async #remember(keyId: string, { begun, completed }: WaitingDoc): Promise<void> {
     const { rotations } = this.#database;
     if (completed !== undefined) {
@@ -51,12 +51,12 @@ export class KeyChanges {
     }
     if (begun === undefined) return;
     const { id, ...fields } = begun;
-    // A sweeper may come late: these never change, and what was completed since stays so.
+    // A late sweeper does no harm: these fields never change, and a completion since then is kept.
     const update = { $set: { key_id: keyId, ...fields } };
     await guarded((limits) => rotations.updateOne({ _id: id }, update, { upsert: true, ...limits }));
   }
 
-  /** After the write: publish, move the event, take it out of the document. Each step may be done twice. */
+  /** After the write: publishes, moves the event, and removes it from the document. Each step may run twice. */
   async finishMany(made: readonly { key: Key; waiting: WaitingDoc }[]): Promise<ReadonlyMap<string, Key>> {
     if (made.length === 0) return new Map();
     const first = await this.#revisions.publish(

@@ -28,7 +28,7 @@ import { Revisions } from './revisions.ts';
 import { afterTime, type KeyDoc, keyFields, toKey, toWaitingDoc, type WaitingDoc } from './rows.ts';
 
 const KEPT_OPS = 16;
-/** Events that may wait in one key document; revoking and expiring are exempt. */
+/** The most events in the outbox of one key document; revoking and expiring are exempt. */
 const MAX_OUTBOX = 32;
 
 const DUE_FIELDS: Readonly<Record<DueTime, string>> = {
@@ -47,7 +47,7 @@ export interface MongoKeyStoreParts {
 
 /**
  * Keys on MongoDB. A change is one guarded single-document write that carries its event in `outbox`; then the
- * revision is published, the event moved to the log, and only then is the change answered (docs/design/outbox.md).
+ * revision is published and the event moved to the log; only then is the call answered (docs/design/outbox.md).
  */
 export class MongoKeyStore implements KeyStore {
   readonly #database: MongoDatabase;
@@ -147,7 +147,7 @@ export class MongoKeyStore implements KeyStore {
     return { outcome: 'INSERTED', key: await this.#changes.finish(key, waiting) };
   }
 
-  /** One write for all; what the answer leaves open is asked of the documents. */
+  /** One write for all keys; where its response leaves the outcome open, the documents are read. */
   async insertMany(items: Parameters<KeyStore['insertMany']>[0]): Promise<readonly Inserted[]> {
     if (items.length === 0) return [];
     const waiting = items.map(({ entry }) => toWaitingDoc(this.#audit.events.create(entry), 'CREATED'));
@@ -164,7 +164,7 @@ export class MongoKeyStore implements KeyStore {
       there === undefined || there.has(key.id) ? [{ key, waiting: waiting[i] as WaitingDoc }] : [],
     );
     const finished = await this.#changes.finishMany(made);
-    // Perhaps they are still on their way: the next try finds them.
+    // The write may still arrive: the caller's next attempt finds the keys.
     if (finished.size < items.length && failureOf(failure) === 'AWAY') fail(failure);
     return items.map(({ key }) => {
       const stored = finished.get(key.id);
@@ -198,7 +198,7 @@ export class MongoKeyStore implements KeyStore {
   ): Promise<Key | undefined> {
     const event = this.#audit.events.create(entry);
     const waiting = toWaitingDoc(event, change, effects);
-    // Before the key lets go of them, so that they are never unknown. A secret that still works is found with its key.
+    // First the retired hashes, then the key: so no hash is ever unknown. Until then the secret is found with its key.
     if (effects !== undefined && effects.retired.length > 0) await this.#retire(key.id, effects.retired);
     const exempt = change === 'REVOKED' || change === 'EXPIRED';
     const room: Filter<KeyDoc> = exempt ? {} : { [`outbox.${MAX_OUTBOX - 1}`]: { $exists: false } };
@@ -216,11 +216,11 @@ export class MongoKeyStore implements KeyStore {
       if (matchedCount === 0) return await this.#missed(key.id, expectedEtag);
     } catch (error) {
       if (failureOf(error) === 'OTHER') throw toApiError(error);
-      // Unknown outcome: the document says whether it took place. If not, a late arrival fails on the etag.
+      // Unknown outcome: the document shows whether the write was applied. If not, its late arrival fails on the etag.
       if (!(await this.#changes.wasApplied(key.id, event.id))) fail(error);
     }
     const stored = await this.#changes.finish(key, waiting);
-    // What others have read before it was published they may use for as long as their leases last.
+    // Other processes may use records from before the publication until their leases end.
     if (effects?.narrows ?? true) await this.#registry.waitForOthers();
     return stored;
   }
@@ -246,13 +246,13 @@ export class MongoKeyStore implements KeyStore {
       const DISABLED = await of({ revoke_time: { $exists: false }, disabled: true });
       const ACTIVE = await of(activeAt(now));
       const types = await Promise.all(KEY_TYPES.map(async (type) => [type, await of({ key_type: type })]));
-      // Counted one after the other, so what changed in between must not make a negative number.
+      // The counts are not from one moment: a change in between must not make this one negative.
       const EXPIRED = Math.max(0, all - REVOKED - DISABLED - ACTIVE);
       return { byStatus: { ACTIVE, DISABLED, EXPIRED, REVOKED }, byType: Object.fromEntries(types) };
     });
   }
 
-  /** For the poll, which has limits of its own. */
+  /** For the poll, which sets its own time limits. */
   readChanges(after: number, limits: FindOptions) {
     return this.#revisions.changesSince(after, limits);
   }
@@ -265,7 +265,7 @@ export class MongoKeyStore implements KeyStore {
     return this.#revisions.read();
   }
 
-  /** Publishes and moves what crashed processes left in key documents. */
+  /** Publishes the changes and moves the events that crashed processes left in key documents. */
   finishAbandoned(): Promise<void> {
     return this.#changes.finishAbandoned(this.#clock.now());
   }
@@ -288,7 +288,7 @@ export class MongoKeyStore implements KeyStore {
     return doc === null ? undefined : toKey(doc);
   }
 
-  /** A read that decisions rest on. */
+  /** Runs a read that decisions depend on. */
   async #one<T>(read: (options: FindOptions) => Promise<T>): Promise<T> {
     try {
       return await this.#reads.one(read);
@@ -304,7 +304,7 @@ export class MongoKeyStore implements KeyStore {
     return holder === null ? { outcome: 'COLLISION' } : { outcome: 'REQUEST_ID_USED', key: toKey(holder) };
   }
 
-  /** Nothing matched: another version (undefined), or an outbox that a log which is away has filled. */
+  /** Why no document matched: another version (undefined), or an outbox that is full as the log is unavailable. */
   async #missed(id: string, etag: string): Promise<undefined> {
     const same = await guarded((limits) =>
       this.#database.keys.findOne({ _id: id, etag }, { projection: { _id: 1 }, ...limits }),
@@ -315,7 +315,7 @@ export class MongoKeyStore implements KeyStore {
   }
 }
 
-/** A new document with the event that makes it. */
+/** A new document with the event of its creation. */
 function documentWithEvent(key: Key, waiting: WaitingDoc): KeyDoc {
   return { _id: key.id, ...keyFields(key).set, revision: 0, outbox: [waiting], ops: [waiting.id] };
 }

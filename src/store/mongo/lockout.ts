@@ -17,7 +17,7 @@ const PREFIX = 'lockout:';
 const MAX_POLLED = 100_000;
 const MAX_ATTEMPTS = 8;
 
-/** Lockout on MongoDB: the library counts in the shared collection, a poll brings the locks of other processes. */
+/** Lockout on MongoDB: the library counts in the shared collection, the poll reads the locks of other processes. */
 export class MongoLockout implements Lockout {
   readonly #settings: LockoutSettings;
   readonly #lease: Lease;
@@ -33,7 +33,7 @@ export class MongoLockout implements Lockout {
     this.#locked = new LockedAddresses(clock);
   }
 
-  /** Knows the locks that stand before it answers the first call. */
+  /** Loads the current locks before the first call. */
   static async open(database: MongoDatabase, settings: LockoutSettings, lease: Lease, clock: Clock) {
     const lockout = new MongoLockout(database, settings, lease, clock);
     await inTime((limits) => lockout.refresh(limits));
@@ -82,7 +82,7 @@ export class MongoLockout implements Lockout {
     return cleared;
   }
 
-  /** The library retries a lost race on the unique index only in MongoDB's own words. */
+  /** Retries a lost race on the unique index: the library recognises only MongoDB's error text, not FerretDB's. */
   async #consume(key: string): Promise<RateLimiterRes> {
     for (let attempt = 1; ; attempt++) {
       try {
@@ -94,7 +94,7 @@ export class MongoLockout implements Lockout {
     }
   }
 
-  /** The library's limiter on the present client. */
+  /** The library's limiter on the current client. */
   #counts(): RateLimiterMongo {
     const { client, limits } = this.#database;
     if (this.#limiter?.client !== client) {
@@ -103,7 +103,7 @@ export class MongoLockout implements Lockout {
         storeClient: client,
         dbName: limits.dbName,
         tableName: limits.collectionName,
-        // Its indexes are migrations: they stand before the first call.
+        // The migrations create its indexes before the first call.
         disableIndexesCreation: true,
       });
       this.#limiter = { client, counts };
@@ -111,7 +111,7 @@ export class MongoLockout implements Lockout {
     return this.#limiter.counts;
   }
 
-  /** Judged by the server's clock, as the TTL index does. */
+  /** Reads the current locks by the server's clock, as the TTL index does. */
   #lockedNow(where: Filter<LimitDoc>, limit: number, limits: Limits): Promise<Lock[]> {
     const failures = { ...where, points: { $gte: this.#settings.maxAttempts } };
     const pipeline = [
@@ -124,11 +124,11 @@ export class MongoLockout implements Lockout {
     return this.#database.limits.aggregate<Lock>(pipeline, limits).toArray();
   }
 
-  /** Brings the locks of other processes. */
+  /** Loads the locks of other processes. */
   async refresh(limits: Limits): Promise<void> {
     const changes = this.#changes;
     const locks = await this.#lockedNow(lockedAfter(''), MAX_POLLED, limits);
-    // What this process locked or cleared while the read was under way is newer than the read.
+    // Locks that this process set or cleared during the read are newer than its result.
     if (changes !== this.#changes) return;
     this.#locked.replaceAll(locks.map((lock) => [toLocked(lock).clientIp, Number(lock.leftMs)]));
   }
@@ -140,7 +140,7 @@ function toLocked(doc: Lock): LockedAddress {
   return { clientIp: doc.key.slice(PREFIX.length), expireTime: doc.expire.getTime() };
 }
 
-/** ';' is the character after ':', so the range is the prefix. */
+/** Keys with the prefix, after this address: ';' is the character after ':'. */
 function lockedAfter(ip: string): Filter<LimitDoc> {
   return { key: { $gt: PREFIX + ip, $lt: 'lockout;' } };
 }

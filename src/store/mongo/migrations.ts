@@ -13,7 +13,7 @@ const REMOTE_KEYS = [
   { key: { 'outbox.id': 1 }, name: 'outbox', sparse: true },
 ] as const;
 
-/** Each index serves one query; docs/storage.md lists them. */
+/** Each index serves one query (docs/storage.md). */
 export const INDEXES = {
   keys: [
     { key: { 'secrets.hash': 1 }, name: 'secret_hash', unique: true },
@@ -60,13 +60,13 @@ export const INDEXES = {
 } as const satisfies Partial<Record<keyof MongoDatabase, readonly IndexDescription[]>>;
 
 /**
- * Numbered, forward only. Every step may run twice and on several processes at once: createIndex of an index that
- * stands is nothing, and the version is only raised.
+ * Numbered and forward only. Every step may run twice and in several processes at once: creating an existing index does
+ * nothing, and the version is only raised.
  */
 const MIGRATIONS: readonly ((db: MongoDatabase, chain: Chain) => Promise<unknown>)[] = [
   async (db) => {
     for (const [collection, indexes] of Object.entries(INDEXES)) {
-      // Awaited before the first call: the limiter over-admits while its unique index is missing.
+      // Must end before the first call: the limiter admits too many while its unique index is missing.
       await db[collection as keyof typeof INDEXES].createIndexes([...indexes]);
     }
     const { meta } = db;
@@ -78,7 +78,7 @@ const MIGRATIONS: readonly ((db: MongoDatabase, chain: Chain) => Promise<unknown
     await keys.createIndexes([...INDEXES.keys]);
     await usage.createIndexes([...INDEXES.usage]);
   },
-  // With the index by_user_id, which the step before did not have at first.
+  // Again, as the step before did not create the index by_user_id at first.
   indexRemoteKeys,
   signOlderNotes,
   async ({ meta }) => {
@@ -91,7 +91,7 @@ async function indexRemoteKeys({ giteaTokens, n8nApiKeys }: MongoDatabase): Prom
   for (const collection of [giteaTokens, n8nApiKeys]) await collection.createIndexes([...REMOTE_KEYS]);
 }
 
-/** Brings the schema up to this program's version. */
+/** Migrates the schema to this program's version. */
 export async function migrate(db: MongoDatabase, chain: Chain): Promise<void> {
   await insertOnce(() => db.meta.insertOne({ _id: 'schema', version: 0 }));
   const version = (await db.meta.findOne({ _id: 'schema' }))?.version ?? 0;

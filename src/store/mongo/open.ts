@@ -23,10 +23,10 @@ import { MongoSweepLease } from './sweep-lease.ts';
 import { MongoUsageLog } from './usage.ts';
 
 const CLOSE_WAIT_MS = 3_000;
-/** For one command of the schema: an index over many events is not built in the time that a call may take. */
+/** The time limit of a schema command: building an index over many events takes longer than a call may. */
 const SCHEMA_MS = 3_600_000;
 
-/** Opens `mongodb://…`: connects, brings the schema up to date and waits for its indexes. */
+/** Opens `mongodb://…`: connects, migrates the schema and waits for its indexes. */
 export async function openMongoStore({
   url,
   clock,
@@ -47,7 +47,7 @@ export async function openMongoStore({
   }
 }
 
-/** Brings the schema up to date on a connection of its own. */
+/** Migrates the schema on a connection of its own, with a longer time limit. */
 async function prepare(url: string, chain: Chain): Promise<void> {
   const database = await MongoDatabase.connect(url, 'STORE_URL', SCHEMA_MS);
   try {
@@ -109,7 +109,7 @@ async function storeOn(
       await keys.revision();
       await sharing.healthy();
     },
-    // TTL indexes drop the counters; what is left is what crashes left.
+    // TTL indexes drop the counters; only work that crashes cut short remains.
     sweep: async () => {
       await keys.finishAbandoned();
       for (const log of [anomalies, giteaTokens, n8nApiKeys]) await log.finishAbandoned(clock.now());
@@ -118,7 +118,7 @@ async function storeOn(
     close: async () => {
       await sharing.stop();
       await audit.close(CLOSE_WAIT_MS);
-      // What is not written is counted from the log by another process.
+      // Another process counts unwritten counts from the log.
       await usage
         .flush()
         .catch((error) => warn('the counts of decisions are left to another process', error));

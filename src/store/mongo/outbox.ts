@@ -11,9 +11,9 @@ interface Carrier {
   outbox?: EventDoc[];
 }
 
-/** Events that ride in the documents they are about until they are in the log (docs/design/outbox.md). */
+/** Events that wait in the documents they are about until they are in the log (docs/design/outbox.md). */
 export class Outbox<T extends Carrier> {
-  /** Asked each time: a new connection brings new ones. */
+  /** Called each time: after a reconnect the collection is a new object. */
   readonly #collection: () => Collection<T>;
   readonly #audit: MongoAuditLog;
 
@@ -22,17 +22,17 @@ export class Outbox<T extends Carrier> {
     this.#audit = audit;
   }
 
-  /** To be pushed onto `outbox` by the write that it is about. */
+  /** An event that the write it is about must push onto `outbox`. */
   event(entry: AuditEntry): EventDoc {
     return toEventDoc(this.#audit.events.create(entry));
   }
 
-  /** For a call that turned out to change nothing. */
+  /** For the event of a call that changed nothing. */
   append(event: EventDoc): Promise<void> {
     return this.#audit.append(toEvent(event));
   }
 
-  /** After that write. May be done twice. */
+  /** Moves the event to the log, after the write. May run twice. */
   async finish(id: string, event: EventDoc): Promise<void> {
     await this.append(event);
     const update = { $pull: { outbox: { id: event.id } } } as unknown as UpdateFilter<T>;

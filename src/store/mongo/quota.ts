@@ -8,19 +8,19 @@ import type { MongoDatabase } from './database.ts';
 import { failureOf, guarded, inTime, toApiError } from './errors.ts';
 import type { LimitDoc } from './rows.ts';
 
-/** Takes in one update, and their limits together: keeps the update small. */
+/** The most takes in one update, and the most limits of them together: keeps the update small. */
 const MAX_TAKES = 64;
 const MAX_LIMITS = 256;
 const MAX_WAITING = 10_000;
 const MAX_ATTEMPTS = 3;
 const SEND_MS = 2_500;
-/** A document outlives its last window. */
+/** How long a document outlives its last window. */
 const KEEP_MS = 86_400_000;
-/** A request that was sent cannot arrive so long afterwards. */
+/** A request in flight cannot arrive after this time. */
 const KEEP_OP_MS = 600_000;
 const MAX_OPS = 256;
 
-/** An update, by the process that sends it and its number there. */
+/** Identifies an update: the process that sends it (p) and its number there (n). */
 interface Op {
   readonly id: string;
   readonly p: string;
@@ -34,11 +34,11 @@ interface Waiting {
 }
 
 /**
- * Quotas on MongoDB. All counters of a bucket live in one document; one pipeline update drops windows that are over
- * by the server's clock, compares and takes, so it is exact without a transaction. rate-limiter-flexible cannot
- * serve here: it increments first, so a refused cost would be consumed (docs/design/quotas.md).
+ * Quotas on MongoDB. One document holds all counters of a bucket; one pipeline update drops windows that have ended by
+ * the server's clock, compares and takes, so counts are exact without a transaction. rate-limiter-flexible does not
+ * suit: it increments first, so a refused cost would be consumed (docs/design/quotas.md).
  *
- * Takes on one bucket that arrive while an update is under way share the next one and are admitted in order.
+ * Takes on a bucket that arrive while an update is in flight share the next update and are admitted in order.
  */
 export class MongoQuota implements QuotaLimiter {
   readonly #database: MongoDatabase;
@@ -75,15 +75,15 @@ export class MongoQuota implements QuotaLimiter {
       const [doc] = await this.#database.limits
         .aggregate<Pick<LimitDoc, 'c'> & { now: Date }>(pipeline, limits)
         .toArray();
-      // Without a document nothing was counted, so no clock matters.
+      // Without a document nothing was counted, so the time does not matter.
       return doc === undefined ? take(request, {}, 0) : take(request, toCounters(doc.c), doc.now.getTime());
     });
   }
 
-  /** Serves a bucket until nobody waits for it. */
+  /** Serves a bucket until no take is waiting. */
   async #serve(bucket: string): Promise<void> {
     for (;;) {
-      // The callers of this turn of the loop join the first update too.
+      // Other takes of this turn of the event loop join the first update.
       await new Promise(setImmediate);
       const queue = this.#waiting.get(bucket) ?? [];
       if (queue.length === 0) {
@@ -109,7 +109,7 @@ export class MongoQuota implements QuotaLimiter {
     const n = this.#ops++;
     const op = { id: `${this.#processId}-${n}`, p: this.#processId, n };
     const found = await this.#apply(bucket, op, pipelineFor(bucket, op, requests));
-    // The server decided by the same arithmetic on the same counters: replayed here for the answers.
+    // Repeats the server's arithmetic on the same counters to get the result of each take.
     let counters = toCounters(found.before);
     const now = found.now.getTime();
     return requests.map((request) => {
@@ -119,9 +119,9 @@ export class MongoQuota implements QuotaLimiter {
     });
   }
 
-  /** Applies the update exactly once, however often it must be sent, and returns what it found. */
+  /** Applies the update exactly once, however often it is sent, and returns the counters before it. */
   async #apply(bucket: string, { id: op, p, n }: Op, pipeline: Document[]) {
-    // One update of a process is in flight on a bucket: of its ops the last one is kept, and none before it may come late.
+    // A process has one update per bucket in flight and the document keeps its last op: an older op that is late fails.
     const filter = { _id: idOf(bucket), ops: { $not: { $elemMatch: { p, n: { $gte: n } } } } };
     for (let attempt = 1; ; attempt++) {
       try {
@@ -133,7 +133,7 @@ export class MongoQuota implements QuotaLimiter {
         const mine = doc?.ops?.find(({ id }) => id === op);
         if (mine !== undefined) return mine;
       } catch (error) {
-        // DUPLICATE: the first take of a bucket lost a race, or this very update was applied by a lost request.
+        // DUPLICATE: the first take of a bucket lost a race, or an earlier attempt of this update was applied.
         if (failureOf(error) === 'OTHER' || attempt >= MAX_ATTEMPTS) throw error;
         const doc =
           failureOf(error) === 'DUPLICATE'
@@ -170,7 +170,7 @@ function batchSize(queue: readonly Waiting[]): number {
   return size;
 }
 
-/** The update: forget what is over, open the windows needed, note what was found, then take one after the other. */
+/** The update: drops ended windows, opens the needed ones, notes the counters found, then takes one by one. */
 function pipelineFor(bucket: string, op: Op, requests: readonly QuotaRequest[]): Document[] {
   const windows = new Map(
     requests.flatMap(({ limits }) => limits).map((limit) => [counterName(limit), limit.windowMs]),
@@ -181,7 +181,7 @@ function pipelineFor(bucket: string, op: Op, requests: readonly QuotaRequest[]):
     `c.${name}`,
     {
       used: { $ifNull: [`$c.${name}.used`, 0] },
-      // Never later than a whole window from now: the server's clock may have gone back.
+      // Never later than a whole window from now: the server's clock may have been set back.
       end: { $min: [`$c.${name}.end`, { $add: ['$$NOW', windowMs] }] },
     },
   ]);

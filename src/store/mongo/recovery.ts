@@ -5,7 +5,7 @@ import { guarded } from './errors.ts';
 
 const ID = { _id: 'revision' };
 
-/** In the document of the revision, so that both are restored together. */
+/** Keeps the state in the document of the revision, so that both are restored together. */
 export class MongoRecovery implements Recovery {
   readonly #database: MongoDatabase;
   #epoch: string;
@@ -30,7 +30,7 @@ export class MongoRecovery implements Recovery {
     return doc?.behind_since;
   }
 
-  /** Of several processes that start at once, one notes it, and all have the same epoch. */
+  /** Of several processes that start at once, one writes the state, and all have the same epoch. */
   async begin(revision: number, next: number): Promise<void> {
     const unnoted = { ...ID, behind_since: { $exists: false } };
     const epoch = randomBytes(8).toString('hex');

@@ -3,7 +3,7 @@ import type { MongoDatabase } from './database.ts';
 import { guarded, inTime, type Limits } from './errors.ts';
 
 const PREFIX = 'process:';
-/** A counter that stands still for so many of its leases belongs to a process that is gone. */
+/** A process whose counter has not changed for so many of its leases is gone. */
 const GONE_LEASES = 10;
 
 interface Seen {
@@ -11,20 +11,20 @@ interface Seen {
   readonly since: number;
 }
 
-/** Which processes may use what they have read, and for how long: those that others must wait for. */
+/** The processes that cache records, with the length of their leases: a change must wait for them. */
 export class Registry {
   readonly #database: MongoDatabase;
   readonly #processId: string;
   readonly #leaseMs: number;
   readonly #caches: boolean;
   readonly #waited: (ms: number) => void;
-  /** The counters of others, and since when they stand, by this process's own monotonic clock. */
+  /** The counters of other processes, and since when each is unchanged by this process's monotonic clock. */
   #seen = new Map<string, Seen>();
   #reaped = Number.NEGATIVE_INFINITY;
 
   /**
-   * @param caches a process that keeps no records needs no entry.
-   * @param waited told how long a change waits for the leases of others
+   * @param caches a process that caches no records needs no entry
+   * @param waited called with the time that a change waits for the leases of other processes
    */
   constructor(
     database: MongoDatabase,
@@ -47,19 +47,19 @@ export class Registry {
     await this.#database.meta.updateOne(filter, update, { upsert: true, ...limits });
   }
 
-  /** 0 when there is no other process. */
+  /** The longest lease of another process in ms; 0 when there is no other process. */
   async longestLeaseOfOthers(limits: Limits): Promise<number> {
     const others = await this.#others(limits);
     return Math.max(0, ...others.map(({ lease_ms }) => lease_ms ?? 0));
   }
 
-  /** The ids of the processes that are registered, this one included. */
+  /** The ids of the registered processes, this one included. */
   async processes(limits: Limits): Promise<ReadonlySet<string>> {
     const others = await this.#others(limits);
     return new Set([this.#processId, ...others.map(({ _id }) => _id.slice(PREFIX.length))]);
   }
 
-  /** Takes away entries whose counter has stood still; never by comparing the clocks of two machines. */
+  /** Removes entries whose counter has not changed; never compares the clocks of two machines. */
   async reap(now: number): Promise<void> {
     if (now - this.#reaped < this.#leaseMs) return;
     this.#reaped = now;
@@ -74,7 +74,7 @@ export class Registry {
     this.#seen = seen;
   }
 
-  /** For a change that must hold everywhere: waits until no other process can still use a record that it read before. */
+  /** After a change that must hold everywhere: waits until no other process may still use an older record. */
   async waitForOthers(): Promise<void> {
     const longestMs = await guarded((limits) => this.longestLeaseOfOthers(limits));
     const waitMs = longestMs > 0 ? longestMs * 1.2 + 20 : 0;
@@ -86,12 +86,12 @@ export class Registry {
     if (!this.#caches) return;
     const filter = { _id: PREFIX + this.#processId };
     await inTime((limits) => this.#database.meta.deleteOne(filter, { ...limits })).catch(() => {
-      // Away: others see its counter stand still.
+      // The store is unavailable: other processes see that the counter no longer changes.
     });
   }
 
   #others(limits: Limits) {
-    // ';' is the character after ':', so the range is the prefix.
+    // All ids with the prefix: ';' is the character after ':'.
     const range = { $gte: PREFIX, $lt: 'process;', $ne: PREFIX + this.#processId };
     return this.#database.meta.find({ _id: range }, limits).toArray();
   }

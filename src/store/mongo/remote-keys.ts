@@ -12,7 +12,7 @@ import { guarded } from './errors.ts';
 import { Outbox } from './outbox.ts';
 import type { RemoteKeyDoc } from './rows.ts';
 
-/** As many as a list of Gitea may have (integrations/gitea.ts). */
+/** The most entries that a list of Gitea may have (integrations/gitea.ts). */
 const MAX_LISTED = 10_000;
 
 export class MongoRemoteKeyLog implements RemoteKeyLog {
@@ -69,7 +69,7 @@ export class MongoRemoteKeyLog implements RemoteKeyLog {
   }
 }
 
-/** Undefined: the field is taken away. */
+/** An undefined field is removed. */
 type Fields = { [F in keyof Omit<RemoteKeyDoc, '_id' | 'outbox'>]?: RemoteKeyDoc[F] | undefined };
 
 function updateOf(fields: Fields) {

@@ -5,7 +5,7 @@ import { guarded } from './errors.ts';
 
 const KEPT_CHANGES = 1_000;
 
-/** The one counter of changes, with the last of them (docs/design/lease.md A). */
+/** The counter of changes, with the latest changes (docs/design/lease.md A). */
 export class Revisions {
   readonly #database: MongoDatabase;
   /** The newest revision this process has seen. */
@@ -19,7 +19,7 @@ export class Revisions {
     return this.#seen;
   }
 
-  /** Numbers and keys become visible together, in one update of one document. Returns the first one's number. */
+  /** Publishes revisions and keys together, in one update of one document. Returns the first revision. */
   async publish(changes: readonly { readonly keyId: string; readonly change: string }[]): Promise<number> {
     const number = (i: number) => ({ $add: ['$revision', i + 1] });
     const entries = changes.map(({ keyId, change }, i) => ({ revision: number(i), key_id: keyId, change }));
@@ -45,7 +45,7 @@ export class Revisions {
     return this.#see(doc?.revision ?? 0);
   }
 
-  /** What was published after a revision: undefined when that is further back than what is remembered. */
+  /** The changes published after a revision; undefined when not all of them are remembered any more. */
   async changesSince(after: number, limits: FindOptions) {
     const doc = await this.#database.meta.findOne({ _id: 'revision' }, limits);
     const revision = this.#see(doc?.revision ?? 0);

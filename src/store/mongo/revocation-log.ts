@@ -12,13 +12,13 @@ const LOG = 'log';
 const RETIRED = 'retired:';
 const KEYS = { revision: { $exists: true } };
 
-/** The log in another cluster: a document for each key that was narrowed, and one for each retired hash. */
+/** The log in another cluster: a document for each narrowed or rotated key, and one for each retired hash. */
 export class MongoRevocationLog implements RevocationLog {
   readonly #database: MongoDatabase;
   readonly #chain: Chain;
   readonly #written: (ok: boolean) => void;
   readonly #warn: Warn;
-  /** What could not be written yet; the newest of each key. */
+  /** Records that could not be written yet, the newest of each key. */
   readonly #owed = new Map<string, RevocationRecord>();
 
   private constructor(database: MongoDatabase, chain: Chain, warn: Warn, written: (ok: boolean) => void) {
@@ -144,7 +144,7 @@ export class MongoRevocationLog implements RevocationLog {
     this.#owed.set(record.keyId, { ...newer, retired: [...(before?.retired ?? []), ...record.retired] });
   }
 
-  /** Hashes first: with the record alone a late user of one would be told NOT_FOUND. */
+  /** Writes the hashes first: with the record alone, a retired secret would be NOT_FOUND. */
   async #write({ retired, ...record }: RevocationRecord): Promise<void> {
     const { keyId, revision } = record;
     const { revocations } = this.#database;
@@ -162,7 +162,7 @@ export class MongoRevocationLog implements RevocationLog {
     try {
       await guarded((limits) => revocations.updateOne(older, { $set }, { upsert: true, ...limits }));
     } catch (error) {
-      // A newer one stands there already.
+      // A newer record is already there.
       const cause = (error as Error).cause ?? error;
       if (failureOf(cause) !== 'DUPLICATE') throw error;
     }

@@ -15,7 +15,7 @@ export class MongoRotationLog implements RotationLog {
 
   list({ keyId }: { keyId?: string }, page: Page): Promise<Paged<RotationRecord>> {
     return guarded(async (limits) => {
-      // One whose beginning is still on its way to here has no start yet.
+      // Without a start: a completed rotation whose beginning is not written here yet.
       const where: Filter<RotationDoc>[] = [{ start_time: { $exists: true } }];
       if (keyId !== undefined) where.push({ key_id: keyId });
       if (page.after !== undefined) where.push(beforeTime('start_time', page.after));

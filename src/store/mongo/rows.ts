@@ -20,7 +20,7 @@ const DOC_FIELDS = AUDIT_FIELDS.map((field: AuditField) => ({
   byDefault: defaultOf(field),
 }));
 
-/** Fields of AUDIT_FIELDS; those with their default are left out but for a few. */
+/** Fields of AUDIT_FIELDS; most are left out when they have their default. */
 type FieldDoc = { -readonly [F in Exclude<keyof AuditEntry, 'time'> as Column<F>]?: AuditEntry[F] };
 
 export type EventDoc = FieldDoc & { id: string; served_by: string; time: Date };
@@ -32,10 +32,10 @@ export type AuditDoc = Omit<EventDoc, 'id'> & {
   hash: string;
 };
 
-/** An event that has ridden in a document for so long was left behind by a crash. */
+/** An event that is in an outbox for this long was left behind by a crash. */
 export const ABANDONED_MS = 15_000;
 
-/** An event that rides in a key document, with what else the change must leave. */
+/** An event in the outbox of a key document, with the other data that its change must publish or record. */
 export type WaitingDoc = EventDoc & {
   change: string;
   begun?: { id: string; mode: string; start_time: Date; expire_time: Date; complete_time?: Date };
@@ -45,7 +45,7 @@ export type WaitingDoc = EventDoc & {
 export interface RetiredDoc {
   _id: string;
   key_id: string;
-  /** TTL. */
+  /** The time of the TTL index. */
   retire_time: Date;
 }
 
@@ -64,7 +64,7 @@ export interface RotationDoc {
 
 export interface AnomalyDoc {
   _id: string;
-  /** `key:type` while it is open, unique. */
+  /** `key:type` while the anomaly is open; unique. */
   open_for?: string;
   key_id: string;
   type: string;
@@ -90,7 +90,7 @@ export interface RemoteKeyDoc {
   delete_time?: Date;
   last_verify_time?: Date;
   last_verify_alive?: boolean;
-  /** Beside `last_verify_alive: false`, so that an older process reads what it can. */
+  /** Set beside `last_verify_alive: false`, so that an older process can read the result too. */
   last_verify_unusable?: true;
   outbox?: EventDoc[];
 }
@@ -103,7 +103,7 @@ export interface AlertDoc {
   client_ip?: string;
   text: string;
   detail: Record<string, string>;
-  /** While it is not delivered. */
+  /** Set until the alert is delivered. */
   pending?: boolean;
 }
 
@@ -118,7 +118,7 @@ export interface KeyDoc {
   rate_limits: { name: string; limit: number; window_ms: number }[];
   rate_limit_bucket: string;
   ip_allowlist: string[];
-  /** Pairs, since any text may be a name. */
+  /** Pairs and not fields, since any text may be a name. */
   metadata: { name: string; value: string }[];
   disabled: boolean;
   create_time: Date;
@@ -134,22 +134,22 @@ export interface KeyDoc {
   request_id?: string;
   etag: string;
   revision: number;
-  /** Events of changes that are not in the log yet, with what to publish. */
+  /** Events that are not in the log yet, with the data to publish. */
   outbox: WaitingDoc[];
-  /** The last 16 changes, by their event's id: tells whether an unanswered write took place. */
+  /** The event ids of the last 16 changes: shows whether an unanswered write was applied. */
   ops: string[];
 }
 
 export interface LimitDoc {
   _id: string;
   key: string;
-  /** TTL. */
+  /** The time of the TTL index. */
   expire: Date;
-  /** Lockout: failures. */
+  /** Lockout: the number of failures. */
   points?: number;
   /** Quota: the counters, by counterName. */
   c?: Record<string, { used: number; end: Date }>;
-  /** Quota: the last batches, with what they found. */
+  /** Quota: the last updates, with the counters that each found. */
   ops?: {
     id: string;
     p?: string;
@@ -159,7 +159,7 @@ export interface LimitDoc {
   }[];
 }
 
-/** Decisions of one kind about one key ('' for all) in one hour, as one chain has them. */
+/** The number of decisions with one outcome about one key ('' for all) in one hour of one chain. */
 export interface UsageDoc {
   _id: string;
   key_id: string;
@@ -167,7 +167,7 @@ export interface UsageDoc {
   time: Date;
   outcome: string;
   count: number;
-  /** The place in the chain that the count includes. */
+  /** The count includes the chain's events up to this sequence. */
   reaches: number;
 }
 
@@ -175,11 +175,11 @@ export interface MetaDoc {
   _id: string;
   revision?: number;
   recent?: { revision: number; key_id: string; change: string }[];
-  /** Beside the revision: the life of the store that it is counted in, and what a restore has left to be done. */
+  /** With the revision: its epoch, and after a restore the revision after which changes are lost. */
   epoch?: string;
   behind_since?: number;
   version?: number;
-  /** Of a chain. */
+  /** In the note of a chain's end. */
   sequence?: number;
   hash?: string;
   closed?: boolean;
@@ -187,20 +187,20 @@ export interface MetaDoc {
   mac?: string;
   cut?: { sequence: number; hash: string; time: number; mac: string };
   listed?: { sequence: number; mac: string };
-  /** Of a chain's counts of decisions: up to where they are written, and where the round under way ends. */
+  /** For a chain's counts of decisions: the sequence up to which they are written, and the end of the current round. */
   counted?: number;
   round_end?: number;
-  /** Of a process. */
+  /** In the entry of a process. */
   counter?: number;
   lease_ms?: number;
-  /** The right to sweep. */
+  /** In the sweep lease. */
   holder?: string;
   until?: Date;
 }
 
 type KeyFields = Omit<KeyDoc, '_id' | 'revision' | 'outbox' | 'ops' | 'last_use_time'>;
 
-/** The fields of a version of a key: those that it has, and the names of those that it has not. */
+/** The fields of a key: those to set, and the names of those to unset. */
 export function keyFields(key: Key): { set: KeyFields; unset: string[] } {
   const date = (time: number | undefined) => (time === undefined ? undefined : new Date(time));
   const fields = {
@@ -273,21 +273,21 @@ export function toKey(doc: KeyDoc): Key {
   };
 }
 
-/** What comes after `[time, id]` where the newest come first. */
+/** Filters the documents after `[time, id]` in a list with the newest first. */
 export function beforeTime(field: string, after: readonly (string | number)[]) {
   const [time, id] = startOf(after, 'number', 'string').map(String);
   const at = new Date(Number(time));
   return { $or: [{ [field]: { $lt: at } }, { [field]: at, _id: { $lt: id ?? '' } }] };
 }
 
-/** What comes after `[time, id]` where the oldest come first. */
+/** Filters the documents after `[time, id]` in a list with the oldest first. */
 export function afterTime(field: string, after: readonly (string | number)[]) {
   const [time, id] = startOf(after, 'number', 'string').map(String);
   const at = new Date(Number(time));
   return { $or: [{ [field]: { $gt: at } }, { [field]: at, _id: { $gt: id ?? '' } }] };
 }
 
-/** An event as it lies in a key document or in the log; empty values are left out. */
+/** Converts an event to its form in an outbox or in the log; empty values are left out. */
 export function toEventDoc({ id, entry, servedBy }: AuditEvent): EventDoc {
   const doc: Record<string, unknown> = { id, served_by: servedBy, time: new Date(entry.time) };
   for (const { name, column, always, byDefault } of DOC_FIELDS) {
@@ -297,7 +297,7 @@ export function toEventDoc({ id, entry, servedBy }: AuditEvent): EventDoc {
   return doc as EventDoc;
 }
 
-/** An event on its way, with what else its change must leave. */
+/** Converts an event for an outbox, with the other data of its change. */
 export function toWaitingDoc(
   event: AuditEvent,
   change: string,
@@ -317,7 +317,7 @@ export function toWaitingDoc(
   return doc;
 }
 
-/** The same event, read back out of a key document. */
+/** Reads an event from an outbox. */
 export function toEvent(doc: EventDoc): AuditEvent {
   return { id: doc.id, servedBy: doc.served_by, entry: toEntry(doc) };
 }
@@ -332,15 +332,15 @@ export function toRecord(doc: AuditDoc): AuditRecord {
   return { ...toEntry(doc), id, processId, sequence, servedBy, hash };
 }
 
-/** How a key stood when it was last narrowed (REVOCATION_LOG), a hash that was retired, or how far the log reaches. */
+/** In REVOCATION_LOG: the state of a key when it was last narrowed, a retired hash, or the reach of the log. */
 export interface RevocationDoc {
   _id: string;
   revision?: number;
-  /** The record as JSON, without what is retired. */
+  /** The record as JSON, without its retired hashes. */
   text?: string;
   mac?: string;
   key_id?: string;
-  /** Of a retired hash: TTL. */
+  /** In a retired hash: the time of the TTL index. */
   retire_time?: Date;
   begins?: number;
   covered?: number;

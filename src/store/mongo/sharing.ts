@@ -12,9 +12,9 @@ import type { Registry } from './registry.ts';
 import type { MongoUsageLog } from './usage.ts';
 
 const POLL_LIMIT_MS = 2_000;
-/** Polls that fail for so long are perhaps the client's fault. */
+/** After polls have failed for this long, the client itself may be broken and is replaced. */
 const RECONNECT_MS = 4_000;
-/** Without a poll for so long no decision should be asked for here. */
+/** After this long without a successful poll, the process is unhealthy. */
 const SILENT_MS = 5_000;
 const CLOCK_EVERY_MS = 5_000;
 const SKEW_TOLD_MS = 1_000;
@@ -34,7 +34,7 @@ export interface SharingParts {
   readonly warn: Warn;
 }
 
-/** The poll by which processes on one database know of each other's changes (docs/design/lease.md B, C, G). */
+/** The poll by which processes on one database learn of each other's changes (docs/design/lease.md B, C, G). */
 export class MongoSharing implements Sharing {
   readonly lease: Lease;
   readonly #parts: SharingParts;
@@ -42,7 +42,7 @@ export class MongoSharing implements Sharing {
   #applied: (changes: Changes) => void = () => {};
   #cursor = -1;
   #loop: Promise<void> = Promise.resolve();
-  /** Since when polls have failed. */
+  /** The time since which all polls have failed. */
   #failing: number | undefined;
   #lastPoll = Number.NEGATIVE_INFINITY;
   #clockRead = Number.NEGATIVE_INFINITY;
@@ -67,7 +67,7 @@ export class MongoSharing implements Sharing {
     this.#loop = this.#run();
   }
 
-  /** Rejects when this process should not be asked: no poll for 5 s, or a clock too far from the store's. */
+  /** Rejects when this process should get no calls: no poll for 5 s, or a clock too far from the store's. */
   async healthy(): Promise<void> {
     const silent = this.#parts.clock.monotonic() - this.#lastPoll;
     if (silent > SILENT_MS) throw toApiError(new Error(`no poll for ${Math.round(silent)} ms`));
@@ -124,7 +124,7 @@ export class MongoSharing implements Sharing {
     try {
       await database.reconnect();
     } catch {
-      // Still away: the next poll says so again.
+      // Still unavailable: the next poll fails and tries again.
     }
   }
 

@@ -4,7 +4,7 @@ import { guarded } from './errors.ts';
 
 const ID = 'sweeper';
 
-/** One document says who sweeps and until when, by the server's clock only. */
+/** One document names the sweeping process and the end of its lease, by the server's clock only. */
 export class MongoSweepLease implements SweepLease {
   readonly #database: MongoDatabase;
   readonly #processId: string;

@@ -7,31 +7,31 @@ import { failureOf, guarded } from './errors.ts';
 import type { Registry } from './registry.ts';
 import { type AuditDoc, toRecord } from './rows.ts';
 
-/** Counts that one write carries, and events that one read of the log brings. */
+/** The most counts in one write, and the most events in one read of the log. */
 const SLICE = 500;
 const SCAN = 5_000;
-/** Counts are at most so far behind the log while the process lives. */
+/** How far the counts may be behind the log while the process runs. */
 const FLUSH_MS = 5_000;
-/** Keys of one owner that are summed up. */
+/** The most keys of one owner whose counts are summed up. */
 const MAX_OWNED = 10_000;
 
-/** How far a chain is counted: up to `counted`; in a round that was begun, up to `roundEnd`. */
+/** A chain is counted up to `counted`; a round that was begun ends at `roundEnd`. */
 interface Reached {
   readonly counted: number;
   readonly roundEnd: number;
 }
 
 /**
- * The counts of decisions. Each process counts the chain that it writes; one that is gone, the sweeper counts from the
- * log. A round is begun by a guarded write, so whoever finds one that was cut short makes the same one again, and a
- * count that has reached its end is left as it is: nothing is counted twice, whoever takes whom for gone.
+ * The counts of decisions. Each process counts its own chain; the sweeper counts from the log the chains of processes
+ * that are gone. A guarded write begins a round, so a process that finds an unfinished round repeats the same one, and
+ * skips counts that have reached its end: nothing is counted twice, even if a living process is taken for gone.
  */
 export class MongoUsageLog implements UsageLog {
   readonly #database: MongoDatabase;
   readonly #processId: string;
   readonly #registry: Registry;
   #counter = new UsageCounter();
-  /** The last event of the own chain that is durable, and the one before the first that the counter holds. */
+  /** The last durable event of the own chain, and the event before the first one in the counter. */
   #last = 0;
   #base = 0;
   #flushing: Promise<void> | undefined;
@@ -43,7 +43,7 @@ export class MongoUsageLog implements UsageLog {
     this.#registry = registry;
   }
 
-  /** Counts rows of the own chain that the log has acknowledged, in their order. */
+  /** Counts acknowledged rows of the own chain, in their order. */
   add(docs: readonly AuditDoc[]): void {
     for (const doc of docs) {
       this.#counter.add(toRecord(doc), doc.sequence);
@@ -51,7 +51,7 @@ export class MongoUsageLog implements UsageLog {
     }
   }
 
-  /** Now and then, without waiting. @param now monotonic */
+  /** Starts a flush every FLUSH_MS, without waiting for it. @param now monotonic, in ms */
   flushIfDue(now: number, failed: (error: unknown) => void): void {
     if (now - this.#flushed < FLUSH_MS) return;
     this.#flushed = now;
@@ -71,7 +71,7 @@ export class MongoUsageLog implements UsageLog {
     const reached = await this.#reached(this.#processId);
     const begun = reached.counted === this.#base && reached.roundEnd === round.end;
     if (!begun && !(await this.#begin(this.#processId, reached, this.#base, round.end))) {
-      // Somebody took this process for gone and counted on: the log tells the rest.
+      // Another process took this one for gone and counted further: the rest is counted from the log.
       this.#counter = new UsageCounter();
       this.#base = this.#last;
       await this.#countFromLog(this.#processId, this.#last);
@@ -83,7 +83,7 @@ export class MongoUsageLog implements UsageLog {
     this.#counter.finished();
   }
 
-  /** Counts the chains of processes that are not registered. */
+  /** Counts the chains of processes that are no longer registered. */
   async countAbandoned(): Promise<void> {
     const alive = await guarded((limits) => this.#registry.processes(limits));
     const heads = await guarded((limits) => this.#database.meta.find({ _id: HEADS }, limits).toArray());
@@ -138,7 +138,7 @@ export class MongoUsageLog implements UsageLog {
     return docs.map(({ _id }) => _id);
   }
 
-  /** Up to which place a chain is counted, so that retention can keep the rest. */
+  /** The sequence up to which a chain is counted: retention must keep later events. */
   async reachOf(processId: string): Promise<number> {
     return (await this.#reached(processId)).counted;
   }
@@ -158,14 +158,14 @@ export class MongoUsageLog implements UsageLog {
       const end = roundEnd > counted ? roundEnd : last;
       if (end <= counted) return;
       const round = counter.round();
-      // Somebody else is at it: the next look tells how far.
+      // Another process counts this chain: read its progress again.
       if (roundEnd <= counted && !(await this.#begin(processId, reached, counted, end))) continue;
       if (round !== undefined) await this.#write(processId, { end, left: round.left });
       await this.#end(processId, counted, end);
     }
   }
 
-  /** Counts the events in a range, all of them or one read; returns the last place. */
+  /** Counts the events in a range, all of them or one read; returns the last sequence. */
   async #readInto(
     counter: UsageCounter,
     process_id: string,
@@ -190,7 +190,7 @@ export class MongoUsageLog implements UsageLog {
     return { counted: doc?.counted ?? 0, roundEnd: doc?.round_end ?? doc?.counted ?? 0 };
   }
 
-  /** Begins a round from `from` on; false when the chain is counted from somewhere else by now. */
+  /** Begins a round from `from` on; false when the chain's progress is no longer `from`. */
   async #begin(
     processId: string,
     { counted, roundEnd }: Reached,
@@ -238,7 +238,7 @@ export class MongoUsageLog implements UsageLog {
         await guarded((limits) => this.#database.usage.bulkWrite(writes, { ordered: false, ...limits }));
       } catch (error) {
         if (!onlyDuplicates(causeOf(error))) throw error;
-        // Those rows have reached this end already.
+        // These counts have reached the end of the round already.
       }
     }
   }

@@ -1,22 +1,22 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { type EventValues, placeOf } from '../../audit/fields.ts';
 
-/** Events that are gathered before they are written to the look-up tables. */
+/** The number of events gathered before they are written to the look-up tables. */
 const CHUNK = 16_384;
-/** Rows that one batch of events takes along at least. */
+/** The fewest look-up rows that the transaction of a batch writes. */
 const SLICE = 512;
 const GROUP = 32;
 const SORTED_AT_ONCE = 256;
 const KEY_ID = placeOf('keyId');
 const CLIENT_IP = placeOf('clientIp');
 
-/** time and row in turn, by what is looked up. */
+/** By key id or address: time and row in turn. */
 type Rows = Map<string, number[]>;
 
 /**
- * The look-up tables of the audit log, by key and by address. A row in each with every event would touch a page of
- * its own for each key, twenty times the work of the log itself (measured); so events are gathered, and a chunk is
- * written in the order of the tables, a slice with each batch. Queries scan what is not there yet (audit-log.ts).
+ * The look-up tables of the audit log, by key and by address. Writing their rows with each event would touch a page
+ * per key, twenty times the work of the log itself (measured). So events are gathered, and a chunk is written in the
+ * tables' order, a slice with each batch. Queries scan the events that are not in the tables yet (audit-log.ts).
  */
 export class AuditIndexWriter {
   readonly #db: DatabaseSync;
@@ -25,7 +25,7 @@ export class AuditIndexWriter {
   readonly #note: StatementSync;
   #gathered = 0;
   #lastRow = 0;
-  /** The row up to which everything is in the tables once the chunk in hand is written. */
+  /** The last event of the current chunk: once it is written, the tables hold every event up to this row. */
   #chunkEnd = 0;
   #added = 0;
 
@@ -37,13 +37,13 @@ export class AuditIndexWriter {
     this.reset();
   }
 
-  /** Of an event that was written just now. */
+  /** Gathers an event that was written just now. */
   add(row: number, time: number, values: EventValues): void {
     this.#gather(row, time, String(values[KEY_ID]), String(values[CLIENT_IP]));
     this.#added++;
   }
 
-  /** Within the transaction of a batch: writes a slice. */
+  /** Writes a slice, within the transaction of a batch. */
   step(): void {
     const rows = Math.max(SLICE, 4 * this.#added);
     this.#added = 0;
@@ -58,7 +58,7 @@ export class AuditIndexWriter {
     if (this.#byKey.idle && this.#byIp.idle) this.#note.run(this.#chunkEnd);
   }
 
-  /** What was in memory is not what is in the file: at the start, and after a transaction that failed. */
+  /** Reads the gathered events from the file: at the start, and after a failed transaction. */
   reset(): void {
     this.#byKey.clear();
     this.#byIp.clear();
@@ -88,11 +88,11 @@ class Table {
   readonly #one: StatementSync;
   readonly #group: StatementSync;
   #gathered: Rows = new Map();
-  /** What is left of the chunk in hand. */
+  /** The unwritten rest of the current chunk. */
   #chunk: Iterator<Row> | undefined;
 
   constructor(db: DatabaseSync, name: string) {
-    // A chunk that a crash cut short is written again.
+    // IGNORE: after a crash, an unfinished chunk is written again.
     const insert = (rows: number) =>
       db.prepare(`INSERT OR IGNORE INTO ${name} VALUES ${Array(rows).fill('(?, ?, ?)').join(', ')}`);
     this.#one = insert(1);
@@ -115,7 +115,7 @@ class Table {
     this.#gathered = new Map();
   }
 
-  /** Writes so many rows, up to the end of a group, and returns how many. */
+  /** Writes at least this many rows, in whole groups, and returns how many; fewer at the end of the chunk. */
   write(most: number): number {
     let written = 0;
     while (written < most && this.#chunk !== undefined) {
@@ -130,7 +130,7 @@ class Table {
     return written;
   }
 
-  /** Fewer than a group at the end. */
+  /** The next group; an incomplete one ends the chunk. */
   #next(chunk: Iterator<Row>): Row[] {
     const group: Row[] = [];
     while (group.length < GROUP) {
@@ -147,7 +147,7 @@ class Table {
   }
 }
 
-/** In the table's order. */
+/** The rows in the table's order. */
 function* rowsOf(gathered: Rows): Generator<Row, void> {
   for (const what of inOrder([...gathered.keys()])) {
     const rows = gathered.get(what) ?? [];
@@ -155,10 +155,10 @@ function* rowsOf(gathered: Rows): Generator<Row, void> {
   }
 }
 
-/** Sorts as far as it is asked: to sort all of them at once would hold up a batch for 20 ms. All are different. */
+/** Sorts distinct texts lazily: sorting all of them at once would delay a batch by 20 ms. */
 function* inOrder(texts: readonly string[]): Generator<string, void> {
   if (texts.length <= SORTED_AT_ONCE) return yield* [...texts].sort();
-  // By chance, so that nobody can send addresses in an order that makes this deep.
+  // A random pivot, so that no client can send addresses in an order that makes the recursion deep.
   const pivot = texts[Math.floor(Math.random() * texts.length)] as string;
   yield* inOrder(texts.filter((text) => text < pivot));
   yield pivot;

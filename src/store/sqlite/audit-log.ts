@@ -49,7 +49,7 @@ export class SqliteAuditLog implements AuditLog {
     const { table, column, value } = looked;
     const source = `${table} AS it JOIN api_key_audit_log AS log USING (row)`;
     const through = newest(source, 'it', `it.${column} = ? AND it.row <= ${LOOKED_UP}`, filter, page);
-    // The newest events are not in the look-up table yet: they are scanned, by row and not by time.
+    // The newest events are not in the look-up table yet: they are scanned in the order of rows.
     const scanned = `log.row > ${LOOKED_UP}`;
     const tail = newest('api_key_audit_log AS log NOT INDEXED', 'log', scanned, filter, page);
     const sql = `SELECT * FROM (${through.sql}) UNION ALL SELECT * FROM (${tail.sql})
@@ -79,7 +79,7 @@ export class SqliteAuditLog implements AuditLog {
   }
 }
 
-/** The newest events that match, of those that `first` holds for; `by` is the table whose time and row lead there. */
+/** Selects the newest matching events among those that satisfy `first`, ordered by time and row of table `by`. */
 function newest(from: string, by: string, first: string, filter: AuditFilter, { after }: Page) {
   const where = [first];
   const params: Value[] = [];
@@ -100,7 +100,7 @@ function newest(from: string, by: string, first: string, filter: AuditFilter, { 
   return { sql, params };
 }
 
-/** The table that leads to what the filter asks for. */
+/** The look-up table that serves the filter, if there is one. */
 function lookUpOf({ keyId, clientIp }: AuditFilter) {
   if (keyId !== undefined) return { table: 'api_key_audit_by_key', column: 'key_id', value: keyId };
   if (clientIp !== undefined) return { table: 'api_key_audit_by_ip', column: 'client_ip', value: clientIp };

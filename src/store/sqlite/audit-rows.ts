@@ -3,16 +3,16 @@ import { AUDIT_FIELDS, columnOf, parseEvent, placeOf } from '../../audit/fields.
 import type { AuditRecord } from '../../keys/ports/audit.ts';
 import type { Value } from './thread-messages.ts';
 
-/** What a record is made of. */
+/** The columns that a record is read from. */
 export const RECORD_COLUMNS = ['row', 'process_id', 'sequence', 'hash', 'time', 'event'] as const;
 
-/** Inserts so many events at once; the values of each are process_id, sequence, hash, time, event. */
+/** The INSERT for this many events; the values of each are process_id, sequence, hash, time, event. */
 export function eventInsert(events: number): string {
   const rows = Array(events).fill('(?, ?, ?, ?, ?)').join(', ');
   return `INSERT INTO api_key_audit_log (process_id, sequence, hash, time, event) VALUES ${rows}`;
 }
 
-/** A row as the log shows it. */
+/** Converts a row to a record of the log. */
 export function toRecord({ process_id, sequence, hash, time, event }: Record<string, Value>): AuditRecord {
   return {
     id: `${process_id}-${sequence}`,
@@ -24,7 +24,7 @@ export function toRecord({ process_id, sequence, hash, time, event }: Record<str
   };
 }
 
-/** A column for each field that can be asked for: those that came after the schema are added here. */
+/** Adds a column for each field with a filter that is newer than the schema. */
 export function addFilterColumns(db: DatabaseSync): void {
   const columns = db.prepare("SELECT name FROM pragma_table_xinfo('api_key_audit_log')").all();
   const there = new Set(columns.map(({ name }) => name));

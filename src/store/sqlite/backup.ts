@@ -1,12 +1,12 @@
 import { backup, DatabaseSync } from 'node:sqlite';
 import type { CopiedStore, CopyTold } from '../store.ts';
 
-/** Pages between two looks at who waits: some 10 ms of a disk. */
+/** Pages per step, between which other work may run: about 10 ms of disk time. */
 const PAGES_A_STEP = 1_000;
 
 /**
- * A copy of the store as it is at the beginning, made by SQLite's online backup. It reads on one snapshot: otherwise each
- * commit of the server would make it begin anew. The journal of the store grows until it is done.
+ * Copies the store, as it is at the start, by SQLite's online backup. The copy reads from one snapshot: otherwise each
+ * commit of the server would restart it. The store's write-ahead log grows until the copy is done.
  */
 export async function copyStore(path: string, file: string, told: CopyTold): Promise<CopiedStore> {
   const db = new DatabaseSync(path, { readOnly: true });

@@ -9,7 +9,7 @@ import type { ChainBeginning, Committer } from './committer.ts';
 import type { PointRead, SqliteDatabase } from './database.ts';
 import type { Value } from './thread-messages.ts';
 
-/** Everything is taken as said to be in the tables when nothing says how far they go. */
+/** The last row in the look-up tables; without a note of it, every row counts as looked up. */
 const LOOKED_UP =
   "coalesce((SELECT value FROM api_key_meta WHERE id = 'audit_looked_up'), 9223372036854775807)";
 const PARTS = 500;
@@ -19,7 +19,7 @@ const TABLES = [
   ['api_key_audit_by_ip', 'client_ip'],
 ] as const;
 
-// Numbers as text: one beyond what JavaScript holds must be found, and not make the query fail.
+// Numbers as text: a forged number too large for JavaScript must be reported, not make the query fail.
 const READ = `SELECT CAST(row AS TEXT) AS row, process_id, CAST(sequence AS TEXT) AS sequence, hash,
     CAST(time AS TEXT) AS time, event,
     CASE WHEN row <= ${LOOKED_UP} AND json_valid(event) THEN ${TABLES.map(
@@ -28,7 +28,7 @@ const READ = `SELECT CAST(row AS TEXT) AS row, process_id, CAST(sequence AS TEXT
     ).join(' OR ')} ELSE 0 END AS unlisted
   FROM api_key_audit_log AS log`;
 
-/** The chains in the file: it serves one process after the other, so the order of writing is that of every chain. */
+/** The chains in the file. One process after the other writes it, so each chain is in the order of the rows. */
 export class SqliteChainLog implements ChainLog {
   readonly processId: string;
   readonly order = 'WRITTEN';
@@ -83,7 +83,7 @@ export class SqliteChainLog implements ChainLog {
       'SELECT count(*) AS n FROM api_key_audit_log',
     ];
     const statements = sql.map((text) => ({ sql: text, params: [] }));
-    // Not with other writes: those are given up when they take long.
+    // Not through the committer, which gives up writes that take long.
     const deferred = { journal: '', journalId: 0, folds: [], forget: 0 };
     const guarded = [{ statements, event: '' }];
     const [result] = await this.#database.commit({ events: '', guarded, deferred });
@@ -116,7 +116,7 @@ export class SqliteChainLog implements ChainLog {
 
   async expiredPrefixes(time: number, limit: number): Promise<readonly ChainPrefix[]> {
     const rows = await this.#database.query(
-      // Only what the counts of uses have reached.
+      // Only events that the counts of uses include.
       `SELECT process_id, sequence, hash, time FROM api_key_audit_log
        WHERE row <= (SELECT value FROM api_key_meta WHERE id = 'usage_counted') ORDER BY row LIMIT ?`,
       [limit],
@@ -137,7 +137,7 @@ export class SqliteChainLog implements ChainLog {
 
   async cut(prefix: ChainPrefix, time: number): Promise<void> {
     const { processId, sequence, events } = prefix;
-    // The beginning of the log is the beginning of its oldest chain, so only what goes is looked at.
+    // The log begins with its oldest chain, so the query reads only the rows that it deletes.
     const gone = `WHERE process_id = ? AND sequence <= ?
       AND row <= (SELECT max(row) FROM (SELECT row FROM api_key_audit_log ORDER BY row LIMIT ?))`;
     const params = [processId, sequence, events];
@@ -160,7 +160,7 @@ async function readHeads(database: SqliteDatabase): Promise<ChainHead[]> {
   return rows.map(toHead);
 }
 
-/** What a chain begins with: the ends of the chains before it. */
+/** The first events of a chain: they name the ends of the chains before it. */
 export async function chainBeginning(
   database: SqliteDatabase,
   chain: Chain,

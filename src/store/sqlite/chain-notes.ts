@@ -3,7 +3,7 @@ import type { Chain } from '../../audit/chain.ts';
 import type { ChainHead, ChainPlace } from '../../keys/ports/audit.ts';
 import type { Statement, Value } from './thread-messages.ts';
 
-/** Its values are those of noteOf. */
+/** Takes the values of noteOf. */
 export const NOTE_HEAD = `INSERT INTO api_key_chain_heads (process_id, sequence, hash, closed, mac) VALUES (?, ?, ?, ?, ?)
   ON CONFLICT (process_id) DO UPDATE SET
     sequence = excluded.sequence, hash = excluded.hash, closed = excluded.closed, mac = excluded.mac`;
@@ -12,7 +12,7 @@ export function noteOf(chain: Chain, head: ChainHead): Value[] {
   return [head.processId, head.sequence, head.hash, head.closed ? 1 : 0, chain.noteMac(head)];
 }
 
-/** The note of where a chain begins. */
+/** Notes where a chain begins after a cut. */
 export function cutStatement(chain: Chain, place: ChainPlace, time: number): Statement {
   return {
     sql: 'UPDATE api_key_chain_heads SET cut = ? WHERE process_id = ?',
@@ -25,7 +25,7 @@ function cutText(chain: Chain, place: ChainPlace, time: number): string {
   return JSON.stringify({ sequence, hash, time, mac: chain.cutMac(place, time) });
 }
 
-/** The note that other chains name the end of one. */
+/** Notes that another chain names the end of this one. */
 export function listedStatement(chain: Chain, { processId, sequence }: ChainPlace): Statement {
   const listed = JSON.stringify({ sequence, mac: chain.listedMac(processId, sequence) });
   return {
@@ -34,7 +34,7 @@ export function listedStatement(chain: Chain, { processId, sequence }: ChainPlac
   };
 }
 
-/** A row of the notes, whatever was done to it. */
+/** Reads a row of the notes, even one that was tampered with. */
 export function toHead(row: Record<string, Value>): ChainHead {
   const cut = objectOf(row.cut);
   const listed = objectOf(row.listed);
@@ -50,14 +50,14 @@ export function toHead(row: Record<string, Value>): ChainHead {
   };
 }
 
-/** Undefined for none; for what is no JSON an object that no proof fits. */
+/** Undefined for NULL; for invalid JSON, an object with a MAC that never matches. */
 function objectOf(text: Value | undefined): object | undefined {
   if (text === null || text === undefined) return undefined;
   try {
     const parsed: unknown = JSON.parse(String(text));
     if (typeof parsed === 'object' && parsed !== null) return parsed;
   } catch {
-    // Not written by this program.
+    // Tampered with: falls through to the object below.
   }
   return { sequence: 0, hash: '', time: 0, mac: 'none' };
 }

@@ -22,7 +22,7 @@ class PendingWrite {
   }
 }
 
-/** Everything the embedded store writes goes through here: events, changes and counters share one transaction. */
+/** The one path for writes of the embedded store: events, changes and counters share a transaction. */
 export class Committer {
   readonly #database: SqliteDatabase;
   readonly #deferred: DeferredRows;
@@ -50,7 +50,7 @@ export class Committer {
     });
   }
 
-  /** Events and writes that are not durable yet, and how many may be. */
+  /** The events and writes that are not durable yet, and their limit. */
   get backlog(): { readonly waiting: number; readonly limit: number } {
     return { waiting: this.#group.pending, limit: MAX_QUEUED };
   }
@@ -59,7 +59,7 @@ export class Committer {
     return this.#group.add(entry);
   }
 
-  /** All statements and the event, or none of them. */
+  /** Commits all statements and the event, or none of them. */
   async write(statements: readonly Statement[], entry?: AuditEntry): Promise<WriteResult> {
     const pending = new PendingWrite({ statements, event: entry === undefined ? '' : lineOf(entry) });
     await this.#group.add(pending);
@@ -69,7 +69,7 @@ export class Committer {
     return result;
   }
 
-  /** Runs a DELETE; returns how many rows went. */
+  /** Runs a DELETE; returns the number of deleted rows. */
   async delete(sql: string, params: readonly Value[]): Promise<number> {
     const result = await this.write([
       { sql, params },
@@ -82,7 +82,7 @@ export class Committer {
     return this.#group.drained();
   }
 
-  /** Puts in front what a chain begins with, when these are its first events. */
+  /** Before the first events of a chain: inserts its opening events in front, and returns the writes of their notes. */
   async #beginning(lines: string[], pending: readonly PendingWrite[]): Promise<GuardedWrite[]> {
     const events = lines.length > 0 || pending.some(({ write }) => write.event !== '');
     if (this.#begun || !events) return [];
@@ -117,7 +117,7 @@ export class Committer {
   }
 }
 
-/** What a chain begins with: events of its own, and what notes that they are there. */
+/** The opening of a chain: events that name the ends of other chains, and the notes that those are named. */
 export interface ChainBeginning {
   readonly entries: readonly AuditEntry[];
   readonly notes: readonly Statement[];

@@ -20,17 +20,17 @@ import type {
   Value,
 } from './thread-messages.ts';
 
-// A request as the caller knows it: the thread adds the number.
+// A request before the thread numbers it.
 type Unnumbered =
   | Omit<CommitRequest, 'id'>
   | Omit<QueryRequest, 'id'>
   | Omit<UsageRequest, 'id'>
   | { kind: 'close' };
 
-// A clone runs sources, a package what was compiled from them.
+// A clone runs .ts sources, a package compiled .js files.
 const THREAD = new URL(import.meta.url.replace(/database(\.\w+)$/, 'thread$1'));
 
-/** One thread and the answers it owes. */
+/** One thread and its pending requests. */
 class Thread {
   readonly #worker: Worker;
   readonly #waiting = new Map<number, { resolve: (v: unknown) => void; reject: (e: unknown) => void }>();
@@ -39,7 +39,7 @@ class Thread {
   #closing = false;
   readonly #gone: (error: unknown) => void;
 
-  /** @param gone told when it ends although nobody has closed it */
+  /** @param gone called when the thread ends without having been closed */
   constructor(data: ThreadData, gone: (error: unknown) => void) {
     this.#gone = gone;
     this.#worker = new Worker(THREAD, { workerData: data });
@@ -73,10 +73,10 @@ class Thread {
 
 export type PointRead = (...params: Value[]) => readonly Value[] | undefined;
 
-/** @param before each read */
+/** @param before runs before each read */
 function pointRead(connection: DatabaseSync, sql: string, before = () => {}): PointRead {
   const statement = connection.prepare(sql);
-  // An object with a name for each column costs as much again as the read.
+  // Arrays: an object with column names costs as much again as the read.
   statement.setReturnArrays(true);
   return (...params) => {
     try {
@@ -88,14 +88,14 @@ function pointRead(connection: DatabaseSync, sql: string, before = () => {}): Po
   };
 }
 
-/** Commits after which the log of the file may be moved into it and begun anew. */
+/** Every so many commits SQLite may check-point: move the write-ahead log into the file. */
 const COMMITS_A_SNAPSHOT = 32;
 const SNAPSHOT_CACHE_KIB = 32_768;
 
 /**
- * A connection that reads on one snapshot over many commits. Each commit of an event would make SQLite drop all pages
- * that the connection has in memory, though nothing that is read here has changed; so the snapshot is left only for
- * such a change, and now and then for SQLite's checkpoint.
+ * A connection that reads from one snapshot over many commits. Otherwise each commit of an event would make SQLite drop
+ * the connection's whole page cache, though no row that is read here has changed. So the snapshot ends only when such a
+ * row changes, and now and then for SQLite's checkpoint.
  */
 class Snapshot {
   readonly connection: DatabaseSync;
@@ -120,7 +120,7 @@ class Snapshot {
     this.#open = false;
   }
 
-  /** Before a commit: a reader of old pages is in the way of the checkpoint. */
+  /** Runs before each commit: a reader on an old snapshot blocks the checkpoint. */
   pauseForCheckpoint(): void {
     this.#commits++;
     if (this.#commits < COMMITS_A_SNAPSHOT) return;
@@ -139,7 +139,7 @@ class Snapshot {
   }
 }
 
-/** The file: a connection for point reads on the event loop, a thread that writes, a thread for long queries. */
+/** The database: connections for point reads on the event loop, a thread for writes, a thread for long queries. */
 export class SqliteDatabase {
   readonly #lock: DatabaseSync;
   readonly #reads: DatabaseSync;
@@ -161,7 +161,7 @@ export class SqliteDatabase {
     this.#reader = new Thread({ path, processId, chainKey, role: 'reader' }, broken);
   }
 
-  /** @throws StartError when the file cannot be had, or another process has it. */
+  /** @throws StartError when the file cannot be opened, or another process uses it. */
   static open(
     path: string,
     processId: string,
@@ -181,17 +181,17 @@ export class SqliteDatabase {
     }
   }
 
-  /** A prepared point read on the event loop: microseconds, never a scan. Returns the columns in order. */
+  /** Prepares a point read on the event loop: microseconds, never a scan. It returns the columns in order. */
   pointRead(sql: string): PointRead {
     return pointRead(this.#reads, sql);
   }
 
-  /** The same for what only guarded writes and folds change: it sees every one that has been answered. */
+  /** The same for rows that only guarded writes and folds change: it sees every write that was acknowledged. */
   snapshotRead(sql: string): PointRead {
     return pointRead(this.#snapshot.connection, sql, () => this.#snapshot.begin());
   }
 
-  /** What the journal holds, in order; returns the ids around it: the one before the first, and the last. */
+  /** Reads the journal in order; returns the id before its first row, and its last id. */
   journal(each: (entries: string) => void): readonly [number, number] {
     let [before, last] = [0, 0];
     for (const { id, entries } of this.#reads
@@ -212,7 +212,7 @@ export class SqliteDatabase {
     }
   }
 
-  /** One transaction. Rejects when nothing of it was written. */
+  /** Commits one transaction. Rejects when none of it was written. */
   async commit(batch: Omit<CommitRequest, 'id' | 'kind'>): Promise<GuardedResult[]> {
     this.#snapshot.pauseForCheckpoint();
     try {
@@ -220,13 +220,13 @@ export class SqliteDatabase {
     } catch (error) {
       throw unavailable(error);
     } finally {
-      // Before anybody is told that something has changed.
+      // Before the caller learns that a row has changed.
       if (batch.guarded.length > 0 || batch.deferred.folds.length > 0) this.#snapshot.end();
       this.#snapshot.resume();
     }
   }
 
-  /** Has the writer write some of its counts of decisions; true when there are more. */
+  /** Makes the writer thread write some of its counts of decisions; true when there are more. */
   async writeUsage(): Promise<boolean> {
     try {
       return (await this.#writer.request({ kind: 'usage' })) === true;
@@ -244,7 +244,7 @@ export class SqliteDatabase {
   }
 }
 
-/** Holds an exclusive lock that the system drops with the process, however it ends. */
+/** Takes an exclusive lock that the system releases however the process ends. */
 export function lockFile(path: string): DatabaseSync {
   const lock = new DatabaseSync(path);
   try {
@@ -262,7 +262,7 @@ export function lockFile(path: string): DatabaseSync {
 }
 
 function migrate(path: string, chainKey: Uint8Array | undefined): void {
-  // A table that others refer to is made anew by one of the steps.
+  // One of the migrations recreates a table that foreign keys refer to.
   const db = new DatabaseSync(path, { enableForeignKeyConstraints: false });
   try {
     db.function('place', { deterministic: true }, (hash) => rowIdFromHash(String(hash)) ?? null);

@@ -3,7 +3,7 @@ import type { Counters } from '../../keys/quota.ts';
 import type { SqliteDatabase } from './database.ts';
 import type { DeferredPart, Value } from './thread-messages.ts';
 
-/** Tables whose rows change with nearly every call, and how a row is written there. The journal knows each by its place. */
+/** Tables that nearly every call changes, with the statement for one row. The journal names a table by its index. */
 export const DEFERRED_TABLES = [
   {
     name: 'api_key_limits',
@@ -17,23 +17,23 @@ export const DEFERRED_TABLES = [
 ] as const;
 
 /**
- * Rows in memory, or entries in the journal, that begin a round of writing the tables; their parts, at most 256, in
- * which rows lie near each other; and rows kept in memory although nothing is to be written of them.
+ * waitingRows, journalEntries: so many of either begin a round that writes the tables. parts: a round's steps, at most
+ * 256, each with neighbouring rows. keptRows: the capacity of the cache of unchanged rows.
  */
 const BOUNDS = { waitingRows: 65_536, journalEntries: 262_144, parts: 256, keptRows: 20_000 };
-/** Journal rows that one transaction deletes at most. */
+/** The most journal rows that one transaction deletes. */
 const FORGET_ROWS = 64;
 
 type Bounds = typeof BOUNDS;
 
-/** What is asked of the file. */
+/** The reads that are needed of the database. */
 type Source = Pick<SqliteDatabase, 'snapshotRead' | 'journal'>;
 
 /**
- * Counters and last uses. With a million keys nearly every call touches another row, so writing each where it belongs
- * would cost a page a call. A change goes to the end of a journal instead, in the transaction of the call's event, and
- * stays in memory; later a whole part of a table is written at once, in its order. This process is the only writer, so
- * memory is the truth, and what a crash leaves in the journal is read at the next start.
+ * Counters and last uses. With a million keys nearly every call changes a different row, so writing each row to its
+ * table would cost a page per call. Instead a change is appended to a journal, in the transaction of the call's event,
+ * and stays in memory; later a whole part of a table is written at once, in its order. This process is the only writer,
+ * so memory is authoritative; after a crash the journal is read at the next start.
  */
 export class DeferredRows {
   readonly quotas: DeferredTable<Counters>;
@@ -42,13 +42,13 @@ export class DeferredRows {
   readonly #bounds: Bounds;
   #journalId: number;
   #entries = 0;
-  /** The part that is written next; beyond the last while no round is under way. */
+  /** The part that is written next; equal to `parts` while no round is under way. */
   #next: number;
-  /** The end of the journal when the round began. */
+  /** The last journal id when the round began. */
   #roundId = 0;
   #forgetTo = 0;
   #forgotten = 0;
-  /** The transaction that take() put together and whose outcome is not known yet. */
+  /** The transaction that take() returned and whose outcome is not known yet. */
   #inFlight: DeferredPart | undefined;
 
   /** @param bounds for tests */
@@ -75,7 +75,7 @@ export class DeferredRows {
     this.#entries += flat.length / 3;
   }
 
-  /** What the next transaction must write. `written` or `notWritten` must follow before the next one is taken. */
+  /** Returns the writes for the next transaction. `written` or `notWritten` must follow before the next take(). */
   take(): DeferredPart {
     if (this.#inFlight !== undefined) throw new Error('a transaction of counters is under way already');
     const flat: unknown[] = [];
@@ -85,7 +85,7 @@ export class DeferredRows {
     if (this.#next === this.#bounds.parts && this.#roundIsDue()) {
       this.#next = 0;
       this.#entries = 0;
-      // What is being written now is in memory only when it is written: the next round's.
+      // The journal row of this transaction belongs to the next round: its changes join a part only once written.
       this.#roundId = flat.length > 0 ? this.#journalId - 1 : this.#journalId;
     }
     const folds: DeferredPart['folds'][number][] = [];
@@ -113,7 +113,7 @@ export class DeferredRows {
     if (forget > 0) this.#forgotten = forget;
   }
 
-  /** A failed transaction: all of it waits for the next one. */
+  /** After a failed transaction: its changes wait for the next one. */
   notWritten(part: DeferredPart): void {
     const { folds } = this.#landed(part);
     for (const table of this.#tables) table.notWritten();
@@ -133,19 +133,19 @@ export class DeferredRows {
   }
 }
 
-/** How a value lies in the table; in the journal it is JSON. */
+/** Converts a value to its column in the table; the journal holds it as JSON. */
 interface Codec<T> {
   toColumn(value: T): Value;
   fromColumn(value: Value): T;
 }
 
-/** A row that is not, or not only, in its table. */
+/** A row whose value is newer than its table. */
 interface Row<T> {
   readonly key: string;
   value: T;
-  /** Changed since the last transaction was put together. */
+  /** Changed since the last take(). */
   dirty: boolean;
-  /** In the journal, and in a part that is to be written. */
+  /** In the journal, and in a part that waits to be written. */
   waiting: boolean;
 }
 
@@ -154,7 +154,7 @@ export class DeferredTable<T> {
   readonly #codec: Codec<T>;
   readonly #read: (key: string) => readonly Value[] | undefined;
   readonly #rows = new Map<string, Row<T>>();
-  /** As they are in the table: what is asked for and not changed, such as a limit that is used up. Made when there is one. */
+  /** Cached rows that equal their table: read often but unchanged, such as a used-up limit. Created on first use. */
   #kept: LRUCache<string, T & {}> | undefined;
   readonly #keptRows: number;
   readonly #parts: Row<T>[][];
@@ -179,7 +179,7 @@ export class DeferredTable<T> {
     return this.#waitingRows;
   }
 
-  /** As it was set last, without the file; undefined when only the file knows. */
+  /** The value in memory; undefined when it must be read from the file. */
   recall(key: string): T | undefined {
     return this.#rows.get(key)?.value ?? this.#kept?.get(key);
   }
@@ -191,7 +191,7 @@ export class DeferredTable<T> {
     return row === undefined ? undefined : this.#codec.fromColumn(row[0] ?? null);
   }
 
-  /** What was got will be asked for again, unchanged. */
+  /** Caches an unchanged value that will be read again. */
   keep(key: string, value: T & {}): void {
     if (this.#rows.has(key)) return;
     this.#kept ??= new LRUCache({ max: this.#keptRows });
@@ -241,7 +241,7 @@ export class DeferredTable<T> {
     this.#writing = [];
   }
 
-  /** The rows of a part, to be written. Those that change meanwhile wait for the next round, too. */
+  /** Returns the rows of a part to write. Rows that change meanwhile also wait for the next round. */
   beginFold(part: number): Value[] {
     this.#folding = this.#parts[part] ?? [];
     this.#parts[part] = [];
@@ -255,7 +255,7 @@ export class DeferredTable<T> {
     return columns;
   }
 
-  /** After `written`: what has changed since is waiting again, or dirty. */
+  /** Runs after `written`; drops the rows that have not changed since beginFold. */
   endFold(): void {
     for (const row of this.#folding) {
       if (!row.waiting && !row.dirty) this.#rows.delete(row.key);
@@ -276,7 +276,7 @@ export class DeferredTable<T> {
   }
 }
 
-/** 0 to 255 by the first two digits of an id, of another name by its first character: in the order of the keys. */
+/** Maps a key to 0…255 in key order: a key id by its first two hex digits, another name by its first character. */
 function partOf(key: string): number {
   const part = key.startsWith('uid-apikey-') ? Number.parseInt(key.slice(11, 13), 16) : Number.NaN;
   return Number.isNaN(part) ? key.charCodeAt(0) % 256 || 0 : part;

@@ -4,7 +4,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { type Finding, StartError } from '../store.ts';
 import { UnfitTexts } from '../unfit-texts.ts';
 
-/** What would stop a server from working on this file, looked at without changing it. @throws StartError */
+/** Finds problems that would stop a server from using this file, without changing it. @throws StartError */
 export async function inspectSqlite(url: string): Promise<Finding[]> {
   const path = url.replace(/^sqlite:(\/\/)?/, '');
   let folder = dirname(path);
@@ -31,7 +31,7 @@ export async function inspectSqlite(url: string): Promise<Finding[]> {
 
 const TEXTS = ['name', 'owner_id', 'rate_limit_bucket', 'revoke_note', 'request_id', 'metadata'] as const;
 
-/** Read as bytes: as a text, SQLite's end at their first NUL. */
+/** Reads texts as bytes: as text, SQLite would end them at their first NUL. */
 function textsOf(db: DatabaseSync): Finding {
   const found = new UnfitTexts();
   if (db.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'api_keys'").get() === undefined)

@@ -58,7 +58,7 @@ export class SqliteKeyStore implements KeyStore {
   readonly #byRequestId: PointRead;
   readonly #lastUses: DeferredTable<number>;
   readonly #reader = new KeyReader();
-  /** The newest revision: this process makes them all. */
+  /** The newest revision: only this process creates them. */
   #revision: number;
 
   constructor(database: SqliteDatabase, committer: Committer, lastUses: DeferredTable<number>) {
@@ -78,7 +78,7 @@ export class SqliteKeyStore implements KeyStore {
     this.#revision = Number(revision()?.[0] ?? 0);
   }
 
-  /** Without last_use_time, which no decision asks for. */
+  /** Returns the key without last_use_time, which no decision needs. */
   findByHash(secretHash: string, minRevision = 0): MaybePromise<Found> {
     const revision = this.#revision;
     if (revision < minRevision) return Promise.reject(revisionNotReached(minRevision, revision));
@@ -90,14 +90,14 @@ export class SqliteKeyStore implements KeyStore {
       : { key: this.#reader.read(former), revision, ageMs: 0, retired: true };
   }
 
-  /** One read of one page: the key that was made with this secret. */
+  /** Finds the key that was created with this secret by one page read. */
   #inPlace(secretHash: string): Key | undefined {
     const row = this.#byPlace(rowIdFromHash(secretHash) ?? null);
     const key = row === undefined ? undefined : this.#reader.read(row);
     return key?.secrets.some(({ hash }) => hash === secretHash) ? key : undefined;
   }
 
-  /** A secret that came later, by a rotation, or two that begin alike. */
+  /** Finds a key by a rotated secret, or by a hash whose row id was taken. */
   #elsewhere(secretHash: string): Key | undefined {
     const row = this.#byHash(secretHash);
     return row === undefined ? undefined : this.#reader.read(row);
@@ -156,7 +156,7 @@ export class SqliteKeyStore implements KeyStore {
     );
     if (result.outcome === 'DONE')
       return { outcome: 'INSERTED', key: { ...key, revision: this.#published(result) } };
-    // Two hashes that begin alike: this one lies somewhere else.
+    // The row id is taken by a hash with the same first digits: this key gets another row.
     if (result.outcome === 'NOT_UNIQUE' && result.what === 'api_keys.row' && place !== null)
       return this.insert(key, entry, null);
     const holder = key.requestId === undefined ? undefined : this.#byRequestId(key.requestId);
@@ -166,7 +166,7 @@ export class SqliteKeyStore implements KeyStore {
     return { outcome: 'COLLISION' };
   }
 
-  /** Each is a write of its own; the committer puts them into one transaction. */
+  /** Inserts each key by a write of its own; the committer puts them into one transaction. */
   insertMany(items: Parameters<KeyStore['insertMany']>[0]): Promise<readonly Inserted[]> {
     return Promise.all(items.map(({ key, entry }) => this.insert(key, entry)));
   }
@@ -221,9 +221,9 @@ export class SqliteKeyStore implements KeyStore {
   }
 
   async writeLastUses(uses: ReadonlyMap<string, number>): Promise<void> {
-    // Of two times the file keeps the later one by itself.
+    // Only memory is compared: the file's own statement keeps the later of two times.
     for (const [id, time] of uses) if (time > (this.#lastUses.recall(id) ?? 0)) this.#lastUses.set(id, time);
-    // They ride in the next transaction, and there is one now.
+    // An empty write makes a transaction, which carries the last uses.
     await this.#committer.write([]);
   }
 
@@ -264,7 +264,7 @@ export class SqliteKeyStore implements KeyStore {
     return this.#revision;
   }
 
-  /** Counts on from there. */
+  /** Continues from at least this revision. */
   skipTo(revision: number): void {
     this.#revision = Math.max(this.#revision, revision);
   }
@@ -276,7 +276,7 @@ export class SqliteKeyStore implements KeyStore {
     return revision;
   }
 
-  /** Of a query: with the last uses that wait for their place in the file. */
+  /** Reads the keys of a query, with last uses that are not in their table yet. */
   #readAll(rows: readonly Record<string, Value>[]): Key[] {
     return rows.map((row) => {
       const written = row.last_use_time === null ? undefined : Number(row.last_use_time);
@@ -301,7 +301,7 @@ function secretRows(key: Key): Statement[] {
   return key.secrets.map(({ hash }) => ({ sql, params: [hash, key.id] }));
 }
 
-/** Notes the change under its revision, and forgets the oldest one. */
+/** Notes the change under its revision, and deletes the oldest noted change. */
 function publication(keyId: string, change: KeyChange): Statement[] {
   return [
     { sql: `INSERT INTO api_key_changes VALUES (${REVISION}, ?, ?)`, params: [keyId, change] },
@@ -309,7 +309,7 @@ function publication(keyId: string, change: KeyChange): Statement[] {
   ];
 }
 
-/** What a change of secrets writes beside the key. */
+/** The rows that a change of secrets writes beside the key. */
 function effectRows(keyId: string, effects: RotationEffects | undefined, time: number): Statement[] {
   if (effects === undefined) return [];
   const retire = 'INSERT OR IGNORE INTO api_key_retired_secrets (hash, key_id, retire_time) VALUES (?, ?, ?)';

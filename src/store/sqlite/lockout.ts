@@ -13,7 +13,7 @@ import type { Value } from './thread-messages.ts';
 const TABLE = 'api_key_lockouts';
 const LOCKED = `FROM ${TABLE} WHERE key > ? AND expire > ? AND points >= ?`;
 
-/** Lockout on the embedded store: the library counts in a table of its own, this process knows the locked addresses. */
+/** Lockout on the embedded store: the library counts in its own table, and memory holds the locked addresses. */
 export class SqliteLockout implements Lockout {
   readonly #settings: LockoutSettings;
   readonly #database: SqliteDatabase;
@@ -32,7 +32,7 @@ export class SqliteLockout implements Lockout {
     this.#clock = clock;
     this.#limiter = new RateLimiterSQLite({
       ...limiterOptions(settings),
-      // The table holds nothing but lockouts.
+      // No prefix: the table holds only lockouts.
       keyPrefix: '',
       storeType: 'sqlite3',
       storeClient: new LimiterClient(committer),
@@ -42,7 +42,7 @@ export class SqliteLockout implements Lockout {
     this.#locked = new LockedAddresses(clock);
   }
 
-  /** Knows the addresses that were locked before the start. */
+  /** Loads the addresses that were locked before the start. */
   static async open(settings: LockoutSettings, committer: Committer, database: SqliteDatabase, clock: Clock) {
     const lockout = new SqliteLockout(settings, committer, database, clock);
     const { items } = await lockout.list({ size: Number.MAX_SAFE_INTEGER - 1, after: undefined });
@@ -93,8 +93,8 @@ export class SqliteLockout implements Lockout {
 type Done = (this: { readonly changes: number }, error: unknown, row?: unknown) => void;
 
 /**
- * The calls of a `sqlite3` database that the library makes of its storeClient. The writer thread runs each statement in a
- * savepoint of the batch's transaction, so the library's own savepoints have nothing left to do.
+ * The part of a `sqlite3` database that the library uses as its storeClient. The writer thread runs each statement in a
+ * savepoint of the batch's transaction, so the library's own savepoints are ignored.
  */
 class LimiterClient {
   readonly #committer: Committer;

@@ -1,4 +1,4 @@
-/** Numbered, forward only; each runs once, in one transaction with its number. */
+/** Numbered and forward only; each runs once, in one transaction with the update of the version. */
 export const MIGRATIONS: readonly string[] = [
   `
   CREATE TABLE api_key_meta (id TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;

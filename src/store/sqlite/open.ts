@@ -18,7 +18,7 @@ import { SqliteRemoteKeyLog } from './remote-keys.ts';
 import { SqliteRotationLog } from './rotations.ts';
 import { SqliteUsageLog } from './usage.ts';
 
-/** Opens `sqlite:PATH`, making the file and its folder when they are not there. One process a file. */
+/** Opens `sqlite:PATH` and creates a missing file and folder. One process per file. */
 export async function openSqliteStore({
   url,
   clock,
@@ -57,14 +57,14 @@ export async function openSqliteStore({
     usage,
     giteaTokens: new SqliteRemoteKeyLog('gitea_tokens', database, committer),
     n8nApiKeys: new SqliteRemoteKeyLog('n8n_api_keys', database, committer),
-    // The file serves one process.
+    // Only one process uses the file, so the sweep lease is always free.
     sweepLease: { take: async () => true, release: async () => {} },
     recovery: new SqliteRecovery(database, committer, (revision) => keys.skipTo(revision)),
     copyTo: (file, told) => copyStore(path, file, told),
     sharing: undefined,
     auditBacklog: () => audit.backlog,
     seenTime: await newestTime(database),
-    // An empty transaction: shows that the writer thread lives and can write.
+    // A transaction without a change shows that the writer thread is alive and can commit.
     ping: async () => void (await committer.write([{ sql: 'SELECT 1', params: [] }])),
     sweep: async (dropOld = true) => {
       if (!dropOld) return;
@@ -77,14 +77,14 @@ export async function openSqliteStore({
       await audit.flushGaps();
       await committer.drained();
       await usage.flush().catch(() => {
-        // What is not written is counted again from the log at the next start.
+        // Unwritten counts are counted again from the log at the next start.
       });
       await database.close();
     },
   };
 }
 
-/** Of the last events: calls end in another order than they began. */
+/** The newest time among the last 1 000 events: calls end in another order than they began. */
 async function newestTime(database: SqliteDatabase): Promise<number | undefined> {
   const latest = 'SELECT time FROM api_key_audit_log ORDER BY row DESC LIMIT 1000';
   const [row] = await database.query(`SELECT max(time) AS time FROM (${latest})`, []);

@@ -4,7 +4,7 @@ import type { Counters, QuotaRequest } from '../../keys/quota.ts';
 import { take } from '../../keys/quota.ts';
 import type { DeferredTable } from './deferred-rows.ts';
 
-/** Quotas of the embedded store: counted in memory, made durable by the transaction of the call's own event. */
+/** Quotas of the embedded store: counted in memory, made durable in the transaction of the call's event. */
 export class SqliteQuota implements QuotaLimiter {
   readonly #rows: DeferredTable<Counters>;
   readonly #clock: Clock;
@@ -32,7 +32,7 @@ export class SqliteQuota implements QuotaLimiter {
   }
 }
 
-/** Without windows that are over, so that limits which were renamed leave nothing behind. */
+/** The counters without windows that have ended: otherwise renamed limits would stay for ever. */
 function live(counters: Counters, now: number): Counters {
   for (const name in counters) {
     if ((counters[name]?.end ?? 0) <= now)

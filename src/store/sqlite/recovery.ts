@@ -6,14 +6,14 @@ import type { PointRead, SqliteDatabase } from './database.ts';
 const READ = 'SELECT value FROM api_key_meta WHERE id = ?';
 const BEHIND = 'behind_since';
 
-/** In api_key_meta of the file itself, so that a copy of it brings it along. */
+/** Keeps the state in api_key_meta of the file itself, so that every copy contains it. */
 export class SqliteRecovery implements Recovery {
   readonly #committer: Committer;
   readonly #read: PointRead;
   readonly #skipTo: (revision: number) => void;
   #epoch: string;
 
-  /** @param skipTo told where revisions go on */
+  /** @param skipTo called with the revision to continue from */
   constructor(database: SqliteDatabase, committer: Committer, skipTo: (revision: number) => void) {
     this.#committer = committer;
     this.#skipTo = skipTo;

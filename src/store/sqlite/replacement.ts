@@ -7,10 +7,10 @@ import type { CopyTold, PresentStore, StoreReplacement } from '../store.ts';
 import { lockFile } from './database.ts';
 
 const CHUNK_BYTES = 1_048_576;
-/** What SQLite keeps beside a file. */
+/** The suffixes of the files that SQLite keeps beside a database. */
 const BESIDE = ['-wal', '-shm', '-journal'] as const;
 
-/** Holds the lock of the store until it is closed: no server starts meanwhile. */
+/** Holds the lock of the store until `close`, so that no server starts meanwhile. */
 export class SqliteReplacement implements StoreReplacement {
   readonly copyUrl: string;
   readonly #path: string;
@@ -43,7 +43,7 @@ export class SqliteReplacement implements StoreReplacement {
         db.close();
       }
     } catch {
-      // Damaged: that may be why somebody restores.
+      // A damaged store may be the reason for the restore.
       return undefined;
     }
   }
@@ -55,17 +55,17 @@ export class SqliteReplacement implements StoreReplacement {
     if (store?.ino === found.ino && store.dev === found.dev) throw new Error('it is the store itself');
     await this.#discard();
     await copyBytes(file, this.#copy, found.size, told);
-    // Of a file that was copied by other means than `apikeyd backup`.
+    // Exists when the file was copied by other means than `apikeyd backup`.
     if (existsSync(`${file}-wal`)) await copyFile(`${file}-wal`, `${this.#copy}-wal`);
     checkCopy(this.#copy);
   }
 
-  /** At no moment there is no store: an empty one would be made in its place. */
+  /** The store's path exists at every moment: otherwise a starting server would create an empty store. */
   async put(keepAs: string): Promise<string | undefined> {
     const before = existsSync(this.#path) ? keepAs : undefined;
     if (before !== undefined) {
       intoOneFile(this.#path);
-      // Only of a store that is damaged: with another file they must not be read.
+      // Only a damaged store has them; SQLite must not read them with the new file.
       for (const end of BESIDE)
         if (existsSync(`${this.#path}${end}`)) await rename(`${this.#path}${end}`, `${before}${end}`);
       await link(this.#path, before).catch(() => copyFile(this.#path, before));
@@ -107,7 +107,7 @@ async function copyBytes(from: string, to: string, size: number, told: CopyTold)
   }
 }
 
-/** @throws Error where it is damaged, or another program's */
+/** @throws Error where the file is damaged, or belongs to another program */
 function checkCopy(path: string): void {
   const db = new DatabaseSync(path);
   try {
@@ -126,6 +126,6 @@ function intoOneFile(path: string): void {
     db.exec('PRAGMA wal_checkpoint(TRUNCATE)');
     db.close();
   } catch {
-    // Damaged: kept as it is.
+    // A damaged store is kept unchanged.
   }
 }

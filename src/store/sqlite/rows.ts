@@ -3,7 +3,7 @@ import type { Key } from '../../keys/key.ts';
 import { rotationDueTime } from '../../keys/rotation.ts';
 import type { Value } from './thread-messages.ts';
 
-/** Every column of api_keys but revision, which the transaction gives, in the order of keyValues. */
+/** The columns of api_keys in the order of keyValues; without `revision`, which the transaction sets. */
 export const KEY_COLUMNS = [
   'id',
   'name',
@@ -60,7 +60,7 @@ export function keyValues(key: Key): Value[] {
   ];
 }
 
-/** What a key is read from: the columns, and the revision behind them. */
+/** The select list for reading a key: the columns, then the revision. */
 export const KEY_SELECT = [...KEY_COLUMNS, 'revision'].map((column) => `k.${column}`).join(', ');
 
 type Column = (typeof KEY_COLUMNS)[number] | 'revision';
@@ -69,7 +69,7 @@ const PLACES = Object.fromEntries([...KEY_COLUMNS, 'revision'].map((column, i) =
   number
 >;
 
-/** Texts that many keys have in common are parsed once, and what they hold is shared: it is never changed. */
+/** Caches the parsed values of texts that many keys share; the shared values must never be modified. */
 const MAX_REMEMBERED = 4_096;
 
 class Remembered<T> {

@@ -1,46 +1,46 @@
-/** What the process and the two threads behind the embedded store tell each other. */
+/** The messages between the process and the two threads of the embedded store. */
 export type Value = string | number | null;
 
-/** A statement of a guarded write. With `mustReturn`, no returned row means that the guard failed. */
+/** A statement of a guarded write. With `mustReturn`, the guard fails when no row is returned. */
 export interface Statement {
   readonly sql: string;
   readonly params: readonly Value[];
   readonly mustReturn?: boolean;
 }
 
-/** All of it or nothing of it, with its event. */
+/** Statements and their event, which are committed together or not at all. */
 export interface GuardedWrite {
   readonly statements: readonly Statement[];
-  /** As in CommitRequest; '' for maintenance. */
+  /** One line as in CommitRequest; '' for maintenance. */
   readonly event: string;
 }
 
 export type GuardedResult =
   | { readonly outcome: 'DONE'; readonly rows: readonly (Record<string, Value> | undefined)[] }
   | { readonly outcome: 'GUARD_FAILED' }
-  /** `what` is the `table.column` that is not unique. */
+  /** `what` is the `table.column` whose value is not unique. */
   | { readonly outcome: 'NOT_UNIQUE'; readonly what: string }
-  /** This write cannot be made; those beside it in the batch were. */
+  /** Only this write of the batch failed. */
   | { readonly outcome: 'FAILED'; readonly message: string };
 
-/** What a guarded write comes to that is no failure. */
+/** The result of a guarded write that did not fail. */
 export type WriteResult = Exclude<GuardedResult, { readonly outcome: 'FAILED' }>;
 
-/** What the next transaction does for these tables. */
+/** The writes of one transaction for the deferred tables. */
 export interface DeferredPart {
-  /** A row of the journal: table number, key and value in turn, as JSON; '' for none. */
+  /** One row of the journal: table index, key and value in turn, as JSON; '' for none. */
   readonly journal: string;
   readonly journalId: number;
-  /** A part of each table: the statement for a row, and key and value in turn, in the order of the table. */
+  /** One part of each table: the statement for a row, and key and value in turn, in the table's order. */
   readonly folds: readonly { readonly sql: string; readonly rows: readonly Value[] }[];
-  /** Journal rows up to this one are no longer needed; 0 for none. */
+  /** Deletes journal rows up to this id; 0 for none. */
   readonly forget: number;
 }
 
 export interface CommitRequest {
   readonly kind: 'commit';
   readonly id: number;
-  /** Events without a mutation, a line each: the time and, right after it, eventText. One string is cheap to hand over. */
+  /** Events without a mutation, one per line: the time directly followed by eventText. One string is cheap to post. */
   readonly events: string;
   readonly guarded: readonly GuardedWrite[];
   readonly deferred: DeferredPart;
@@ -53,7 +53,7 @@ export interface QueryRequest {
   readonly params: readonly Value[];
 }
 
-/** Writes some of the counts of decisions; returns whether there are more. */
+/** Writes some of the counts of decisions; the reply says whether there are more. */
 export interface UsageRequest {
   readonly kind: 'usage';
   readonly id: number;
@@ -75,6 +75,6 @@ export interface ThreadData {
   readonly path: string;
   readonly role: 'writer' | 'reader';
   readonly processId: string;
-  /** Of the audit's HMAC. */
+  /** The key of the audit chain's HMAC. */
   readonly chainKey: Uint8Array | undefined;
 }

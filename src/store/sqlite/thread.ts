@@ -1,6 +1,6 @@
 /**
- * The two threads behind the embedded store. The writer owns the only writing connection: one transaction and one
- * fsync a batch, off the event loop. The reader answers queries that may take long.
+ * The two threads of the embedded store. The writer owns the only writing connection and commits each batch in one
+ * transaction with one fsync, off the event loop. The reader runs queries that may take long.
  */
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { parentPort, workerData } from 'node:worker_threads';
@@ -46,7 +46,7 @@ function prepare(sql: string): StatementSync {
   return statement;
 }
 
-/** Most events go in groups: a fifth less work than one by one, measured. */
+/** Inserts most events in groups: a fifth less work than one by one (measured). */
 function insertEvents(text: string): void {
   if (text === '') return;
   const lines = text.split('\n');
@@ -59,7 +59,7 @@ function insertEvents(text: string): void {
       const params: Value[] = [];
       for (let i = at; i < at + size; i++) pushRow(params, lines[i] as string);
       const { lastInsertRowid } = prepare(statement).run(...params);
-      // One statement's rows are numbered in turn.
+      // The rows of one statement get consecutive numbers.
       for (let i = 0; i < size; i++) {
         const [time, event] = [params[5 * i + 3] as number, params[5 * i + 4] as string];
         const row = Number(lastInsertRowid) - size + 1 + i;
@@ -80,7 +80,7 @@ function pushRow(params: Value[], line: string): void {
   params.push(processId, sequence, head, time, event);
 }
 
-/** Errors of the file or the machine: they concern the whole batch. Full, I/O, no memory, damaged, not a database. */
+/** SQLite errors that fail the whole batch: no memory, I/O, damaged, full, not a database. */
 const OF_ALL: ReadonlySet<number> = new Set([7, 10, 11, 13, 26]);
 
 function runGuarded({ statements: steps, event }: GuardedWrite): GuardedResult {
@@ -105,7 +105,7 @@ function runGuarded({ statements: steps, event }: GuardedWrite): GuardedResult {
     if (!db.isTransaction || OF_ALL.has(errcode & 0xff)) throw error;
     undo();
     const unique = /^UNIQUE constraint failed: ([\w.]+)/.exec(message);
-    // One write's failure is its own: strangers stand beside it.
+    // Only this write fails: the others of the batch belong to other callers.
     return unique?.[1] === undefined
       ? { outcome: 'FAILED', message }
       : { outcome: 'NOT_UNIQUE', what: unique[1] };
@@ -115,12 +115,12 @@ function runGuarded({ statements: steps, event }: GuardedWrite): GuardedResult {
   return { outcome: 'DONE', rows };
 }
 
-/** With every batch, so that no row can be taken off the end unseen. */
+/** Updates the note of the chain's end with every batch, so that no last row can be removed unnoticed. */
 function noteHead(closed: boolean): void {
   prepare(NOTE_HEAD).run(...noteOf(chain, { processId, sequence, hash: head, closed }));
 }
 
-/** Changes of counters and last uses: to the journal at once, to their tables a part at a time. */
+/** Writes changes of counters and last uses: to the journal at once, to their tables one part at a time. */
 function defer({ journal, journalId, folds, forget }: DeferredPart): void {
   if (journal !== '') prepare('INSERT INTO api_key_journal VALUES (?, ?)').run(journalId, journal);
   for (const { sql, rows } of folds) {
@@ -145,7 +145,7 @@ function commit({ events, guarded, deferred }: CommitRequest): GuardedResult[] {
   } catch (error) {
     usage?.rolledBack();
     ({ sequence, head } = before);
-    // A failed COMMIT may have ended the transaction already.
+    // SQLite may have ended the transaction at a failed COMMIT.
     if (db.isTransaction) db.exec('ROLLBACK');
     lookUps?.reset();
     throw error;

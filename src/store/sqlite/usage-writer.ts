@@ -3,15 +3,15 @@ import { type EventValues, parseEvent, placeOf } from '../../audit/fields.ts';
 import { UsageCounter, type Use } from '../../audit/usage-counter.ts';
 
 const [KEY_ID, OUTCOME, DRY_RUN] = [placeOf('keyId'), placeOf('outcome'), placeOf('dryRun')];
-/** Counts that one transaction writes, and events that one step reads from the log. */
+/** The most counts that one transaction writes, and the most events that one step reads from the log. */
 const SLICE = 512;
 const SCAN = 8_192;
-/** Counts kept in memory; beyond these they are made again from the log. */
+/** The most counts in memory; beyond, they are dropped and counted again from the log. */
 const MAX_COUNTS = 1_000_000;
 
 /**
- * Counts decisions in the thread that writes them, and writes the counts in steps of their own. Events that it did not
- * see being written, after a crash or of an earlier version, it reads from the log.
+ * Counts decisions in the writer thread, and writes the counts in transactions of their own. Events that were written
+ * before this thread started, by a crashed process or an earlier version, are read from the log.
  */
 export class UsageWriter {
   readonly #db: DatabaseSync;
@@ -19,14 +19,14 @@ export class UsageWriter {
   readonly #note: StatementSync;
   readonly #scan: StatementSync;
   #counter = new UsageCounter();
-  /** Events of the transaction under way, and the row of the last one. */
+  /** The events of the open transaction, and the row of the last one. */
   #staged: Use[] = [];
   #stagedRow = 0;
   /** Every event up to this row is counted, in the table or in memory. */
   #counted = 0;
-  /** The log may hold events beyond that. */
+  /** The log may hold events after #counted. */
   #behind = true;
-  /** A round that a crash cut short ends there; 0 for none. */
+  /** The end of a round that a crash cut short; 0 for none. */
   #cutShort = 0;
 
   constructor(db: DatabaseSync) {
@@ -42,7 +42,7 @@ export class UsageWriter {
     this.#startAnew();
   }
 
-  /** Of an event that was written just now, in a transaction that may still fail. */
+  /** Holds an event of the open transaction, which may still fail. */
   stage(row: number, time: number, values: EventValues): void {
     if (this.#behind) return;
     const [keyId, outcome] = [String(values[KEY_ID]), String(values[OUTCOME])];
@@ -52,7 +52,7 @@ export class UsageWriter {
 
   committed(): void {
     if (this.#staged.length === 0) return;
-    // Rows are numbered in turn.
+    // Rows get consecutive numbers.
     const first = this.#stagedRow - this.#staged.length + 1;
     for (const [i, entry] of this.#staged.entries()) this.#counter.add(entry, first + i);
     this.#counted = this.#stagedRow;
@@ -64,11 +64,11 @@ export class UsageWriter {
     this.#staged = [];
   }
 
-  /** One transaction of its own, or a read of the log; true when there is more to do. */
+  /** Runs one transaction or one read of the log; true when there is more to do. */
   step(): boolean {
     if (this.#behind && this.#counter.inRound === false) {
       this.#catchUp();
-      // A round that was cut short is written as it was.
+      // A round that was cut short is repeated with the same end, so it must be read to that end first.
       if (this.#behind && this.#counted < this.#cutShort) return true;
     }
     const round = this.#counter.round();
@@ -108,7 +108,7 @@ export class UsageWriter {
       this.#counted = Number(row);
       read++;
     }
-    // Nothing is written meanwhile: this thread is the only writer.
+    // No event was written meanwhile: this thread is the only writer.
     if (read < SCAN && end === Number.MAX_SAFE_INTEGER) this.#behind = false;
     if (read < SCAN && end !== Number.MAX_SAFE_INTEGER) this.#counted = Math.max(this.#counted, end);
   }

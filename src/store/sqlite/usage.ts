@@ -3,11 +3,11 @@ import type { Committer } from './committer.ts';
 import type { SqliteDatabase } from './database.ts';
 import type { Value } from './thread-messages.ts';
 
-/** The counts of decisions: the writer thread counts, this asks it to write and reads what is written. */
+/** The counts of decisions: the writer thread counts and writes them, this class requests writes and reads them. */
 export class SqliteUsageLog implements UsageLog {
   readonly #database: SqliteDatabase;
   readonly #committer: Committer;
-  /** One flush is shared by all who ask while it has not begun. */
+  /** A flush that has not begun is shared by all its callers. */
   #flushing: Promise<void> = Promise.resolve();
   #waiting: Promise<void> | undefined;
 
@@ -19,7 +19,7 @@ export class SqliteUsageLog implements UsageLog {
   flush(): Promise<void> {
     this.#waiting ??= this.#flushing.then(async () => {
       this.#waiting = undefined;
-      // Calls are served between the steps.
+      // A flush has several steps, so that calls are committed in between.
       const flushing = this.#writeAll();
       this.#flushing = flushing.catch(() => {});
       await flushing;

@@ -1,13 +1,13 @@
 import { excessiveLoad } from './frames.ts';
 
-/** Streams that a peer may reset, or give cause to reset, beyond those it lets finish: more is an attack. */
+/** The most streams that a peer may reset, or cause to be reset, beyond those that finish: more is an attack. */
 const MAX_ABANDONED = 1_000;
-/** Frames that cost work and bring nothing: empty DATA, CONTINUATION, PRIORITY, unknown ones; forgiven by each request. */
+/** The most frames that cost work without effect (empty DATA, PRIORITY, …); each request resets the count. */
 const MAX_IDLE_FRAMES = 1_000;
-/** Of both counts, each second: who cancels watches all day is no attacker. */
+/** Subtracted from both counts each tick: a client that cancels watches all day is not an attacker. */
 const FORGIVEN_PER_TICK = 20;
 
-/** What a peer does that costs work and brings nothing. */
+/** Counts a peer's frames and streams that cost work without effect. */
 export class Conduct {
   #abandoned = 0;
   #idleFrames = 0;

@@ -23,14 +23,14 @@ import { Http2Stream, type StreamConnection } from './stream.ts';
 import { Streams } from './streams.ts';
 import type { ConnectionLimits, ServerConnection, Surroundings, WholeResponse } from './transport.ts';
 
-/** Bytes that may be on their way in, over all streams. */
+/** The receive window of a connection in bytes, over all streams. */
 const RECEIVE_WINDOW = 1 << 20;
-/** Unsent bytes beyond which a connection is not read any more, until its peer reads. */
+/** A connection with more unsent bytes is not read until its peer reads. */
 const MAX_UNSENT = 256 << 10;
-/** What a window grows by at once, from a client that means to read. */
+/** WINDOW_UPDATEs smaller than this count as frames without effect: a client that reads sends larger ones. */
 const SMALL_WINDOW = 1 << 10;
 
-/** One connection of HTTP/2, the server's side, as RFC 9113 has it: no push, no upgrade, no priorities. */
+/** The server's side of an HTTP/2 connection by RFC 9113: no push, no upgrade, no priorities. */
 export class Http2Connection implements ServerConnection, StreamConnection {
   readonly #socket: Socket;
   readonly #output: Output;
@@ -71,7 +71,7 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     this.#sendSettings();
   }
 
-  /** Whether a request is under way. */
+  /** Whether a request is in flight. */
   get busy(): boolean {
     return this.#streams.size > 0;
   }
@@ -80,15 +80,15 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     return this.#socket.writableLength + this.#output.length > MAX_UNSENT;
   }
 
-  /** Asks the peer to have no more streams at once than these; more are taken up to the first limit. */
+  /** Asks the peer to open at most this many streams at once; up to the first limit more are still accepted. */
   limitStreams(streams: number) {
     if (!this.#ended) this.#output.settings([[SETTING.MAX_CONCURRENT_STREAMS, streams]]);
   }
 
-  /** Takes no new requests; ends when those under way have ended. */
+  /** Accepts no new requests; ends when those in flight have ended. */
   shutDownGracefully() {
     if (this.#shuttingDown || this.#ended) return;
-    // What is on its way already is still served: the last word comes when the peer has heard the first.
+    // Requests in flight are still served: the final GOAWAY follows when a PONG shows that the peer has read the first.
     this.#output.goAway(MAX_WINDOW, ERROR.NO_ERROR);
     this.#pings.ask(() => {
       this.#shuttingDown = true;
@@ -97,7 +97,7 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     });
   }
 
-  /** Time has passed: ends a connection whose peer is late with anything that it has begun, or does not answer. */
+  /** Called at each tick: ends a connection whose peer is late or does not answer. */
   tick(now: number) {
     if (this.#ended) return;
     this.#conduct.tick();
@@ -118,7 +118,7 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     this.#streams.closeAll();
   }
 
-  // What a stream asks for.
+  // The interface for streams.
 
   write(type: number, flags: number, id: number, payload: Uint8Array) {
     this.#output.frame(type, flags, id, payload);
@@ -134,7 +134,7 @@ export class Http2Connection implements ServerConnection, StreamConnection {
 
   finished(stream: Http2Stream) {
     this.#conduct.finished();
-    // What the client has not sent yet is not wanted any more.
+    // The rest of the request is no longer needed.
     if (stream.remoteOpen) this.reset(stream, ERROR.NO_ERROR);
     else this.#remove(stream);
   }
@@ -265,13 +265,13 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     this.#streams.touch(stream);
   }
 
-  /** Resets a stream for what its peer did: an attack can live of that as of its own resets (CVE-2025-8671). */
+  /** Resets a stream for a fault of its peer. Attacks can use such resets like their own (CVE-2025-8671). */
   #offend(stream: Http2Stream, code: number) {
     this.reset(stream, code);
     this.#conduct.countAbandoned();
   }
 
-  /** Not opened yet, or even: this side opens none. While it leaves, streams opened too late are not looked at. */
+  /** Whether a stream is not opened yet; even ids never are. During shutdown, streams opened too late are ignored. */
   #isIdle(id: number) {
     return id % 2 === 0 || (id > this.#lastId && !this.#shuttingDown);
   }
@@ -296,7 +296,7 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     if (settings === undefined) return;
     this.#receivedSettings = true;
     this.#conduct.countIdle();
-    // Before anything that they let go.
+    // The acknowledgement must precede any DATA that the new settings allow.
     this.write(FRAME.SETTINGS, FLAG.ACK, 0, Buffer.alloc(0));
     const window = settings.findLast(([setting]) => setting === SETTING.INITIAL_WINDOW_SIZE);
     if (window !== undefined) this.#resizeWindows(window[1]);
@@ -323,7 +323,7 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     const more = incrementOf(payload);
     if (id === 0) {
       if (more === 0) throw protocolError('a window of nothing');
-      // Each has all streams look whether they may send; a client that reads gives large pieces.
+      // Each one makes all blocked streams try to send, so small ones are counted.
       if (more < SMALL_WINDOW) this.#conduct.countIdle();
       this.sendWindow += more;
       if (this.sendWindow > MAX_WINDOW)
@@ -357,7 +357,7 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     this.#output.reset(id, code);
   }
 
-  /** The connection's window does not wait for a stream that takes no more. */
+  /** Returns the unconsumed bytes of an ended stream to the connection's window. */
   #release(stream: Http2Stream) {
     this.#credit(0, this.#receiveWindow, stream.unconsumed);
     stream.unconsumed = 0;
@@ -375,7 +375,7 @@ export class Http2Connection implements ServerConnection, StreamConnection {
     this.#socket.end();
   }
 
-  /** The peer is told why; what it was sent before still leaves. */
+  /** Ends the connection with an error; frames written before are still sent. */
   #fail(code: number) {
     this.#output.goAway(this.#lastId, code);
     this.#output.flush();

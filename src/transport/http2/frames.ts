@@ -39,12 +39,12 @@ export const ERROR = {
 
 const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 export const FRAME_HEAD = 9;
-/** The protocol's smallest allowed maximum: frames of both sides are no longer. */
+/** The smallest maximum that the protocol allows; frames of both sides keep to it. */
 export const MAX_FRAME = 16_384;
 export const DEFAULT_WINDOW = 65_535;
 export const MAX_WINDOW = 2 ** 31 - 1;
 
-/** The connection cannot go on. */
+/** An error that ends the connection. */
 export class ConnectionError extends Error {
   readonly code: number;
 
@@ -79,27 +79,27 @@ export function protocolError(text: string): ConnectionError {
   return new ConnectionError(ERROR.PROTOCOL_ERROR, text);
 }
 
-/** For a peer that makes more work than it asks for. */
+/** The error for a peer that causes excessive work. */
 export function excessiveLoad(text: string): ConnectionError {
   return new ConnectionError(ERROR.ENHANCE_YOUR_CALM, text);
 }
 
-/** Called with each frame; the payload is the callee's to keep. */
+/** Called with each frame; the callee owns the payload. */
 type OnFrame = (type: number, flags: number, id: number, payload: Buffer) => void;
 
-/** Makes frames of what arrives, in whatever pieces it does. */
+/** Splits the received bytes into frames, whatever their chunks. */
 export class FrameReader {
   readonly #onFrame: OnFrame;
   #rest: Buffer | undefined;
   #prefaced = false;
-  /** Frames that were whole. */
+  /** The number of complete frames. */
   #whole = 0;
 
   constructor(onFrame: OnFrame) {
     this.#onFrame = onFrame;
   }
 
-  /** The frame that has begun and is not whole. */
+  /** The incomplete frame, if there is one. */
   get begun(): Begun | undefined {
     if (this.#rest === undefined) return undefined;
     const type = this.#rest[3];
@@ -107,7 +107,7 @@ export class FrameReader {
     return { kind: ofHeaders ? 'headers' : 'frame', name: -this.#whole };
   }
 
-  /** @throws ConnectionError, what onFrame throws */
+  /** @throws ConnectionError, and errors of onFrame */
   read(chunk: Buffer): void {
     const bytes = this.#rest === undefined ? chunk : Buffer.concat([this.#rest, chunk]);
     this.#rest = undefined;
@@ -122,7 +122,7 @@ export class FrameReader {
       this.#onFrame(bytes[at + 3] ?? 0, bytes[at + 4] ?? 0, id, bytes.subarray(at + FRAME_HEAD, end));
       at = end;
     }
-    // A copy: what the socket gave may be much larger than this rest.
+    // A copy: the socket's chunk may be much larger than this rest.
     if (at < bytes.length) this.#rest = Buffer.from(bytes.subarray(at));
   }
 

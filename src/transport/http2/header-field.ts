@@ -1,9 +1,9 @@
-/** HPACK counts each entry as so much more than its name and value. */
+/** HPACK's overhead of an entry beyond its name and value, in bytes. */
 const OVERHEAD = 32;
 
 const NAME = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/;
-/** No CR, LF, NUL or other control characters; other bytes are the value's own business. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
+/** Control characters, CR, LF and NUL among them, are refused; all other bytes are allowed. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: the expression must find them.
 const BAD_VALUE = /[\0-\x08\x0a-\x1f\x7f]/;
 const PSEUDO = new Set([':method', ':path', ':scheme', ':authority']);
 const OF_THE_CONNECTION = new Set([
@@ -14,7 +14,7 @@ const OF_THE_CONNECTION = new Set([
   'upgrade',
 ]);
 
-/** A name, checked as RFC 9113 section 8 asks. */
+/** A name, checked by RFC 9113 section 8. */
 class HeaderName {
   readonly text: string;
   readonly pseudo: boolean;
@@ -27,11 +27,11 @@ class HeaderName {
   }
 }
 
-/** One header. It is checked when it is made: most come again and again, as entries of a table. */
+/** One header, checked when it is created: most headers are reused as entries of a table. */
 export class HeaderField {
   readonly value: string;
   readonly wellFormed: boolean;
-  /** As HPACK counts it. */
+  /** Its size by HPACK's rule. */
   readonly bytes: number;
   readonly #name: HeaderName;
 
@@ -47,7 +47,7 @@ export class HeaderField {
     return new HeaderField(new HeaderName(name), value);
   }
 
-  /** Another of this name. */
+  /** A header of the same name with another value. */
   with(value: string): HeaderField {
     return new HeaderField(this.#name, value);
   }
@@ -56,7 +56,7 @@ export class HeaderField {
     return this.#name.text;
   }
 
-  /** Of the request line, as `:path` is. */
+  /** Whether this is a pseudo-header such as `:path`. */
   get pseudo(): boolean {
     return this.#name.pseudo;
   }

@@ -4,35 +4,35 @@ import type { Begun } from './lateness.ts';
 import { blockOf } from './payloads.ts';
 import { RequestHeaders } from './request-headers.ts';
 
-/** The longest block that is remembered as the same headers again. */
+/** The longest block that is remembered, in bytes. */
 const MAX_MEMO = 512;
 
-/** Headers of a stream, whole. */
+/** The complete headers of a stream. */
 export interface HeaderBlock {
   readonly id: number;
   readonly endStream: boolean;
   readonly headers: RequestHeaders;
 }
 
-/** Puts header blocks together and reads them. */
+/** Assembles header blocks and decodes them. */
 export class HeaderReader {
   readonly #most: number;
   readonly #hpack = new HpackDecoder();
-  /** A block that goes on in CONTINUATION frames. */
+  /** A block that continues in CONTINUATION frames. */
   #begun: { readonly id: number; readonly endStream: boolean; parts: Buffer[]; bytes: number } | undefined;
   #memo: { readonly block: Buffer; readonly version: number; readonly headers: RequestHeaders } | undefined;
 
-  /** @param most bytes of a block, and of the headers it holds. */
+  /** @param most the most bytes of a block, and of the decoded headers */
   constructor(most: number) {
     this.#most = most;
   }
 
-  /** The block that has begun and is not whole. */
+  /** The incomplete block, if there is one. */
   get begun(): Begun | undefined {
     return this.#begun === undefined ? undefined : { kind: 'headers', name: this.#begun.id };
   }
 
-  /** A block that has begun goes on before anything else. @throws ConnectionError */
+  /** An incomplete block must continue before any other frame. @throws ConnectionError */
   expects(type: number, id: number): void {
     if (this.#begun !== undefined && (type !== FRAME.CONTINUATION || id !== this.#begun.id))
       throw protocolError('a header block that does not go on');
@@ -61,7 +61,7 @@ export class HeaderReader {
     return { id, endStream, headers: this.#read(Buffer.concat(begun.parts, begun.bytes)) };
   }
 
-  /** The same bytes mean the same headers while the table has not changed: most calls of a client are alike. */
+  /** Reuses the last headers for equal bytes while the table is unchanged: most calls of a client are alike. */
   #read(block: Buffer): RequestHeaders {
     const memo = this.#memo;
     if (memo !== undefined && memo.version === this.#hpack.version && memo.block.equals(block))

@@ -1,9 +1,9 @@
 import { HeaderField } from './header-field.ts';
 import { huffmanDecode } from './huffman.ts';
 
-/** What our SETTINGS allow a peer's table to hold, by HPACK's count; the protocol's own default. */
+/** The largest dynamic table that our SETTINGS allow a peer, by HPACK's count: the protocol's default. */
 const MAX_TABLE_BYTES = 4096;
-/** Of the last seven bits of an integer. */
+/** The largest shift of the last seven bits of an integer. */
 const MAX_SHIFT = 21;
 
 /** RFC 7541, appendix A. */
@@ -68,18 +68,18 @@ const STATIC_TABLE = [
 ] as const;
 const STATIC = STATIC_TABLE.map(([name, value]) => HeaderField.of(name, value));
 
-/** The block is not HPACK: the connection cannot go on, its tables are lost. */
+/** The block is not valid HPACK: the connection must end, as its table is no longer in sync. */
 export class HpackError extends Error {}
 
-/** Reads header blocks, in the order of their arrival; a connection has one (RFC 7541). */
+/** Decodes the header blocks of one connection in the order of their arrival (RFC 7541). */
 export class HpackDecoder {
-  /** The newest entry last. */
+  /** The dynamic table, newest entry last. */
   readonly #entries: HeaderField[] = [];
   #bytes = 0;
   #maxBytes = MAX_TABLE_BYTES;
   #block: Buffer = Buffer.alloc(0);
   #at = 0;
-  /** Changes whenever the table does: while it stays, the same bytes mean the same fields. */
+  /** Changes with the table: while it is equal, equal bytes mean equal fields. */
   version = 0;
 
   /** @throws HpackError */
@@ -163,7 +163,7 @@ export class HpackDecoder {
   }
 }
 
-/** A header block that leaves the peer's table alone. Names are lower-case, values ASCII. */
+/** Encodes a header block that does not change the peer's table. Names must be lower-case, values ASCII. */
 export function encodeHeaders(fields: Iterable<readonly [name: string, value: string]>): Buffer {
   const parts: Buffer[] = [];
   for (const [name, value] of fields) {

@@ -1,4 +1,4 @@
-/** The code length of each byte, and of EOS, in bits (RFC 7541, appendix B). The code is canonical: lengths say it all. */
+/** The code length of each byte and of EOS in bits (RFC 7541, appendix B). They define the code: it is canonical. */
 const LENGTHS = [
   13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28,
   28, 28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 7,
@@ -13,7 +13,7 @@ const LENGTHS = [
 const EOS = 256;
 const MAX_PADDING_BITS = 7;
 
-/** Two entries a node: where bit 0 and bit 1 lead, a node's index or ~symbol. */
+/** Two entries per node, for bit 0 and bit 1: the index of the next node, or ~symbol. */
 const TREE = buildTree();
 
 function buildTree(): Int16Array {
@@ -23,7 +23,7 @@ function buildTree(): Int16Array {
   let length = 0;
   const symbols = LENGTHS.map((_, symbol) => symbol).sort((a, b) => lengthOf(a) - lengthOf(b) || a - b);
   for (const symbol of symbols) {
-    // The next code of the same length, or filled up with zeros to the next length.
+    // The next code of the same length, or padded with zeros to the next length.
     code = (length === 0 ? 0 : code + 1) * 2 ** (lengthOf(symbol) - length);
     length = lengthOf(symbol);
     let node = 0;
@@ -41,7 +41,7 @@ function lengthOf(symbol: number): number {
   return LENGTHS[symbol] ?? 0;
 }
 
-/** The text of a Huffman-coded string, a character a byte; undefined when it is not one. */
+/** Decodes a Huffman-coded string, one character per byte; undefined when it is invalid. */
 export function huffmanDecode(bytes: Uint8Array, start: number, end: number): string | undefined {
   const out: number[] = [];
   let node = 0;
@@ -62,6 +62,6 @@ export function huffmanDecode(bytes: Uint8Array, start: number, end: number): st
       ones = true;
     }
   }
-  // What is left over must be the beginning of EOS, and less than a byte.
+  // The padding must be the beginning of EOS, and shorter than a byte.
   return bits <= MAX_PADDING_BITS && ones ? String.fromCharCode(...out) : undefined;
 }

@@ -1,29 +1,29 @@
 export interface Patience {
-  /** To the preface and the settings. */
+  /** Time limit from the start of the connection to the end of the preface and the SETTINGS. */
   readonly silentConnectionMs: number;
-  /** From the first byte of a request's headers to their end. */
+  /** Time limit from the first byte of a request's headers to their end. */
   readonly headersMs: number;
-  /** From the first byte of any other frame to its last. */
+  /** Time limit from the first byte of any other frame to its last. */
   readonly messageMs: number;
-  /** How often a peer is asked whether it is still there, and how long it may take to say so. */
+  /** The interval of PINGs, and the time limit for their answers. */
   readonly keepaliveMs: number;
   readonly keepaliveTimeoutMs: number;
 }
 
-/** What a peer has begun and owes the rest of: `name` tells one from the next of its kind. */
+/** An incomplete input of a peer; `name` distinguishes it from the next one of its kind. */
 export interface Begun {
   readonly kind: 'settings' | 'headers' | 'frame';
   readonly name: number;
 }
 
-/** A connection begins with them. */
+/** The input that a new connection waits for. */
 export const SETTINGS_DUE: Begun = { kind: 'settings', name: 0 };
 
-/** How late a peer is. It is asked at each tick of its listener. */
+/** Tracks how late a peer is; its methods are called at each tick of the listener. */
 export class Lateness {
   readonly #patience: Patience;
   #begun: Begun | undefined;
-  /** The first tick that saw it. */
+  /** The first tick with the current input. */
   #since: number;
   #pinged: number;
   #awaitsPong = false;
@@ -35,7 +35,7 @@ export class Lateness {
     this.#pinged = now;
   }
 
-  /** The peer takes too long to finish what it has begun. */
+  /** Whether the peer takes too long to complete its input. */
   isOverdue(begun: Begun | undefined, now: number): boolean {
     if (begun?.kind !== this.#begun?.kind || begun?.name !== this.#begun?.name) {
       this.#begun = begun;
@@ -47,14 +47,14 @@ export class Lateness {
     return now - this.#since > limit;
   }
 
-  /** The peer has not answered a ping. */
+  /** Whether the peer has not answered a PING in time. */
   isGone(now: number): boolean {
     return this.#awaitsPong && now - this.#pinged > this.#patience.keepaliveTimeoutMs;
   }
 
   /**
-   * Whether it is time to ask; then `pong` must be called with the response.
-   * @param suspect a frame may be only half there: that is asked for sooner.
+   * Whether a PING is due; the caller sends it and must call `pong` at the answer.
+   * @param suspect a frame may be incomplete: the PING is due sooner
    */
   asks(now: number, suspect = false): boolean {
     const { headersMs, keepaliveMs } = this.#patience;

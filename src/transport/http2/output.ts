@@ -4,10 +4,10 @@ import { settingsPayload, uint32 } from './payloads.ts';
 import type { WholeResponse } from './transport.ts';
 
 const FIRST_BYTES = 4_096;
-/** A turn of the loop that answers more than this is sent in several writes. */
+/** Output of one turn of the event loop beyond this size is sent in several writes. */
 const MOST_BYTES = 65_536;
 
-/** What a connection sends: gathered over one turn of the event loop, and written at once. */
+/** The output of a connection: gathered during one turn of the event loop, and written at once. */
 export class Output {
   readonly #socket: Socket;
   readonly #flushed: () => void;
@@ -15,18 +15,18 @@ export class Output {
   #length = 0;
   #scheduled = false;
 
-  /** @param flushed is told when the bytes of a turn are the socket's. */
+  /** @param flushed called when the output of a turn is passed to the socket */
   constructor(socket: Socket, flushed: () => void) {
     this.#socket = socket;
     this.#flushed = flushed;
   }
 
-  /** Bytes that are not the socket's yet. */
+  /** The number of bytes not yet passed to the socket. */
   get length(): number {
     return this.#length;
   }
 
-  /** Room for so many bytes: where they go in the buffer. They are sent with all others of this turn. */
+  /** Reserves bytes in the buffer and returns their offset. They are sent with all output of this turn. */
   #reserve(bytes: number): number {
     if (this.#length + bytes > this.#buffer.length) {
       if (this.#length > MOST_BYTES) this.flush();
@@ -43,7 +43,7 @@ export class Output {
     return at;
   }
 
-  /** A frame; HEADERS may be longer than one frame holds. */
+  /** Writes a frame; a header block may be longer than a frame. */
   frame(type: number, flags: number, id: number, payload: Uint8Array): void {
     if (payload.length > MAX_FRAME) {
       this.#longHeaders(flags, id, payload);
@@ -53,7 +53,7 @@ export class Output {
     this.#buffer.set(payload, writeHead(this.#buffer, at, payload.length, type, flags, id));
   }
 
-  /** HEADERS, one DATA frame and trailers. */
+  /** Writes HEADERS, one DATA frame and trailers. */
   wholeResponse(id: number, response: WholeResponse): void {
     const { body } = response;
     const headers = response.headers.block;
@@ -69,7 +69,7 @@ export class Output {
     to.set(trailers, end);
   }
 
-  /** Lets the peer send so much more. */
+  /** Lets the peer send this many more bytes. */
   credit(id: number, bytes: number): void {
     this.frame(FRAME.WINDOW_UPDATE, 0, id, uint32(bytes));
   }
@@ -78,7 +78,7 @@ export class Output {
     this.frame(FRAME.RST_STREAM, 0, id, uint32(code));
   }
 
-  /** Settings of ours. */
+  /** Sends settings of this side. */
   settings(settings: readonly (readonly [setting: number, value: number])[]): void {
     this.frame(FRAME.SETTINGS, 0, 0, settingsPayload(settings));
   }
@@ -104,7 +104,7 @@ export class Output {
   flush(): void {
     if (this.#length === 0) return;
     const bytes = this.#buffer.subarray(0, this.#length);
-    // The socket keeps these bytes until they are gone, so the next turn has a buffer of its own.
+    // The socket holds these bytes until they are sent, so the next turn needs a new buffer.
     this.#buffer = Buffer.allocUnsafe(Math.min(MOST_BYTES, Math.max(FIRST_BYTES, this.#length)));
     this.#length = 0;
     if (!this.#socket.destroyed) this.#socket.write(bytes);

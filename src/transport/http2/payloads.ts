@@ -9,19 +9,19 @@ import {
   SETTING,
 } from './frames.ts';
 
-/** Reads what the frames carry, and refuses what RFC 9113 section 6 does not allow. */
+/** Decodes the payloads of frames, and refuses those that RFC 9113 section 6 does not allow. */
 
 const PRIORITY_BYTES = 5;
 const PING_BYTES = 8;
 const RESET_BYTES = 4;
-/** At least. */
+/** The least size. */
 const GOAWAY_BYTES = 8;
 const SETTING_BYTES = 6;
-/** Of one frame: HTTP/2 knows a dozen, and a client may send each once. */
+/** The most settings in one frame: HTTP/2 has a dozen, and a client may send each once. */
 const MAX_SETTINGS = 32;
 const MAX_FRAME_SETTING = 2 ** 24 - 1;
 
-/** DATA or HEADERS without their padding. @throws ConnectionError */
+/** The payload of DATA or HEADERS without its padding. @throws ConnectionError */
 export function unpadded(flags: number, payload: Buffer): Buffer {
   if ((flags & FLAG.PADDED) === 0) return payload;
   const padding = payload[0];
@@ -38,7 +38,7 @@ export function blockOf(flags: number, id: number, payload: Buffer): Buffer {
   return block.subarray(PRIORITY_BYTES);
 }
 
-/** Priorities are not used here, but must be well formed. @throws ConnectionError */
+/** Priorities are ignored, but must be well formed. @throws ConnectionError */
 export function checkPriority(id: number, payload: Buffer): void {
   if (id === 0) throw protocolError('PRIORITY of no stream');
   if (payload.length !== PRIORITY_BYTES) throw wrongSize('PRIORITY');
@@ -62,7 +62,7 @@ export function checkReset(payload: Buffer): void {
   if (payload.length !== RESET_BYTES) throw wrongSize('RST_STREAM');
 }
 
-/** What WINDOW_UPDATE adds. @throws ConnectionError */
+/** The increment of WINDOW_UPDATE. @throws ConnectionError */
 export function incrementOf(payload: Buffer): number {
   if (payload.length !== 4) throw wrongSize('WINDOW_UPDATE');
   return payload.readUInt32BE(0) & 0x7fff_ffff;

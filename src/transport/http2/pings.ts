@@ -4,7 +4,7 @@ import { checkPing } from './payloads.ts';
 
 const NOTHING = Buffer.alloc(8);
 
-/** PINGs of both sides. */
+/** The PINGs of both sides. */
 export class Pings {
   readonly #output: Output;
   readonly #asked: (() => void)[] = [];
@@ -13,13 +13,13 @@ export class Pings {
     this.#output = output;
   }
 
-  /** @param answered is called when the peer answers, or never will. */
+  /** @param answered called when the peer answers, or when the connection ends */
   ask(answered: () => void) {
     this.#asked.push(answered);
     this.#output.frame(FRAME.PING, 0, 0, NOTHING);
   }
 
-  /** Answers one of the peer's. @returns whether it was one. @throws ConnectionError */
+  /** Answers a PING of the peer. @returns false for an acknowledgement @throws ConnectionError */
   hear(flags: number, id: number, payload: Buffer): boolean {
     checkPing(id, payload);
     if ((flags & FLAG.ACK) !== 0) {

@@ -1,4 +1,4 @@
-/** How much a peer may still send, of a stream or of a connection. What came is given back in large pieces. */
+/** The bytes a peer may still send on a stream or connection. Consumed bytes are credited in large pieces. */
 export class ReceiveWindow {
   readonly #size: number;
   #left: number;
@@ -9,13 +9,13 @@ export class ReceiveWindow {
     this.#left = size;
   }
 
-  /** Counts what came; false when it is more than was allowed. */
+  /** Counts received bytes; false when the peer exceeded the window. */
   take(bytes: number): boolean {
     this.#left -= bytes;
     return this.#left >= 0;
   }
 
-  /** What came is used up: answers what the peer may send again, 0 when that is not worth a frame yet. */
+  /** Counts consumed bytes; returns the credit to send, 0 when it is not worth a frame yet. */
   release(bytes: number): number {
     this.#used += bytes;
     if (this.#used < this.#size / 2) return 0;

@@ -1,6 +1,6 @@
 import type { HeaderField } from './header-field.ts';
 
-/** The headers of a request as they are read, checked as RFC 9113 section 8 asks. */
+/** Collects the headers of a request, checked by RFC 9113 section 8. */
 export class RequestHeaders {
   readonly fields = new Map<string, string>();
   readonly #most: number;
@@ -8,7 +8,7 @@ export class RequestHeaders {
   #regular = false;
   #malformed = false;
 
-  /** @param most bytes that are kept: what a block names again and again must not fill the memory. */
+  /** @param most the most bytes stored: a block that refers to one entry many times must not fill the memory */
   constructor(most: number) {
     this.#most = most;
   }
@@ -31,7 +31,7 @@ export class RequestHeaders {
     return this.fields.get(name);
   }
 
-  /** As HPACK counts them. */
+  /** The size by HPACK's rule. */
   get bytes(): number {
     return this.#bytes;
   }
@@ -51,12 +51,12 @@ export class RequestHeaders {
     );
   }
 
-  /** Of trailers. */
+  /** Whether the headers are well formed as trailers. */
   get wellFormedTrailers(): boolean {
     return !this.#malformed && ![...this.fields.keys()].some((name) => name.startsWith(':'));
   }
 
-  /** What the body must be long; undefined when it was not said, NaN when it is no number. */
+  /** The declared length of the body; undefined when absent, NaN when it is not a number. */
   get contentLength(): number | undefined {
     const said = this.get('content-length');
     if (said === undefined) return undefined;

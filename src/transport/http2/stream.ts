@@ -3,49 +3,49 @@ import { ReceiveWindow } from './receive-window.ts';
 import type { RequestHeaders } from './request-headers.ts';
 import type { Receiver, ResponseHeaders, ServerStream, WholeResponse } from './transport.ts';
 
-/** What a stream needs of its connection. */
+/** The interface of a connection for its streams. */
 export interface StreamConnection {
-  /** How much DATA the connection may send now. */
+  /** The bytes of DATA that the connection may send now. */
   sendWindow: number;
-  /** Whether the socket takes more at once. */
+  /** Whether the connection has too many unsent bytes to accept more. */
   readonly congested: boolean;
   write(type: number, flags: number, id: number, payload: Uint8Array): void;
-  /** Three frames at once: headers, one DATA frame of head and message, trailers. The window allows them. */
+  /** Writes headers, one DATA frame and trailers at once. The caller has checked the windows. */
   writeWhole(id: number, response: WholeResponse): void;
   /** The stream waits for a window, or for the socket. */
   blocked(stream: Http2Stream): void;
-  /** All that was to be sent is sent. */
+  /** The whole response is sent. */
   finished(stream: Http2Stream): void;
   reset(stream: Http2Stream, code: number): void;
-  /** So many bytes more, or fewer, wait in the stream. It may be reset for that. */
+  /** The stream's waiting bytes changed by this much. The connection may reset the stream. */
   unread(stream: Http2Stream, bytes: number): void;
-  /** The peer may send so much more. */
+  /** Lets the peer send this many more bytes. */
   credit(stream: Http2Stream, bytes: number): void;
 }
 
-/** One request and its response, on a connection. */
+/** One request and its response on a connection. */
 export class Http2Stream implements ServerStream {
   readonly id: number;
   readonly headers: RequestHeaders;
   readonly peerIp: string;
   readonly #connection: StreamConnection;
   receiver: Receiver | undefined;
-  /** How much DATA it may send, and the client may. */
+  /** The bytes of DATA that this side may send, and the client. */
   sendWindow: number;
   readonly receiveWindow = new ReceiveWindow(DEFAULT_WINDOW);
   received = 0;
-  /** Bytes of frames for which the peer has no credit yet. */
+  /** Received bytes of frames that are not credited to the peer yet. */
   unconsumed = 0;
-  /** It is on its connection's list of those that this read has begun or continued. */
+  /** The current read has started or continued this stream's body: it is on its connection's list. */
   touched = false;
   remoteOpen = true;
   localOpen = true;
   headersSent = false;
   #queue: Buffer[] = [];
   #queuedBytes = 0;
-  /** Of them, those that the connection has been told of. */
+  /** The queued bytes that were reported to the connection. */
   #unread = 0;
-  /** The first tick at which nothing of them had left since. */
+  /** The first tick since which none of them was sent. */
   #stalledSince: number | undefined;
   #trailers: Buffer | undefined;
   #drained: (() => void)[] = [];
@@ -64,17 +64,17 @@ export class Http2Stream implements ServerStream {
     this.sendWindow = sendWindow;
   }
 
-  /** Stands for its connection. */
+  /** Identifies its connection. */
   get owner(): object {
     return this.#connection;
   }
 
-  /** So much of the body has been dealt with: the peer may send as much again. */
+  /** Bytes of the body are consumed: the peer may send as many again. */
   consumed(bytes: number) {
     if (this.remoteOpen && bytes > 0) this.#connection.credit(this, bytes);
   }
 
-  /** A whole response in one piece, or in as many as the windows ask for. */
+  /** Sends a whole response in one piece, or in as many as the windows require. */
   respondWhole(response: WholeResponse) {
     if (!this.localOpen) return;
     const length = response.body.length;
@@ -94,7 +94,7 @@ export class Http2Stream implements ServerStream {
     this.#connection.finished(this);
   }
 
-  /** The headers; `last` when nothing follows them. */
+  /** Sends the headers; `last` when nothing follows them. */
   respond({ block }: ResponseHeaders, last = false) {
     if (!this.localOpen || this.headersSent) return;
     this.headersSent = true;
@@ -110,7 +110,7 @@ export class Http2Stream implements ServerStream {
     this.pump();
   }
 
-  /** With trailers, or without. */
+  /** Ends the response, with or without trailers. */
   end(trailers?: ResponseHeaders) {
     if (!this.localOpen) return;
     this.#trailers = trailers?.block ?? Buffer.alloc(0);
@@ -121,7 +121,7 @@ export class Http2Stream implements ServerStream {
     this.#connection.reset(this, code);
   }
 
-  /** Resolves when what was sent has left, or nobody wants it any more. */
+  /** Resolves when the queued data is passed to the socket, or the stream has ended. */
   async drained(): Promise<void> {
     if (this.localOpen && (this.#queue.length > 0 || this.#connection.congested)) {
       this.#connection.blocked(this);
@@ -152,7 +152,7 @@ export class Http2Stream implements ServerStream {
     this.#finish();
   }
 
-  /** Nothing can be sent any more. */
+  /** Closes both sides and drops unsent data. */
   close() {
     this.localOpen = false;
     this.remoteOpen = false;
@@ -162,10 +162,10 @@ export class Http2Stream implements ServerStream {
     this.#wake();
   }
 
-  /** Nothing of what waits has left for so long. */
+  /** Whether queued bytes have waited for the peer's window longer than this. */
   isStalled(now: number, ms: number): boolean {
     const hasWindow = this.sendWindow > 0 && this.#connection.sendWindow > 0;
-    // A stream that waits for its turn on the socket is not its peer's fault.
+    // A wait for the socket is not the fault of this stream's peer.
     if (this.#queuedBytes === 0 || hasWindow) {
       this.#stalledSince = undefined;
       return false;

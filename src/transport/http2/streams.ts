@@ -1,21 +1,21 @@
 import { ConnectionError, ERROR, MAX_WINDOW } from './frames.ts';
 import type { Http2Stream } from './stream.ts';
 
-/** Streams reset by this side whose frames may still be on their way. */
+/** How many streams reset by this side are remembered: their frames may still arrive. */
 const MAX_RESET = 200;
 
 /** The streams of a connection. */
 export class Streams {
   readonly #open = new Map<number, Http2Stream>();
-  /** Those that wait for a window, or for the socket. */
+  /** The streams that wait for a window or for the socket. */
   readonly #blocked = new Set<Http2Stream>();
-  /** Those whose bodies this read has begun or continued. */
+  /** The streams whose bodies the current read has started or continued. */
   readonly #touched: Http2Stream[] = [];
-  /** Ids of streams that this side reset, oldest first. */
+  /** The ids of streams that this side reset, oldest first. */
   readonly #reset = new Set<number>();
   readonly #failed: (error: unknown) => void;
 
-  /** @param failed is told what a receiver threw when its stream was closed. */
+  /** @param failed called with an error that a receiver threw when its stream was closed */
   constructor(failed: (error: unknown) => void) {
     this.#failed = failed;
   }
@@ -64,7 +64,7 @@ export class Streams {
     for (const stream of blocked) stream.pump();
   }
 
-  /** Those whose peer has given no window for so long. */
+  /** The streams whose peer has given no window for longer than this. */
   stalled(now: number, ms: number): Http2Stream[] {
     return [...this.#blocked].filter((stream) => stream.isStalled(now, ms));
   }
@@ -75,7 +75,7 @@ export class Streams {
     this.#touched.push(stream);
   }
 
-  /** What can be read has been read: those whose bodies go on keep what they have as copies. */
+  /** Called after each read: receivers of incomplete bodies must copy the parts that they keep. */
   afterRead() {
     if (this.#touched.length === 0) return;
     for (const stream of this.#touched) {
@@ -85,7 +85,7 @@ export class Streams {
     this.#touched.length = 0;
   }
 
-  /** The windows of all change by so much. @throws ConnectionError */
+  /** Changes the send windows of all streams. @throws ConnectionError */
   resize(more: number) {
     for (const stream of this.#open.values()) {
       stream.sendWindow += more;

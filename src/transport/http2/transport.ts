@@ -1,95 +1,93 @@
-/** HTTP/2 as its users see it. `connection.ts` is our own, `../node-http2.ts` is Node's; both give the same. */
+/** The interface of HTTP/2. `connection.ts` is our own implementation, `../node-http2.ts` uses Node's. */
 import type { Socket } from 'node:net';
 import { encodeHeaders } from './hpack.ts';
 import type { Patience } from './lateness.ts';
 
-/** Begins a connection on a socket whose first bytes are HTTP/2's preface. */
+/** Creates a connection on a socket whose first bytes are HTTP/2's preface. */
 export type Http2Transport = new (
   socket: Socket,
   peerIp: string,
   limits: ConnectionLimits,
   around: Surroundings,
-  /** Milliseconds, by the clock that `tick` tells. */
+  /** Milliseconds, by the same clock as `tick`. */
   now: number,
 ) => ServerConnection;
 
 export interface ConnectionLimits extends Patience {
   readonly streamsPerConnection: number;
   readonly headerBytes: number;
-  /** A peer that gives no window for what waits for it. */
+  /** How long a response may wait for its peer's window. */
   readonly unreadResponseMs: number;
 }
 
-/** What a connection needs of those around it. */
+/** The callbacks of a connection to the listener. */
 export interface Surroundings {
   begin(stream: ServerStream): Receiver;
-  /** Told of what a receiver threw: its stream, or its connection, is ended. */
+  /** Called with an error that a receiver threw; its stream or connection is ended. */
   failed(error: unknown): void;
-  /** So many bytes more, or fewer, of responses wait for their peer; false when they are too many. */
+  /** The bytes of responses that wait for the peer changed by this much; returns false when they are too many. */
   holdUnread(bytes: number): boolean;
 }
 
-/** One connection. */
 export interface ServerConnection {
-  /** Whether a request is under way. */
+  /** Whether a request is in flight. */
   readonly busy: boolean;
-  /** Asks the peer to have no more streams at once than these; more are taken up to the first limit. */
+  /** Asks the peer to open at most this many streams at once; up to the first limit more are still accepted. */
   limitStreams(streams: number): void;
-  /** Takes no new requests; ends when those under way have ended. */
+  /** Accepts no new requests; ends when those in flight have ended. */
   shutDownGracefully(): void;
-  /** Time has passed: ends a connection whose peer is late with anything that it has begun, or does not answer. */
+  /** Called at each tick: ends a connection whose peer is late or does not answer. */
   tick(now: number): void;
   destroy(): void;
 }
 
-/** One request and the way to answer it. Whatever is sent on a stream that is over is dropped. */
+/** One request, with methods to answer it. Output on an ended stream is dropped. */
 export interface ServerStream {
   readonly headers: RequestFields;
   readonly peerIp: string;
-  /** Stands for its connection. */
+  /** Identifies its connection. */
   readonly owner: object;
-  /** So much of the body has been dealt with: the peer may send as much again. */
+  /** Bytes of the body are consumed: the peer may send as many again. */
   consumed(bytes: number): void;
-  /** A whole response in one piece. */
+  /** Sends a whole response at once. */
   respondWhole(response: WholeResponse): void;
-  /** The headers; `last` when nothing follows them. */
+  /** Sends the headers; `last` when nothing follows them. */
   respond(headers: ResponseHeaders, last?: boolean): void;
   send(part: Buffer): void;
-  /** With trailers, or without. */
+  /** Ends the response, with or without trailers. */
   end(trailers?: ResponseHeaders): void;
   reset(code: number): void;
-  /** Resolves when what was sent has left, or nobody wants it any more. */
+  /** Resolves when the data sent so far has left, or the stream has ended. */
   drained(): Promise<void>;
 }
 
-/** Headers of a request; their names are lower-case, and values of one name are one. */
+/** The headers of a request; names are lower-case, repeated values are joined. */
 export interface RequestFields {
-  /** About what they hold. */
+  /** Their approximate size. */
   readonly bytes: number;
   readonly fields: ReadonlyMap<string, string>;
   get(name: string): string | undefined;
 }
 
-/** Hears of one request. */
+/** Receives one request. */
 export interface Receiver {
-  /** A part of the body. It lies in what the socket gave, so whoever keeps it longer than this read keeps a copy. */
+  /** A part of the body, a slice of the socket's chunk: copy it to keep it longer than this read. */
   data(part: Buffer): void;
-  /** What could be read has been told, and the body is not whole. */
+  /** All bytes read so far were passed to `data`, and the body is incomplete. */
   incomplete?(): void;
-  /** The body is whole. */
+  /** The body is complete. */
   end(): void;
-  /** The client has reset the stream, or the connection is gone: nothing can be sent any more. */
+  /** The client reset the stream, or the connection ended: nothing can be sent any more. */
   closed(): void;
 }
 
-/** A whole response. */
 export interface WholeResponse {
   readonly headers: ResponseHeaders;
   readonly body: Buffer;
   readonly trailers: ResponseHeaders;
 }
 
-/** Headers or trailers of a response. Those of many responses are made once. */
+/** Headers or trailers of a response. One object can serve many responses, so it is encoded once. */
 export class ResponseHeaders {
   readonly fields: readonly (readonly [name: string, value: string])[];
   #block: Buffer | undefined;
@@ -98,7 +96,7 @@ export class ResponseHeaders {
     this.fields = [...fields];
   }
 
-  /** As HPACK writes them. */
+  /** The headers encoded by HPACK. */
   get block(): Buffer {
     this.#block ??= encodeHeaders(this.fields);
     return this.#block;
