@@ -1,4 +1,4 @@
-import { setTimeout as delay } from 'node:timers/promises';
+import { setImmediate as yieldToCalls, setTimeout as delay } from 'node:timers/promises';
 import { ApiError } from '../keys/errors.ts';
 import type { ChainHead, ChainLog, ChainPlace, ChainRow } from '../keys/ports/audit.ts';
 import type { Clock } from '../keys/ports/clock.ts';
@@ -10,6 +10,9 @@ export type { Defect, DefectKind } from './verification-run.ts';
 
 /** Rows between two pauses: they block the event loop for less than a millisecond. */
 const PAGE = 128;
+/** While calls are served, a pass rests so many times as long as it works: it takes a quarter of a core at most. */
+const RESTS = 3;
+const MAX_REST_MS = 50;
 const MAX_ATTEMPTS = 3;
 /** The most callers that may wait; a further one is refused. */
 const MAX_WAITING = 64;
@@ -38,19 +41,26 @@ export interface VerifierParts {
   readonly found?: (defect: Defect) => void;
   /** Called with the number of events verified so far. */
   readonly told?: (checkedEvents: number) => void;
+  /** Waits; replaced in tests. */
+  readonly rest?: (ms: number) => Promise<unknown>;
 }
 
 /**
  * Reads every chain from its beginning and recomputes it. One pass at a time; all callers that arrive during it share
- * the next one. A pass ends early when no caller waits for it. It pauses as long as it works, so that calls are served.
+ * the next one. A pass ends early when no caller waits for it. It rests only while this process serves calls, which its
+ * own chain shows.
  */
 export class AuditVerifier {
   readonly #parts: VerifierParts;
+  readonly #delay: (ms: number) => Promise<unknown>;
+  /** The end of the own chain at the last pause. */
+  #served = 0;
   #running: Set<Waiting> | undefined;
   #next = new Set<Waiting>();
 
   constructor(parts: VerifierParts) {
     this.#parts = parts;
+    this.#delay = parts.rest ?? delay;
   }
 
   /** @param kept places that the caller kept elsewhere: the chains must still contain them */
@@ -144,28 +154,38 @@ export class AuditVerifier {
 
   async *#rows(from: ChainRow['cursor'] | undefined, wanted: () => boolean): AsyncGenerator<ChainRow, void> {
     const { log, clock } = this.#parts;
-    let after = from;
-    do {
-      const page = await log.readChains({ size: PAGE, after });
+    let page = await log.readChains({ size: PAGE, after: from });
+    for (;;) {
+      const { items, next } = page;
       const start = clock.monotonic();
-      yield* page.items;
-      after = page.next;
-      await this.#rest(clock.monotonic() - start, wanted);
-    } while (after !== undefined);
+      // The store reads the next page while this one is checked.
+      const coming = next === undefined ? undefined : log.readChains({ size: PAGE, after: next });
+      coming?.catch(() => {});
+      yield* items;
+      if (coming === undefined) return;
+      page = await coming;
+      await this.#pause(clock.monotonic() - start, wanted);
+    }
   }
 
-  async #rest(ms: number, wanted: () => boolean): Promise<void> {
-    await delay(Math.max(1, ms));
+  /** @param workedMs since the last pause */
+  async #pause(workedMs: number, wanted: () => boolean): Promise<void> {
+    const { sequence = 0 } = (await this.#parts.log.ownHead()) ?? {};
+    const serves = sequence > this.#served;
+    this.#served = sequence;
+    await (serves ? this.#delay(Math.min(MAX_REST_MS, RESTS * workedMs)) : yieldToCalls());
     if (!wanted()) throw new ApiError('REQUEST_NOT_RECEIVED', 'nobody waits for the verification');
   }
 
   async #strayInLists(wanted: () => boolean): Promise<Defect | undefined> {
+    const { log, clock } = this.#parts;
     let after: ChainRow['cursor'] | undefined;
     do {
-      const { stray, next } = await this.#parts.log.checkLists(after);
+      const start = clock.monotonic();
+      const { stray, next } = await log.checkLists(after);
       if (stray) return { kind: 'UNLISTED', processId: '', sequence: 0, eventId: '' };
       after = next;
-      await this.#rest(1, wanted);
+      await this.#pause(clock.monotonic() - start, wanted);
     } while (after !== undefined);
     return undefined;
   }

@@ -15,10 +15,17 @@ const text = eventText(ownEntry({ time: 1, outcome: 'OK', reason: '' }));
 class GatedLog {
   pages = 0;
   passes = 0;
+  /** Calls that the process serves between two looks at its chain. */
+  served = 0;
+  #own = 0;
   #gates: (() => void)[] = [];
   readonly #rows: ChainRow[] = [];
 
-  constructor(events: number) {
+  readonly #worked: () => void;
+
+  /** @param worked called when a page is read */
+  constructor(events: number, worked = () => {}) {
+    this.#worked = worked;
     let hash = GENESIS;
     for (let sequence = 1; sequence <= events; sequence++) {
       const link = { id: `p-${sequence}`, processId: 'p', sequence, servedBy: '' };
@@ -33,12 +40,14 @@ class GatedLog {
     return {
       order: 'WRITTEN',
       processId: 'q',
+      ownHead: async () => ({ processId: 'q', sequence: (this.#own += this.served), hash: GENESIS }),
       heads: async () => [head],
       checkLists: async () => ({ stray: false, next: undefined }),
       readChains: async ({ after }: { after: readonly (string | number)[] | undefined }) => {
         this.pages++;
         if (after === undefined) this.passes++;
         await new Promise<void>((resolve) => this.#gates.push(resolve));
+        this.#worked();
         const at = Number(after?.[0] ?? 0);
         const item = this.#rows[at];
         const items = item === undefined ? [] : [item];
@@ -98,6 +107,24 @@ describe('verifications', () => {
     await gated.flow(next);
     // The page that was under way, and the whole of the next one.
     expect(gated.pages).toBeLessThan(105);
+  });
+
+  it('rest while the process serves calls, three times as long as they work, and else not at all', async () => {
+    const restsOf = async (served: number, workMs: number) => {
+      const clock = new TestClock();
+      const gated = new GatedLog(5, () => clock.advance(workMs));
+      gated.served = served;
+      const rests: number[] = [];
+      const rest = async (ms: number) => void rests.push(ms);
+      const all = new AuditVerifier({ log: gated.log, chain, clock, rest }).verify();
+      await gated.flow(all);
+      expect((await all).checkedEvents).toBe(5);
+      return rests;
+    };
+    expect(await restsOf(0, 2)).toEqual([]);
+    // Four pauses between five pages of the pass, and one after the lists.
+    expect(await restsOf(1, 2)).toEqual([6, 6, 6, 6, 0]);
+    expect(await restsOf(1, 1_000)).toEqual([50, 50, 50, 50, 0]);
   });
 
   it('refuse callers beyond those that may wait', async () => {
