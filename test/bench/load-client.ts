@@ -2,6 +2,7 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { performance } from 'node:perf_hooks';
+import { connect as connectTls } from 'node:tls';
 import { FRAME, FRAME_HEAD, writeHead } from '../../src/transport/http2/frames.ts';
 import { encodeHeaders } from '../../src/transport/http2/hpack.ts';
 
@@ -13,6 +14,8 @@ export interface LoadTarget {
   readonly authorization: string;
   /** Every call has a deadline that no other has; headers are encoded as grpc-go does, all of them into the table. */
   readonly deadlines?: boolean;
+  /** Over TLS, to a server with a certificate of this CA. */
+  readonly ca?: Buffer;
 }
 
 /** As Go's HPACK encodes, without Huffman: every field that is not in the table is added to it. */
@@ -164,8 +167,13 @@ function frame(type: number, flags: number, id: number, payload: Buffer): Buffer
 async function connections(target: LoadTarget, count: number, answered: (tag: number) => void) {
   return Promise.all(
     Array.from({ length: count }, async () => {
-      const socket = connect({ port: target.port, host: '127.0.0.1', noDelay: true });
-      await once(socket, 'connect');
+      const { port, ca } = target;
+      const plain = connect({ port, host: '127.0.0.1', noDelay: true });
+      const socket =
+        ca === undefined
+          ? plain
+          : connectTls({ socket: plain, ca, host: '127.0.0.1', ALPNProtocols: ['h2'] });
+      await once(socket, ca === undefined ? 'connect' : 'secureConnect');
       return new LoadConnection(socket, target, answered);
     }),
   );

@@ -1,13 +1,13 @@
 /**
  * `npm run bench`: ratios in one run, alternating, medians. Servers on core 0, the load on core 1.
  *   --quick            two questions, within 50 s      --json   one JSON object as the last line
- *   --only A,B         these questions                 --write  rewrite docs/benchmarks.md
+ *   --only A,B         these questions                 --write  rewrite docs/benchmarks.md, or these questions' part of it
  *   --compare REF      this checkout and another commit, alternately
  * MONGODB_URI names a server for the questions about MongoDB; without it they are left out, and so are peers that are
  * not there (peers.ts says how to have them).
  */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { audit } from './audit.ts';
@@ -45,6 +45,7 @@ const QUESTIONS: Record<string, (bench: Bench) => Promise<Answered>> = {
   mongo,
   peers,
 };
+const PAGE = join(ROOT, 'docs/benchmarks.md');
 const QUICK = ['parts', 'keys'];
 const flag = (name: string) => process.argv.includes(`--${name}`);
 const option = (name: string) =>
@@ -104,6 +105,21 @@ ${answers.map(({ text }) => text).join('\n\n')}
 `;
 }
 
+/** The present page, with these answers in place of the earlier ones. */
+function pageWith(answers: readonly Answered[]): string {
+  const parts = readFileSync(PAGE, 'utf8')
+    .trimEnd()
+    .split(/\n\n(?=## )/);
+  const headOf = (part: string) => part.split('\n', 1)[0];
+  const commit = git('rev-parse', '--short', 'HEAD');
+  for (const part of answers.flatMap(({ text }) => text.split(/\n\n(?=## )/))) {
+    const at = parts.findIndex((one) => headOf(one) === headOf(part));
+    const dated = part.replace('\n\n', `\n\nMeasured later, at commit ${commit}.\n\n`);
+    parts.splice(at < 0 ? parts.length : at, at < 0 ? 0 : 1, dated);
+  }
+  return `${parts.join('\n\n')}\n`;
+}
+
 const folder = mkdtempSync(join(tmpdir(), 'apikeyd-bench-'));
 spawnSync('taskset', ['-cp', '1', String(process.pid)]);
 try {
@@ -120,7 +136,7 @@ try {
       say(name);
       answers.push(await question(bench));
     }
-    if (flag('write')) writeFileSync(join(ROOT, 'docs/benchmarks.md'), page(answers));
+    if (flag('write')) writeFileSync(PAGE, option('only') === undefined ? page(answers) : pageWith(answers));
     else process.stdout.write(page(answers));
     const facts = Object.assign({}, ...answers.map((answer) => answer.facts));
     if (flag('json')) process.stdout.write(`${JSON.stringify(facts)}\n`);

@@ -11,7 +11,7 @@ const EVENTS = 10_000_000;
 const QUICK_EVENTS = 200_000;
 const BATCH = 2_000;
 const SECONDS = 4;
-const ROUNDS = 5;
+const ROUNDS = 9;
 
 export async function verify({ folder, quick }: Bench): Promise<Answered> {
   const events = quick ? QUICK_EVENTS : EVENTS;
