@@ -16,6 +16,8 @@ export interface LoadTarget {
   readonly deadlines?: boolean;
   /** Over TLS, to a server with a certificate of this CA. */
   readonly ca?: Buffer;
+  /** Called for each call that the server refuses, which else fails the run. */
+  readonly refused?: () => void;
 }
 
 /** As Go's HPACK encodes, without Huffman: every field that is not in the table is added to it. */
@@ -63,6 +65,7 @@ class LoadConnection {
   /** For headers that are not always alike. */
   readonly #encoder: TableEncoder | undefined;
   readonly #answered: (tag: number) => void;
+  readonly #refused: (() => void) | undefined;
   readonly #tags = new Float64Array(STREAM_SLOTS);
   readonly #out: Buffer[] = [];
   #rest: Buffer | undefined;
@@ -73,10 +76,11 @@ class LoadConnection {
 
   constructor(
     socket: Socket,
-    { path, authorization, deadlines = false }: LoadTarget,
+    { path, authorization, deadlines = false, refused }: LoadTarget,
     answered: (tag: number) => void,
   ) {
     this.#socket = socket;
+    this.#refused = refused;
     this.#answered = answered;
     this.#encoder = deadlines ? new TableEncoder() : undefined;
     this.#fields = [
@@ -130,8 +134,11 @@ class LoadConnection {
     const [type, flags, id] = [bytes[at + 3], bytes[at + 4] ?? 0, bytes.readUInt32BE(at + 5)];
     if (type === FRAME.HEADERS && (flags & 1) !== 0) {
       // An answer without a message is a failure.
-      if (this.#data[(id >> 1) % STREAM_SLOTS] !== id)
-        throw new Error(`a call failed: ${bytes.subarray(at + 9, end).toString('latin1')}`);
+      if (this.#data[(id >> 1) % STREAM_SLOTS] !== id) {
+        if (this.#refused === undefined)
+          throw new Error(`a call failed: ${bytes.subarray(at + 9, end).toString('latin1')}`);
+        this.#refused();
+      }
       this.underWay--;
       this.#answered(this.#tags[(id >> 1) % STREAM_SLOTS] ?? 0);
     } else if (type === FRAME.DATA) {

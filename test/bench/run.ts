@@ -22,6 +22,7 @@ import { mongo } from './mongo.ts';
 import { overload } from './overload.ts';
 import { parts } from './parts.ts';
 import { peers } from './peers.ts';
+import { rollups } from './rollups.ts';
 import { ALL_ON, apikeyd, cpuMs, load, ROOT } from './servers.ts';
 import { tracing } from './tracing.ts';
 import { transports } from './transports.ts';
@@ -37,6 +38,7 @@ const QUESTIONS: Record<string, (bench: Bench) => Promise<Answered>> = {
   audit,
   verify,
   usage,
+  rollups,
   memory,
   transports,
   tracing,
