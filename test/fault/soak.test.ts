@@ -10,6 +10,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { get } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { create, toBinary } from '@bufbuild/protobuf';
@@ -94,6 +95,23 @@ afterAll(async () => {
   rmSync(folder, { recursive: true });
 });
 
+/** The status of a request on a connection of its own, which ends with it. */
+function newConnection(): Promise<number | undefined> {
+  const options = {
+    host: '127.0.0.1',
+    port: server.ports.http,
+    path: '/healthz',
+    ca: ca.cert,
+    agent: false as const,
+  };
+  return new Promise((resolve, reject) => {
+    get(options, (response) => response.resume().once('end', () => resolve(response.statusCode))).once(
+      'error',
+      reject,
+    );
+  });
+}
+
 /** Rotates, revokes and imports; each answer is checked by the next question. */
 async function administer(clients: Clients): Promise<void> {
   const made = await makeKey(clients, { scopes: ['traces:read'] });
@@ -162,35 +180,33 @@ describe(`${MINUTES} minutes at half of the capacity`, () => {
       const clients = connected();
       const asked = await makeKey(clients, limited);
       const message = messageOf(asked.secret);
-      const half = (await closedLoop(target(), LONG ? 60_000 : 2_000, () => message)) / 2;
-      let calls = LONG ? 60_000 : 2_000;
       const attacker = new AttackerProcess();
-      const attacks = ATTACKS.map(({ name }) => name);
+      const attacks: string[] = [];
+      const attack = () => {
+        if (attacks.length === 0) attacks.push(...ATTACKS.map(({ name }) => name));
+        const name = attacks.shift() ?? '';
+        const ms = Math.min(5_000, SECONDS * 500);
+        return attacker.attack({ name, port: server.ports.http, tls: true, ms });
+      };
+      // The capacity beside the hostile client, since both share this machine.
+      let calls = LONG ? 300_000 : 2_000;
+      const full = closedLoop(target(), calls, () => message);
+      await until(full, attack);
+      const half = (await full) / 2;
       const levels: number[] = [];
       try {
         for (let round = 0; round < ROUNDS; round++) {
           let least = Number.POSITIVE_INFINITY;
           const load = openLoop(target(), half, SECONDS, () => message);
-          const attack = () =>
-            attacker.attack({
-              name: attacks.shift() ?? '',
-              port: server.ports.http,
-              tls: true,
-              ms: Math.min(5_000, SECONDS * 500),
-            });
           const [took, administered, renewed, hostile] = await Promise.all([
             load,
             until(load, () => administer(clients)),
             until(load, async () => {
               renewCertificate();
-              const stranger = connected();
-              expect(await decisionOf(stranger, mintSecret())).toBe('NOT_FOUND');
+              expect(await newConnection()).toBe(200);
               least = Math.min(least, residentMiB());
             }),
-            until(load, () => {
-              if (attacks.length === 0) attacks.push(...ATTACKS.map(({ name }) => name));
-              return attack();
-            }),
+            until(load, attack),
             // The copy has the size of the store: of the first rounds it is enough.
             round === 1 ? backUp(clients, 'soak.backup') : undefined,
           ]);
