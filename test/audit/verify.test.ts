@@ -40,7 +40,10 @@ class GatedLog {
     return {
       order: 'WRITTEN',
       processId: 'q',
-      ownHead: async () => ({ processId: 'q', sequence: (this.#own += this.served), hash: GENESIS }),
+      ownHead: async () => {
+        this.#own += this.served;
+        return { processId: 'q', sequence: this.#own, hash: GENESIS };
+      },
       heads: async () => [head],
       checkLists: async () => ({ stray: false, next: undefined }),
       readChains: async ({ after }: { after: readonly (string | number)[] | undefined }) => {
