@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file apikey/v1/audit.proto.
  */
 export const file_apikey_v1_audit: GenFile = /*@__PURE__*/
-  fileDesc("ChVhcGlrZXkvdjEvYXVkaXQucHJvdG8SCWFwaWtleS52MSL2AwoKQXVkaXRFdmVudBIKCgJpZBgBIAEoCRIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZtZXRob2QYAyABKAkSDwoHb3V0Y29tZRgEIAEoCRIOCgZyZWFzb24YBSABKAkSDgoGa2V5X2lkGAYgASgJEhUKDWNhbGxlcl9rZXlfaWQYByABKAkSFwoPa2V5X2ZpbmdlcnByaW50GAggASgJEhYKDnJlcXVpcmVkX3Njb3BlGAkgASgJEhEKCWNsaWVudF9pcBgKIAEoCRIZChFjbGllbnRfaXBfaXNfcGVlchgLIAEoCBISCgp1c2VyX2FnZW50GAwgASgJEioKC3NlY3JldF9zbG90GA0gASgOMhUuYXBpa2V5LnYxLlNlY3JldFNsb3QSDAoEY29zdBgOIAEoBBIPCgdkcnlfcnVuGA8gASgIEioKB2xhdGVuY3kYECABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKcmVxdWVzdF9pZBgRIAEoCRISCgpwcm9jZXNzX2lkGBIgASgJEhAKCHNlcXVlbmNlGBMgASgDEhEKCXNlcnZlZF9ieRgUIAEoCRIVCg1yZWZ1c2VkX2NhbGxzGBUgASgDEgwKBGhhc2gYFiABKAkiUwoOQXVkaXRDaGFpbkhlYWQSEgoKcHJvY2Vzc19pZBgBIAEoCRIQCghzZXF1ZW5jZRgCIAEoAxIMCgRoYXNoGAMgASgJEg0KBW9sZGVyGAQgASgIIm8KC0F1ZGl0RGVmZWN0EigKBGtpbmQYASABKA4yGi5hcGlrZXkudjEuQXVkaXREZWZlY3RLaW5kEhIKCnByb2Nlc3NfaWQYAiABKAkSEAoIc2VxdWVuY2UYAyABKAMSEAoIZXZlbnRfaWQYBCABKAkq7wEKD0F1ZGl0RGVmZWN0S2luZBIhCh1BVURJVF9ERUZFQ1RfS0lORF9VTlNQRUNJRklFRBAAEh0KGUFVRElUX0RFRkVDVF9LSU5EX0NIQU5HRUQQARIdChlBVURJVF9ERUZFQ1RfS0lORF9NSVNTSU5HEAISHgoaQVVESVRfREVGRUNUX0tJTkRfSU5TRVJURUQQAxIfChtBVURJVF9ERUZFQ1RfS0lORF9UUlVOQ0FURUQQBBIaChZBVURJVF9ERUZFQ1RfS0lORF9OT1RFEAUSHgoaQVVESVRfREVGRUNUX0tJTkRfVU5MSVNURUQQBmIGcHJvdG8z", [file_apikey_v1_key, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChVhcGlrZXkvdjEvYXVkaXQucHJvdG8SCWFwaWtleS52MSK1BAoKQXVkaXRFdmVudBIKCgJpZBgBIAEoCRIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZtZXRob2QYAyABKAkSDwoHb3V0Y29tZRgEIAEoCRIOCgZyZWFzb24YBSABKAkSDgoGa2V5X2lkGAYgASgJEhUKDWNhbGxlcl9rZXlfaWQYByABKAkSFwoPa2V5X2ZpbmdlcnByaW50GAggASgJEhYKDnJlcXVpcmVkX3Njb3BlGAkgASgJEhEKCWNsaWVudF9pcBgKIAEoCRIZChFjbGllbnRfaXBfaXNfcGVlchgLIAEoCBISCgp1c2VyX2FnZW50GAwgASgJEioKC3NlY3JldF9zbG90GA0gASgOMhUuYXBpa2V5LnYxLlNlY3JldFNsb3QSDAoEY29zdBgOIAEoBBIPCgdkcnlfcnVuGA8gASgIEioKB2xhdGVuY3kYECABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKcmVxdWVzdF9pZBgRIAEoCRISCgpwcm9jZXNzX2lkGBIgASgJEhAKCHNlcXVlbmNlGBMgASgDEhEKCXNlcnZlZF9ieRgUIAEoCRIVCg1yZWZ1c2VkX2NhbGxzGBUgASgDEgwKBGhhc2gYFiABKAkSDQoFY291bnQYFyABKAMSLgoKZmlyc3RfdGltZRgYIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiUwoOQXVkaXRDaGFpbkhlYWQSEgoKcHJvY2Vzc19pZBgBIAEoCRIQCghzZXF1ZW5jZRgCIAEoAxIMCgRoYXNoGAMgASgJEg0KBW9sZGVyGAQgASgIIm8KC0F1ZGl0RGVmZWN0EigKBGtpbmQYASABKA4yGi5hcGlrZXkudjEuQXVkaXREZWZlY3RLaW5kEhIKCnByb2Nlc3NfaWQYAiABKAkSEAoIc2VxdWVuY2UYAyABKAMSEAoIZXZlbnRfaWQYBCABKAkq7wEKD0F1ZGl0RGVmZWN0S2luZBIhCh1BVURJVF9ERUZFQ1RfS0lORF9VTlNQRUNJRklFRBAAEh0KGUFVRElUX0RFRkVDVF9LSU5EX0NIQU5HRUQQARIdChlBVURJVF9ERUZFQ1RfS0lORF9NSVNTSU5HEAISHgoaQVVESVRfREVGRUNUX0tJTkRfSU5TRVJURUQQAxIfChtBVURJVF9ERUZFQ1RfS0lORF9UUlVOQ0FURUQQBBIaChZBVURJVF9ERUZFQ1RfS0lORF9OT1RFEAUSHgoaQVVESVRfREVGRUNUX0tJTkRfVU5MSVNURUQQBmIGcHJvdG8z", [file_apikey_v1_key, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * One call of this service, whatever its outcome.
@@ -46,7 +46,8 @@ export type AuditEvent = Message<"apikey.v1.AuditEvent"> & {
   method: string;
 
   /**
-   * A Decision's name, `OK`, or a gRPC code's name. `GAP` for a gap event.
+   * A Decision's name, `OK`, or a gRPC code's name. `GAP` for a gap event. `LOCAL_VALID` and the like for decisions that a
+   * guard made by itself.
    *
    * @generated from field: string outcome = 4;
    */
@@ -179,6 +180,20 @@ export type AuditEvent = Message<"apikey.v1.AuditEvent"> & {
    * @generated from field: string hash = 22;
    */
   hash: string;
+
+  /**
+   * In an event of local decisions: how many calls of a guard it stands for, from first_time to `time`. Else 0.
+   *
+   * @generated from field: int64 count = 23;
+   */
+  count: bigint;
+
+  /**
+   * In an event of local decisions: when the first of the calls was.
+   *
+   * @generated from field: google.protobuf.Timestamp first_time = 24;
+   */
+  firstTime?: Timestamp | undefined;
 };
 
 /**

@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file apikey/v1/auth.proto.
  */
 export const file_apikey_v1_auth: GenFile = /*@__PURE__*/
-  fileDesc("ChRhcGlrZXkvdjEvYXV0aC5wcm90bxIJYXBpa2V5LnYxIsEBChJWYWxpZGF0ZUtleVJlcXVlc3QSCwoDa2V5GAEgASgJEhsKDnJlcXVpcmVkX3Njb3BlGAIgASgJSACIAQESEQoJY2xpZW50X2lwGAMgASgJEhIKCnVzZXJfYWdlbnQYBCABKAkSEgoKcmVxdWVzdF9pZBgFIAEoCRIMCgRjb3N0GAYgASgEEg8KB2RyeV9ydW4YByABKAgSFAoMbWluX3JldmlzaW9uGAggASgDQhEKD19yZXF1aXJlZF9zY29wZSLtAQoOUmF0ZUxpbWl0U3RhdGUSDAoEbmFtZRgBIAEoCRIOCgZidWNrZXQYAiABKAkSDQoFbGltaXQYAyABKAQSKQoGd2luZG93GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXJlbWFpbmluZxgFIAEoBBIuCgpyZXNldF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgtyZXRyeV9hZnRlchgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghleGNlZWRlZBgIIAEoCCKhBAoTVmFsaWRhdGVLZXlSZXNwb25zZRIlCghkZWNpc2lvbhgBIAEoDjITLmFwaWtleS52MS5EZWNpc2lvbhINCgV2YWxpZBgCIAEoCBIOCgZrZXlfaWQYAyABKAkSJAoIa2V5X3R5cGUYBCABKA4yEi5hcGlrZXkudjEuS2V5VHlwZRIQCghvd25lcl9pZBgFIAEoCRIVCg1tYXRjaGVkX3Njb3BlGAYgASgJEi8KC2V4cGlyZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIqCgtzZWNyZXRfc2xvdBgIIAEoDjIVLmFwaWtleS52MS5TZWNyZXRTbG90Ej8KG3ByZXZpb3VzX3NlY3JldF9leHBpcmVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoLcmF0ZV9saW1pdHMYCiADKAsyGS5hcGlrZXkudjEuUmF0ZUxpbWl0U3RhdGUSEQoJdW5saW1pdGVkGAsgASgIEi4KC3JldHJ5X2FmdGVyGAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiQKB3JlYXNvbnMYDSADKA4yEy5hcGlrZXkudjEuRGVjaXNpb24SEAoIcmV2aXNpb24YDiABKAMSLAoJY2FjaGVfYWdlGA8gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIksKGEJhdGNoVmFsaWRhdGVLZXlzUmVxdWVzdBIvCghyZXF1ZXN0cxgBIAMoCzIdLmFwaWtleS52MS5WYWxpZGF0ZUtleVJlcXVlc3QiTgoZQmF0Y2hWYWxpZGF0ZUtleXNSZXNwb25zZRIxCglyZXNwb25zZXMYASADKAsyHi5hcGlrZXkudjEuVmFsaWRhdGVLZXlSZXNwb25zZSJLChNSZXZva2VPd25LZXlSZXF1ZXN0EgsKA2tleRgBIAEoCRInCgZyZWFzb24YAiABKA4yFy5hcGlrZXkudjEuUmV2b2tlUmVhc29uIjgKFFJldm9rZU93bktleVJlc3BvbnNlEg4KBmtleV9pZBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoAyJCChBXYXRjaEtleXNSZXF1ZXN0EhsKDnNpbmNlX3JldmlzaW9uGAEgASgDSACIAQFCEQoPX3NpbmNlX3JldmlzaW9uImoKEVdhdGNoS2V5c1Jlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgDEg4KBmtleV9pZBgCIAEoCRIkCgZjaGFuZ2UYAyABKA4yFC5hcGlrZXkudjEuS2V5Q2hhbmdlEg0KBWVwb2NoGAQgASgJIg8KDVdob0FtSVJlcXVlc3QibwoOV2hvQW1JUmVzcG9uc2USDgoGa2V5X2lkGAEgASgJEgwKBG5hbWUYAiABKAkSDgoGc2NvcGVzGAMgAygJEi8KC2V4cGlyZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCqzAgoIRGVjaXNpb24SGAoUREVDSVNJT05fVU5TUEVDSUZJRUQQABIXChNERUNJU0lPTl9MT0NLRURfT1VUEAESFgoSREVDSVNJT05fTUFMRk9STUVEEAISFgoSREVDSVNJT05fTk9UX0ZPVU5EEAMSFAoQREVDSVNJT05fUkVWT0tFRBAEEhUKEURFQ0lTSU9OX0RJU0FCTEVEEAUSFAoQREVDSVNJT05fRVhQSVJFRBAGEhQKEERFQ0lTSU9OX1JPVEFURUQQBxIbChdERUNJU0lPTl9JUF9OT1RfQUxMT1dFRBAIEh8KG0RFQ0lTSU9OX0lOU1VGRklDSUVOVF9TQ09QRRAJEhkKFURFQ0lTSU9OX1JBVEVfTElNSVRFRBAKEhIKDkRFQ0lTSU9OX1ZBTElEEAsqtQEKCUtleUNoYW5nZRIaChZLRVlfQ0hBTkdFX1VOU1BFQ0lGSUVEEAASFgoSS0VZX0NIQU5HRV9DUkVBVEVEEAESFgoSS0VZX0NIQU5HRV9VUERBVEVEEAISFgoSS0VZX0NIQU5HRV9SRVZPS0VEEAMSFgoSS0VZX0NIQU5HRV9FWFBJUkVEEAQSFgoSS0VZX0NIQU5HRV9ST1RBVEVEEAUSFAoQS0VZX0NIQU5HRV9SRVNFVBAGMpQDCgpBcGlLZXlBdXRoEkwKC1ZhbGlkYXRlS2V5Eh0uYXBpa2V5LnYxLlZhbGlkYXRlS2V5UmVxdWVzdBoeLmFwaWtleS52MS5WYWxpZGF0ZUtleVJlc3BvbnNlEl4KEUJhdGNoVmFsaWRhdGVLZXlzEiMuYXBpa2V5LnYxLkJhdGNoVmFsaWRhdGVLZXlzUmVxdWVzdBokLmFwaWtleS52MS5CYXRjaFZhbGlkYXRlS2V5c1Jlc3BvbnNlEk8KDFJldm9rZU93bktleRIeLmFwaWtleS52MS5SZXZva2VPd25LZXlSZXF1ZXN0Gh8uYXBpa2V5LnYxLlJldm9rZU93bktleVJlc3BvbnNlEkgKCVdhdGNoS2V5cxIbLmFwaWtleS52MS5XYXRjaEtleXNSZXF1ZXN0GhwuYXBpa2V5LnYxLldhdGNoS2V5c1Jlc3BvbnNlMAESPQoGV2hvQW1JEhguYXBpa2V5LnYxLldob0FtSVJlcXVlc3QaGS5hcGlrZXkudjEuV2hvQW1JUmVzcG9uc2ViBnByb3RvMw", [file_apikey_v1_key, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChRhcGlrZXkvdjEvYXV0aC5wcm90bxIJYXBpa2V5LnYxItUBChJWYWxpZGF0ZUtleVJlcXVlc3QSCwoDa2V5GAEgASgJEhsKDnJlcXVpcmVkX3Njb3BlGAIgASgJSACIAQESEQoJY2xpZW50X2lwGAMgASgJEhIKCnVzZXJfYWdlbnQYBCABKAkSEgoKcmVxdWVzdF9pZBgFIAEoCRIMCgRjb3N0GAYgASgEEg8KB2RyeV9ydW4YByABKAgSFAoMbWluX3JldmlzaW9uGAggASgDEhIKCndhbnRfZmFjdHMYCSABKAhCEQoPX3JlcXVpcmVkX3Njb3BlIoACCghLZXlGYWN0cxINCgVlcG9jaBgBIAEoCRIOCgZzY29wZXMYAiADKAkSFAoMaXBfYWxsb3dsaXN0GAMgAygJEi8KC2V4cGlyZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdleHBpcmVkGAUgASgIEioKC3NlY3JldF9zbG90GAYgASgOMhUuYXBpa2V5LnYxLlNlY3JldFNsb3QSPwobcHJldmlvdXNfc2VjcmV0X2V4cGlyZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghyZXZpc2lvbhgIIAEoAyLtAQoOUmF0ZUxpbWl0U3RhdGUSDAoEbmFtZRgBIAEoCRIOCgZidWNrZXQYAiABKAkSDQoFbGltaXQYAyABKAQSKQoGd2luZG93GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXJlbWFpbmluZxgFIAEoBBIuCgpyZXNldF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgtyZXRyeV9hZnRlchgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghleGNlZWRlZBgIIAEoCCLFBAoTVmFsaWRhdGVLZXlSZXNwb25zZRIlCghkZWNpc2lvbhgBIAEoDjITLmFwaWtleS52MS5EZWNpc2lvbhINCgV2YWxpZBgCIAEoCBIOCgZrZXlfaWQYAyABKAkSJAoIa2V5X3R5cGUYBCABKA4yEi5hcGlrZXkudjEuS2V5VHlwZRIQCghvd25lcl9pZBgFIAEoCRIVCg1tYXRjaGVkX3Njb3BlGAYgASgJEi8KC2V4cGlyZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIqCgtzZWNyZXRfc2xvdBgIIAEoDjIVLmFwaWtleS52MS5TZWNyZXRTbG90Ej8KG3ByZXZpb3VzX3NlY3JldF9leHBpcmVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoLcmF0ZV9saW1pdHMYCiADKAsyGS5hcGlrZXkudjEuUmF0ZUxpbWl0U3RhdGUSEQoJdW5saW1pdGVkGAsgASgIEi4KC3JldHJ5X2FmdGVyGAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiQKB3JlYXNvbnMYDSADKA4yEy5hcGlrZXkudjEuRGVjaXNpb24SEAoIcmV2aXNpb24YDiABKAMSLAoJY2FjaGVfYWdlGA8gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiIKBWZhY3RzGBAgASgLMhMuYXBpa2V5LnYxLktleUZhY3RzIksKGEJhdGNoVmFsaWRhdGVLZXlzUmVxdWVzdBIvCghyZXF1ZXN0cxgBIAMoCzIdLmFwaWtleS52MS5WYWxpZGF0ZUtleVJlcXVlc3QiTgoZQmF0Y2hWYWxpZGF0ZUtleXNSZXNwb25zZRIxCglyZXNwb25zZXMYASADKAsyHi5hcGlrZXkudjEuVmFsaWRhdGVLZXlSZXNwb25zZSJLChNSZXZva2VPd25LZXlSZXF1ZXN0EgsKA2tleRgBIAEoCRInCgZyZWFzb24YAiABKA4yFy5hcGlrZXkudjEuUmV2b2tlUmVhc29uIjgKFFJldm9rZU93bktleVJlc3BvbnNlEg4KBmtleV9pZBgBIAEoCRIQCghyZXZpc2lvbhgCIAEoAyJCChBXYXRjaEtleXNSZXF1ZXN0EhsKDnNpbmNlX3JldmlzaW9uGAEgASgDSACIAQFCEQoPX3NpbmNlX3JldmlzaW9uImoKEVdhdGNoS2V5c1Jlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgDEg4KBmtleV9pZBgCIAEoCRIkCgZjaGFuZ2UYAyABKA4yFC5hcGlrZXkudjEuS2V5Q2hhbmdlEg0KBWVwb2NoGAQgASgJIoQCCghMb2NhbFVzZRIQCghzZXF1ZW5jZRgBIAEoAxIOCgZrZXlfaWQYAiABKAkSJQoIZGVjaXNpb24YAyABKA4yEy5hcGlrZXkudjEuRGVjaXNpb24SGwoOcmVxdWlyZWRfc2NvcGUYBCABKAlIAIgBARIRCgljbGllbnRfaXAYBSABKAkSDQoFY291bnQYBiABKAMSLgoKZmlyc3RfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoJbGFzdF90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIRCg9fcmVxdWlyZWRfc2NvcGUijwEKD1N5bmNLZXlzUmVxdWVzdBIQCghndWFyZF9pZBgBIAEoCRINCgVlcG9jaBgCIAEoCRIQCghyZXZpc2lvbhgDIAEoAxIVCg1sYXN0X2dyYW50X2lkGAQgASgJEiEKBHVzZXMYBSADKAsyEy5hcGlrZXkudjEuTG9jYWxVc2USDwoHY2xvc2luZxgGIAEoCCIwCgxTeW5jZWRDaGFuZ2USEAoIcmV2aXNpb24YASABKAMSDgoGa2V5X2lkGAIgASgJIsUCChBTeW5jS2V5c1Jlc3BvbnNlEg0KBWVwb2NoGAEgASgJEhAKCHJldmlzaW9uGAIgASgDEigKB2NoYW5nZXMYAyADKAsyFy5hcGlrZXkudjEuU3luY2VkQ2hhbmdlEg0KBXJlc2V0GAQgASgIEhAKCGdyYW50X2lkGAUgASgJEigKBWxlYXNlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi8KC3NlcnZlcl90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCgpwb2xsX2FmdGVyGAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhgKEGxvY2tlZF9hZGRyZXNzZXMYCSADKAkSIQoZbG9ja2VkX2FkZHJlc3Nlc19jb21wbGV0ZRgKIAEoCCIPCg1XaG9BbUlSZXF1ZXN0Im8KDldob0FtSVJlc3BvbnNlEg4KBmtleV9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEg4KBnNjb3BlcxgDIAMoCRIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAqswIKCERlY2lzaW9uEhgKFERFQ0lTSU9OX1VOU1BFQ0lGSUVEEAASFwoTREVDSVNJT05fTE9DS0VEX09VVBABEhYKEkRFQ0lTSU9OX01BTEZPUk1FRBACEhYKEkRFQ0lTSU9OX05PVF9GT1VORBADEhQKEERFQ0lTSU9OX1JFVk9LRUQQBBIVChFERUNJU0lPTl9ESVNBQkxFRBAFEhQKEERFQ0lTSU9OX0VYUElSRUQQBhIUChBERUNJU0lPTl9ST1RBVEVEEAcSGwoXREVDSVNJT05fSVBfTk9UX0FMTE9XRUQQCBIfChtERUNJU0lPTl9JTlNVRkZJQ0lFTlRfU0NPUEUQCRIZChVERUNJU0lPTl9SQVRFX0xJTUlURUQQChISCg5ERUNJU0lPTl9WQUxJRBALKrUBCglLZXlDaGFuZ2USGgoWS0VZX0NIQU5HRV9VTlNQRUNJRklFRBAAEhYKEktFWV9DSEFOR0VfQ1JFQVRFRBABEhYKEktFWV9DSEFOR0VfVVBEQVRFRBACEhYKEktFWV9DSEFOR0VfUkVWT0tFRBADEhYKEktFWV9DSEFOR0VfRVhQSVJFRBAEEhYKEktFWV9DSEFOR0VfUk9UQVRFRBAFEhQKEEtFWV9DSEFOR0VfUkVTRVQQBjLZAwoKQXBpS2V5QXV0aBJMCgtWYWxpZGF0ZUtleRIdLmFwaWtleS52MS5WYWxpZGF0ZUtleVJlcXVlc3QaHi5hcGlrZXkudjEuVmFsaWRhdGVLZXlSZXNwb25zZRJeChFCYXRjaFZhbGlkYXRlS2V5cxIjLmFwaWtleS52MS5CYXRjaFZhbGlkYXRlS2V5c1JlcXVlc3QaJC5hcGlrZXkudjEuQmF0Y2hWYWxpZGF0ZUtleXNSZXNwb25zZRJPCgxSZXZva2VPd25LZXkSHi5hcGlrZXkudjEuUmV2b2tlT3duS2V5UmVxdWVzdBofLmFwaWtleS52MS5SZXZva2VPd25LZXlSZXNwb25zZRJICglXYXRjaEtleXMSGy5hcGlrZXkudjEuV2F0Y2hLZXlzUmVxdWVzdBocLmFwaWtleS52MS5XYXRjaEtleXNSZXNwb25zZTABEkMKCFN5bmNLZXlzEhouYXBpa2V5LnYxLlN5bmNLZXlzUmVxdWVzdBobLmFwaWtleS52MS5TeW5jS2V5c1Jlc3BvbnNlEj0KBldob0FtSRIYLmFwaWtleS52MS5XaG9BbUlSZXF1ZXN0GhkuYXBpa2V5LnYxLldob0FtSVJlc3BvbnNlYgZwcm90bzM", [file_apikey_v1_key, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * One key to decide about.
@@ -84,6 +84,14 @@ export type ValidateKeyRequest = Message<"apikey.v1.ValidateKeyRequest"> & {
    * @generated from field: int64 min_revision = 8;
    */
   minRevision: bigint;
+
+  /**
+   * Also return `facts`, for a guard that holds a lease of SyncKeys. Ignored in a batch, in a dry run and for anonymous
+   * callers.
+   *
+   * @generated from field: bool want_facts = 9;
+   */
+  wantFacts: boolean;
 };
 
 /**
@@ -92,6 +100,76 @@ export type ValidateKeyRequest = Message<"apikey.v1.ValidateKeyRequest"> & {
  */
 export const ValidateKeyRequestSchema: GenMessage<ValidateKeyRequest> = /*@__PURE__*/
   messageDesc(file_apikey_v1_auth, 0);
+
+/**
+ * The facts of a key with `local_validation` from which a guard decides by itself while its lease of SyncKeys holds.
+ *
+ * @generated from message apikey.v1.KeyFacts
+ */
+export type KeyFacts = Message<"apikey.v1.KeyFacts"> & {
+  /**
+   * The store's epoch: the facts are meaningless in another one.
+   *
+   * @generated from field: string epoch = 1;
+   */
+  epoch: string;
+
+  /**
+   * The grants of the key.
+   *
+   * @generated from field: repeated string scopes = 2;
+   */
+  scopes: string[];
+
+  /**
+   * The CIDRs that the end client must come from; none means any.
+   *
+   * @generated from field: repeated string ip_allowlist = 3;
+   */
+  ipAllowlist: string[];
+
+  /**
+   * From this time on the key is EXPIRED, by the server's clock. Absent: never.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 4;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * The key is expired already, whatever a clock says.
+   *
+   * @generated from field: bool expired = 5;
+   */
+  expired: boolean;
+
+  /**
+   * Which secret of the key was asked about: CURRENT or PREVIOUS.
+   *
+   * @generated from field: apikey.v1.SecretSlot secret_slot = 6;
+   */
+  secretSlot: SecretSlot;
+
+  /**
+   * For a PREVIOUS secret: from this time on it is ROTATED, by the server's clock.
+   *
+   * @generated from field: google.protobuf.Timestamp previous_secret_expire_time = 7;
+   */
+  previousSecretExpireTime?: Timestamp | undefined;
+
+  /**
+   * The store's revision that the facts are known to include.
+   *
+   * @generated from field: int64 revision = 8;
+   */
+  revision: bigint;
+};
+
+/**
+ * Describes the message apikey.v1.KeyFacts.
+ * Use `create(KeyFactsSchema)` to create a new message.
+ */
+export const KeyFactsSchema: GenMessage<KeyFacts> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_auth, 1);
 
 /**
  * The state of one limit of the key after this call.
@@ -161,7 +239,7 @@ export type RateLimitState = Message<"apikey.v1.RateLimitState"> & {
  * Use `create(RateLimitStateSchema)` to create a new message.
  */
 export const RateLimitStateSchema: GenMessage<RateLimitState> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_auth, 1);
+  messageDesc(file_apikey_v1_auth, 2);
 
 /**
  * One decision.
@@ -273,6 +351,14 @@ export type ValidateKeyResponse = Message<"apikey.v1.ValidateKeyResponse"> & {
    * @generated from field: google.protobuf.Duration cache_age = 15;
    */
   cacheAge?: Duration | undefined;
+
+  /**
+   * With want_facts, when the key has `local_validation` and is neither revoked nor disabled, and its secret is not a
+   * retired one.
+   *
+   * @generated from field: apikey.v1.KeyFacts facts = 16;
+   */
+  facts?: KeyFacts | undefined;
 };
 
 /**
@@ -280,7 +366,7 @@ export type ValidateKeyResponse = Message<"apikey.v1.ValidateKeyResponse"> & {
  * Use `create(ValidateKeyResponseSchema)` to create a new message.
  */
 export const ValidateKeyResponseSchema: GenMessage<ValidateKeyResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_auth, 2);
+  messageDesc(file_apikey_v1_auth, 3);
 
 /**
  * Several keys to decide about.
@@ -301,7 +387,7 @@ export type BatchValidateKeysRequest = Message<"apikey.v1.BatchValidateKeysReque
  * Use `create(BatchValidateKeysRequestSchema)` to create a new message.
  */
 export const BatchValidateKeysRequestSchema: GenMessage<BatchValidateKeysRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_auth, 3);
+  messageDesc(file_apikey_v1_auth, 4);
 
 /**
  * The decisions of a batch.
@@ -322,7 +408,7 @@ export type BatchValidateKeysResponse = Message<"apikey.v1.BatchValidateKeysResp
  * Use `create(BatchValidateKeysResponseSchema)` to create a new message.
  */
 export const BatchValidateKeysResponseSchema: GenMessage<BatchValidateKeysResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_auth, 4);
+  messageDesc(file_apikey_v1_auth, 5);
 
 /**
  * The key to revoke.
@@ -350,7 +436,7 @@ export type RevokeOwnKeyRequest = Message<"apikey.v1.RevokeOwnKeyRequest"> & {
  * Use `create(RevokeOwnKeyRequestSchema)` to create a new message.
  */
 export const RevokeOwnKeyRequestSchema: GenMessage<RevokeOwnKeyRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_auth, 5);
+  messageDesc(file_apikey_v1_auth, 6);
 
 /**
  * The key is revoked.
@@ -378,7 +464,7 @@ export type RevokeOwnKeyResponse = Message<"apikey.v1.RevokeOwnKeyResponse"> & {
  * Use `create(RevokeOwnKeyResponseSchema)` to create a new message.
  */
 export const RevokeOwnKeyResponseSchema: GenMessage<RevokeOwnKeyResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_auth, 6);
+  messageDesc(file_apikey_v1_auth, 7);
 
 /**
  * The revision from which on changes are sent.
@@ -400,7 +486,7 @@ export type WatchKeysRequest = Message<"apikey.v1.WatchKeysRequest"> & {
  * Use `create(WatchKeysRequestSchema)` to create a new message.
  */
 export const WatchKeysRequestSchema: GenMessage<WatchKeysRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_auth, 7);
+  messageDesc(file_apikey_v1_auth, 8);
 
 /**
  * A change of a key, or once a second a heartbeat.
@@ -443,7 +529,246 @@ export type WatchKeysResponse = Message<"apikey.v1.WatchKeysResponse"> & {
  * Use `create(WatchKeysResponseSchema)` to create a new message.
  */
 export const WatchKeysResponseSchema: GenMessage<WatchKeysResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_auth, 8);
+  messageDesc(file_apikey_v1_auth, 9);
+
+/**
+ * Equal decisions that a guard made by itself within one hour of the clock.
+ *
+ * @generated from message apikey.v1.LocalUse
+ */
+export type LocalUse = Message<"apikey.v1.LocalUse"> & {
+  /**
+   * The number of the use among those of its guard, from 1: with the calling key and guard_id the id of its event, so
+   * that a use that is sent again changes nothing.
+   *
+   * @generated from field: int64 sequence = 1;
+   */
+  sequence: bigint;
+
+  /**
+   * A key that has, or ever had, `local_validation`.
+   *
+   * @generated from field: string key_id = 2;
+   */
+  keyId: string;
+
+  /**
+   * VALID, EXPIRED, ROTATED, IP_NOT_ALLOWED or INSUFFICIENT_SCOPE.
+   *
+   * @generated from field: apikey.v1.Decision decision = 3;
+   */
+  decision: Decision;
+
+  /**
+   * The scope that the calls needed. Absent: none.
+   *
+   * @generated from field: optional string required_scope = 4;
+   */
+  requiredScope?: string | undefined;
+
+  /**
+   * The end client's IP address; empty: unknown.
+   *
+   * @generated from field: string client_ip = 5;
+   */
+  clientIp: string;
+
+  /**
+   * How many calls, 1 to 1 000 000 000.
+   *
+   * @generated from field: int64 count = 6;
+   */
+  count: bigint;
+
+  /**
+   * When the first of the calls was, by the server's clock as the guard knows it: within a lease.
+   *
+   * @generated from field: google.protobuf.Timestamp first_time = 7;
+   */
+  firstTime?: Timestamp | undefined;
+
+  /**
+   * When the last of the calls was, in the same hour.
+   *
+   * @generated from field: google.protobuf.Timestamp last_time = 8;
+   */
+  lastTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message apikey.v1.LocalUse.
+ * Use `create(LocalUseSchema)` to create a new message.
+ */
+export const LocalUseSchema: GenMessage<LocalUse> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_auth, 10);
+
+/**
+ * The state of a guard.
+ *
+ * @generated from message apikey.v1.SyncKeysRequest
+ */
+export type SyncKeysRequest = Message<"apikey.v1.SyncKeysRequest"> & {
+  /**
+   * Chosen at random by the guard when it starts, and again in a forked process: 22 base64url characters.
+   *
+   * @generated from field: string guard_id = 1;
+   */
+  guardId: string;
+
+  /**
+   * The epoch of the last answer; empty before the first.
+   *
+   * @generated from field: string epoch = 2;
+   */
+  epoch: string;
+
+  /**
+   * The revision of the last answer that was applied; 0: none, the guard holds no facts.
+   *
+   * @generated from field: int64 revision = 3;
+   */
+  revision: bigint;
+
+  /**
+   * The grant_id of the last answer that was applied: it acknowledges the changes of that answer. Empty: none.
+   *
+   * @generated from field: string last_grant_id = 4;
+   */
+  lastGrantId: string;
+
+  /**
+   * The local decisions that no answer has confirmed yet, in the order of their sequences; up to 1 000.
+   *
+   * @generated from field: repeated apikey.v1.LocalUse uses = 5;
+   */
+  uses: LocalUse[];
+
+  /**
+   * The guard gives its lease back: it makes no local decision any more, and the answer has no lease.
+   *
+   * @generated from field: bool closing = 6;
+   */
+  closing: boolean;
+};
+
+/**
+ * Describes the message apikey.v1.SyncKeysRequest.
+ * Use `create(SyncKeysRequestSchema)` to create a new message.
+ */
+export const SyncKeysRequestSchema: GenMessage<SyncKeysRequest> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_auth, 11);
+
+/**
+ * A key that changed.
+ *
+ * @generated from message apikey.v1.SyncedChange
+ */
+export type SyncedChange = Message<"apikey.v1.SyncedChange"> & {
+  /**
+   * The store's revision of the change.
+   *
+   * @generated from field: int64 revision = 1;
+   */
+  revision: bigint;
+
+  /**
+   * The key.
+   *
+   * @generated from field: string key_id = 2;
+   */
+  keyId: string;
+};
+
+/**
+ * Describes the message apikey.v1.SyncedChange.
+ * Use `create(SyncedChangeSchema)` to create a new message.
+ */
+export const SyncedChangeSchema: GenMessage<SyncedChange> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_auth, 12);
+
+/**
+ * A lease, and the changes that the guard must apply before it uses the lease. Every use of the request is durable.
+ *
+ * @generated from message apikey.v1.SyncKeysResponse
+ */
+export type SyncKeysResponse = Message<"apikey.v1.SyncKeysResponse"> & {
+  /**
+   * The store's epoch. When it differs from the guard's, the guard drops all facts and its cursor.
+   *
+   * @generated from field: string epoch = 1;
+   */
+  epoch: string;
+
+  /**
+   * The guard's next cursor. Within an epoch a guard's cursor never moves back.
+   *
+   * @generated from field: int64 revision = 2;
+   */
+  revision: bigint;
+
+  /**
+   * The changes after the cursor of the request, in order.
+   *
+   * @generated from field: repeated apikey.v1.SyncedChange changes = 3;
+   */
+  changes: SyncedChange[];
+
+  /**
+   * Changes are missing: the guard drops all facts.
+   *
+   * @generated from field: bool reset = 4;
+   */
+  reset: boolean;
+
+  /**
+   * Names this answer; only a later request that repeats it acknowledges the changes.
+   *
+   * @generated from field: string grant_id = 5;
+   */
+  grantId: string;
+
+  /**
+   * How long the guard may decide by itself, from the moment when it sent this request. Absent or 0: it may not.
+   *
+   * @generated from field: google.protobuf.Duration lease = 6;
+   */
+  lease?: Duration | undefined;
+
+  /**
+   * The server's clock.
+   *
+   * @generated from field: google.protobuf.Timestamp server_time = 7;
+   */
+  serverTime?: Timestamp | undefined;
+
+  /**
+   * When to send the next request, after this answer.
+   *
+   * @generated from field: google.protobuf.Duration poll_after = 8;
+   */
+  pollAfter?: Duration | undefined;
+
+  /**
+   * Addresses, and /64 networks of IPv6, that are locked out: the guard asks the server about them.
+   *
+   * @generated from field: repeated string locked_addresses = 9;
+   */
+  lockedAddresses: string[];
+
+  /**
+   * locked_addresses names every locked address. When false, the guard asks the server about every call with an address.
+   *
+   * @generated from field: bool locked_addresses_complete = 10;
+   */
+  lockedAddressesComplete: boolean;
+};
+
+/**
+ * Describes the message apikey.v1.SyncKeysResponse.
+ * Use `create(SyncKeysResponseSchema)` to create a new message.
+ */
+export const SyncKeysResponseSchema: GenMessage<SyncKeysResponse> = /*@__PURE__*/
+  messageDesc(file_apikey_v1_auth, 13);
 
 /**
  * An empty request: the calling key is in the metadata.
@@ -458,7 +783,7 @@ export type WhoAmIRequest = Message<"apikey.v1.WhoAmIRequest"> & {
  * Use `create(WhoAmIRequestSchema)` to create a new message.
  */
 export const WhoAmIRequestSchema: GenMessage<WhoAmIRequest> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_auth, 9);
+  messageDesc(file_apikey_v1_auth, 14);
 
 /**
  * The calling key.
@@ -500,7 +825,7 @@ export type WhoAmIResponse = Message<"apikey.v1.WhoAmIResponse"> & {
  * Use `create(WhoAmIResponseSchema)` to create a new message.
  */
 export const WhoAmIResponseSchema: GenMessage<WhoAmIResponse> = /*@__PURE__*/
-  messageDesc(file_apikey_v1_auth, 10);
+  messageDesc(file_apikey_v1_auth, 15);
 
 /**
  * The outcome of a validation: the first one that applies, in the order of the numbers; VALID is last.
@@ -728,6 +1053,19 @@ export const ApiKeyAuth: GenService<{
     methodKind: "server_streaming";
     input: typeof WatchKeysRequestSchema;
     output: typeof WatchKeysResponseSchema;
+  },
+  /**
+   * Lends a guard the right to decide by itself about keys with `local_validation`, for `lease`, and names the keys that
+   * changed since its cursor. The guard's local decisions since its previous call are made durable before the answer.
+   * The call may be held open, at most for a quarter of the lease, so that a change reaches the guard at once. Needs a
+   * calling key, also with ALLOW_ANONYMOUS_VALIDATE. FAILED_PRECONDITION with LEASES_OFF when GUARD_LEASES is false.
+   *
+   * @generated from rpc apikey.v1.ApiKeyAuth.SyncKeys
+   */
+  syncKeys: {
+    methodKind: "unary";
+    input: typeof SyncKeysRequestSchema;
+    output: typeof SyncKeysResponseSchema;
   },
   /**
    * Returns the calling key. Any working key may call it, whatever its scopes.
