@@ -1,5 +1,6 @@
 /** THE table of all settings and their bounds. docs/reference/settings.md is generated from it. */
 
+import { LEASE_SETTINGS } from './config-leases.ts';
 import { parseTraceHeaders, TRACING_SETTINGS } from './config-tracing.ts';
 import {
   ConfigError,
@@ -113,25 +114,7 @@ export const SETTINGS = [
     max: 10_000_000,
     about: 'Key records kept in memory; 0 switches the cache off.',
   },
-  {
-    name: 'REVISION_POLL_MS',
-    kind: 'integer',
-    unit: 'ms',
-    default: '250',
-    min: 20,
-    max: 10_000,
-    about: 'MongoDB: how often a process polls for changes of other processes.',
-  },
-  {
-    name: 'REVISION_LEASE_MS',
-    kind: 'integer',
-    unit: 'ms',
-    default: '1000',
-    min: 500,
-    max: 60_000,
-    about:
-      'MongoDB: how long after its last poll a process may use a record from memory. RevokeKey waits for it, and a fifth more.',
-  },
+  ...LEASE_SETTINGS,
   {
     name: 'RATE_LIMIT_MAX_ATTEMPTS',
     kind: 'integer',

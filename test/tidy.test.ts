@@ -12,9 +12,10 @@ const MAY_IMPORT: Record<string, { rooms: string[]; packages: RegExp }> = {
   messages: { rooms: ['messages', 'keys'], packages: /^@bufbuild\/protobuf$/ },
   audit: { rooms: ['audit', 'keys'], packages: /^node:/ },
   watch: { rooms: ['watch', 'keys', 'audit'], packages: /^(node:|lru-cache$|@redis\/client$)/ },
+  leases: { rooms: ['leases', 'keys'], packages: /^(node:|lru-cache$)/ },
   integrations: { rooms: ['integrations', 'keys'], packages: /^node:/ },
   rpc: {
-    rooms: ['rpc', 'messages', 'keys', 'audit', 'watch', 'gen'],
+    rooms: ['rpc', 'messages', 'keys', 'audit', 'watch', 'leases', 'gen'],
     packages: /^(node:|@bufbuild\/protobuf|@connectrpc\/|lru-cache$)/,
   },
   gateways: { rooms: ['gateways', 'keys', 'rpc', 'gen'], packages: /^(node:|@bufbuild\/protobuf)/ },
@@ -49,6 +50,7 @@ const MAY_IMPORT: Record<string, { rooms: string[]; packages: RegExp }> = {
         'messages',
         'audit',
         'watch',
+        'leases',
         'rpc',
         'gateways',
         'transport',
@@ -94,7 +96,7 @@ function roomOf(path: string): string {
   return MAY_IMPORT[below] === undefined ? room.replace(/\.ts$/, '') : below;
 }
 
-const OUTSIDE = ['main', 'config', 'config-tracing', 'config-values'];
+const OUTSIDE = ['main', 'config', 'config-leases', 'config-tracing', 'config-values'];
 /** `transport/http2` lies inside `transport`, which may use it. The adapters are no part of `store` to others. */
 const isInside = (inner: string, outer: string) => inner === 'transport/http2' && outer === 'transport';
 

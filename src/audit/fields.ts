@@ -1,7 +1,12 @@
 import type { AuditEntry, AuditFilter } from '../keys/ports/audit.ts';
 
-/** text: '' means unknown. flag: 0 or 1 in the canonical form. slot: a text with few distinct values. */
-export type FieldKind = 'text' | 'flag' | 'number' | 'slot' | 'micros';
+/**
+ * text: '' means unknown. flag: 0 or 1 in the canonical form. slot: a text with few distinct values. time: milliseconds
+ * since 1970, 0 for none.
+ */
+export type FieldKind = 'text' | 'flag' | 'number' | 'slot' | 'micros' | 'time';
+
+const NUMBERS: ReadonlySet<FieldKind> = new Set(['number', 'micros', 'time']);
 
 type FieldName = Exclude<keyof AuditEntry, 'time'>;
 
@@ -37,6 +42,8 @@ export const AUDIT_FIELDS = [
   { name: 'latencyMicros', kind: 'micros', always: true },
   { name: 'requestId', kind: 'text' },
   { name: 'refusedCalls', kind: 'number' },
+  { name: 'count', kind: 'number', later: true },
+  { name: 'firstTime', kind: 'time', later: true },
 ] as const satisfies readonly AuditField[];
 
 type Row = (typeof AUDIT_FIELDS)[number];
@@ -65,7 +72,7 @@ type FieldValue = string | number | boolean;
 
 export function defaultOf({ kind }: AuditField): FieldValue {
   if (kind === 'flag') return false;
-  return kind === 'number' || kind === 'micros' ? 0 : '';
+  return NUMBERS.has(kind) ? 0 : '';
 }
 
 /** The fields and values that a filter compares. */
@@ -137,7 +144,7 @@ export function isCanonical(text: string): boolean {
   const isRight = (value: unknown, i: number) => {
     const { kind } = ROWS[i] as AuditField;
     if (kind === 'flag') return value === 0 || value === 1;
-    return typeof value === (kind === 'number' || kind === 'micros' ? 'number' : 'string');
+    return typeof value === (NUMBERS.has(kind) ? 'number' : 'string');
   };
   return values.every(isRight) && JSON.stringify(values) === text;
 }

@@ -3,7 +3,7 @@ import type { AuditEntry } from '../keys/ports/audit.ts';
 export const HOUR_MS = 3_600_000;
 
 /** The fields of an event that counting needs. */
-export type Use = Pick<AuditEntry, 'keyId' | 'time' | 'outcome' | 'dryRun'>;
+export type Use = Pick<AuditEntry, 'keyId' | 'time' | 'outcome' | 'dryRun' | 'count'>;
 
 /** The count for one key, hour and decision. The key '' stands for all keys. */
 export interface UsageCount {
@@ -11,7 +11,7 @@ export interface UsageCount {
   /** The start of the hour, in milliseconds since 1970. */
   readonly hour: number;
   readonly outcome: string;
-  /** The number of events since the last round. */
+  /** The number of calls since the last round. */
   count: number;
 }
 
@@ -23,7 +23,14 @@ export interface UsageRound {
 
 /** Whether an event is a use: a decision that was not a dry run. */
 export function isUse({ outcome, dryRun }: Pick<AuditEntry, 'outcome' | 'dryRun'>): boolean {
-  return !dryRun && outcome.startsWith('DECISION_');
+  return !dryRun && (outcome.startsWith('DECISION_') || outcome.startsWith(LOCAL));
+}
+
+const LOCAL = 'LOCAL_';
+
+/** The decision of a use: that of a guard counts like that of a server. */
+export function decisionOfUse(outcome: string): string {
+  return outcome.startsWith(LOCAL) ? `DECISION_${outcome.slice(LOCAL.length)}` : outcome;
 }
 
 /**
@@ -41,8 +48,10 @@ export class UsageCounter {
     this.#last = place;
     if (!isUse(entry)) return;
     const hour = Math.floor(entry.time / HOUR_MS) * HOUR_MS;
-    this.#count('', hour, entry.outcome);
-    if (entry.keyId !== '') this.#count(entry.keyId, hour, entry.outcome);
+    const decision = decisionOfUse(entry.outcome);
+    const calls = Math.max(1, entry.count);
+    this.#count('', hour, decision, calls);
+    if (entry.keyId !== '') this.#count(entry.keyId, hour, decision, calls);
   }
 
   get inRound(): boolean {
@@ -69,11 +78,11 @@ export class UsageCounter {
     this.#round = undefined;
   }
 
-  #count(keyId: string, hour: number, outcome: string): void {
+  #count(keyId: string, hour: number, outcome: string, calls: number): void {
     const name = `${keyId} ${hour} ${outcome}`;
     const counted = this.#counts.get(name);
-    if (counted === undefined) this.#counts.set(name, { keyId, hour, outcome, count: 1 });
-    else counted.count++;
+    if (counted === undefined) this.#counts.set(name, { keyId, hour, outcome, count: calls });
+    else counted.count += calls;
   }
 }
 

@@ -1,4 +1,4 @@
-import { setImmediate as yieldToCalls, setTimeout as delay } from 'node:timers/promises';
+import { setTimeout as delay, setImmediate as yieldToCalls } from 'node:timers/promises';
 import { ApiError } from '../keys/errors.ts';
 import type { ChainHead, ChainLog, ChainPlace, ChainRow } from '../keys/ports/audit.ts';
 import type { Clock } from '../keys/ports/clock.ts';

@@ -28,5 +28,7 @@ export function auditEntry(origin: CallOrigin, clock: Clock, facts: EventFacts):
     latencyMicros: Math.round((clock.monotonic() - origin.arriveMonotonic) * 1000),
     requestId: withoutSecrets(facts.requestId ?? origin.requestId),
     refusedCalls: 0,
+    count: facts.count ?? 0,
+    firstTime: facts.firstTime ?? 0,
   };
 }

@@ -19,6 +19,15 @@ export const DECISIONS = [
 export type Decision = (typeof DECISIONS)[number];
 export type Denial = Exclude<Decision, 'VALID'>;
 
+/** The decisions that a guard makes by itself. */
+export const LOCAL_DECISIONS: readonly Decision[] = [
+  'EXPIRED',
+  'ROTATED',
+  'IP_NOT_ALLOWED',
+  'INSUFFICIENT_SCOPE',
+  'VALID',
+];
+
 const WORKING: ReadonlySet<Decision> = new Set([
   'IP_NOT_ALLOWED',
   'INSUFFICIENT_SCOPE',

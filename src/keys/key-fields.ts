@@ -134,6 +134,12 @@ export function rotateEvery(found: Violations, field: string, ms: number): numbe
   return ms;
 }
 
+/** Only a server can count exactly, so guards decide about keys without limits only. */
+export function localValidation(found: Violations, field: string, value: boolean, limits: number): boolean {
+  if (value && limits > 0) found.add(field, 'only for keys without rate_limits');
+  return value;
+}
+
 /** 0 means the default, 50. */
 export function pageSize(found: Violations, field: string, value: number): number {
   if (value < 0 || value > BOUNDS.maxPageSize) found.add(field, `1 to ${BOUNDS.maxPageSize}, or 0 for 50`);

@@ -68,6 +68,10 @@ export interface Key {
   readonly rotation: KeyRotation | undefined;
   /** How often the key's secret should be replaced. */
   readonly rotateEveryMs: number | undefined;
+  /** Guards that hold a lease may decide about the key by themselves. */
+  readonly localValidation: boolean;
+  /** It had local validation once: changes that narrow it wait for guards for ever after. */
+  readonly everLocal: boolean;
   readonly revokeTime: number | undefined;
   readonly revokeReason: RevokeReason | undefined;
   readonly revokeNote: string;

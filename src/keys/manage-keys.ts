@@ -1,9 +1,10 @@
 import { auditEntry } from './audit-entry.ts';
 import { allDenials } from './check.ts';
-import { ApiError } from './errors.ts';
+import { ApiError, Violations } from './errors.ts';
 import { IpAllowlist } from './ip.ts';
 import type { Key, KeyType, RateLimit, RevokeReason, RotationMode } from './key.ts';
 import { slotOf } from './key.ts';
+import { localValidation } from './key-fields.ts';
 import { changesStanding, standingOf } from './narrowing.ts';
 import type { AuditEntry, CallOrigin } from './ports/audit.ts';
 import type { Clock } from './ports/clock.ts';
@@ -33,6 +34,7 @@ export interface NewKey {
   readonly metadata: Readonly<Record<string, string>>;
   readonly requestId: string;
   readonly rotateEveryMs?: number | undefined;
+  readonly localValidation?: boolean;
 }
 
 /** The fields an UpdateKey may name, each with its new value. */
@@ -48,6 +50,7 @@ export type KeyPatch = Partial<
     | 'metadata'
     | 'disabled'
     | 'rotateEveryMs'
+    | 'localValidation'
   >
 >;
 
@@ -60,6 +63,8 @@ export interface ManageKeysParts {
   readonly mayBeSecret: (text: string) => boolean;
   /** Undefined without a revocation log. */
   readonly revocations?: Revocations | undefined;
+  /** Guards that the store does not wait for by itself. */
+  readonly guards?: { waitFor(revision: number): Promise<void> } | undefined;
 }
 
 /** The life cycle of keys. Every change is stored together with its audit event. */
@@ -70,9 +75,11 @@ export class ManageKeys {
   readonly #observer: Pick<Observer, 'rotated'>;
   readonly #mayBeSecret: (text: string) => boolean;
   readonly #revocations: Revocations | undefined;
+  readonly #guards: ManageKeysParts['guards'];
 
-  constructor({ keys, clock, graceBounds, observer, mayBeSecret, revocations }: ManageKeysParts) {
+  constructor({ keys, clock, graceBounds, observer, mayBeSecret, revocations, guards }: ManageKeysParts) {
     this.#revocations = revocations;
+    this.#guards = guards;
     this.#keys = keys;
     this.#clock = clock;
     this.#graceBounds = graceBounds;
@@ -133,7 +140,11 @@ export class ManageKeys {
           origin,
         );
       const bucket = patch.rateLimitBucket === '' ? { rateLimitBucket: id } : {};
-      return { key: { ...key, ...patch, ...bucket } };
+      const next = { ...key, ...patch, ...bucket };
+      const found = new Violations();
+      localValidation(found, 'key.local_validation', next.localValidation, next.rateLimits.length);
+      found.throwIfAny();
+      return { key: { ...next, everLocal: key.everLocal || next.localValidation } };
     });
   }
 
@@ -256,6 +267,7 @@ export class ManageKeys {
       if (stored === undefined) continue;
       // A call may be a retry because the revocation log could not be written the first time.
       if (change !== 'UPDATED' || changesStanding(key, stored)) await this.#noteStanding(stored, effects);
+      if (stored.everLocal && (effects?.narrows ?? true)) await this.#guards?.waitFor(stored.revision);
       return stored;
     }
     throw new ApiError('TOO_MUCH_CONTENTION', 'the key is being changed by others, try again', { keyId: id });
@@ -315,6 +327,8 @@ export function keyOf(input: NewKey, { hash, hint }: { hash: string; hint: strin
     expired: false,
     rotation: undefined,
     rotateEveryMs: input.rotateEveryMs,
+    localValidation: input.localValidation === true,
+    everLocal: input.localValidation === true,
     revokeTime: undefined,
     revokeReason: undefined,
     revokeNote: '',

@@ -20,7 +20,11 @@ export type Standing = Pick<
   | 'revokeTime'
   | 'revokeReason'
   | 'revokeNote'
-> & { readonly cidrs: readonly string[] };
+> & {
+  readonly cidrs: readonly string[];
+  /** Unknown in records of releases without it. */
+  readonly localValidation?: boolean;
+};
 
 /** The hash of a secret that no longer works, and when it stopped; milliseconds since 1970. */
 export interface RetiredHash {
@@ -29,7 +33,15 @@ export interface RetiredHash {
 }
 
 /** The parts of a standing, in the order in which they are corrected. */
-export type Facet = 'REVOKED' | 'ROTATED' | 'DISABLED' | 'SCOPES' | 'ALLOWLIST' | 'LIMITS' | 'EXPIRED';
+export type Facet =
+  | 'REVOKED'
+  | 'ROTATED'
+  | 'DISABLED'
+  | 'SCOPES'
+  | 'ALLOWLIST'
+  | 'LOCAL_VALIDATION'
+  | 'LIMITS'
+  | 'EXPIRED';
 
 /** One corrected part of a key. */
 export interface Correction {
@@ -41,9 +53,19 @@ export interface Correction {
 
 export function standingOf(key: Key): Standing {
   const { secrets, hint, rotation, scopes, rateLimits, rateLimitBucket, ipAllowlist } = key;
-  const { disabled, expireTime, expired, revokeTime, revokeReason, revokeNote } = key;
+  const { disabled, expireTime, expired, revokeTime, revokeReason, revokeNote, localValidation } = key;
   const ends = { disabled, expireTime, expired, revokeTime, revokeReason, revokeNote };
-  return { secrets, hint, rotation, scopes, rateLimits, rateLimitBucket, cidrs: ipAllowlist.cidrs, ...ends };
+  return {
+    secrets,
+    hint,
+    rotation,
+    scopes,
+    rateLimits,
+    rateLimitBucket,
+    cidrs: ipAllowlist.cidrs,
+    ...ends,
+    localValidation,
+  };
 }
 
 /** Whether a change touches the standing. One that widens counts, too: it replaces the narrower record before it. */
@@ -76,6 +98,8 @@ export function correctionOf(
     return updated('SCOPES', 'UPDATED', { scopes: later.scopes });
   if (admitsMore(key.ipAllowlist.cidrs, later.cidrs))
     return updated('ALLOWLIST', 'UPDATED', { ipAllowlist: new IpAllowlist(later.cidrs) });
+  if (key.localValidation && later.localValidation === false)
+    return updated('LOCAL_VALIDATION', 'UPDATED', { localValidation: false });
   if (limitsLess(key.rateLimits, later.rateLimits)) {
     const { rateLimits, rateLimitBucket } = later;
     return updated('LIMITS', 'UPDATED', { rateLimits, rateLimitBucket });

@@ -223,6 +223,7 @@ function patchOf(found: Violations, key: KeyMessage, paths: readonly string[]): 
     }),
     metadata: () => ({ metadata: fields.metadata(found, at('metadata'), key.metadata) }),
     disabled: () => ({ disabled: key.disabled }),
+    local_validation: () => ({ localValidation: key.localValidation }),
     rotate_every: () => ({ rotateEveryMs: rotateEveryOf(found, at('rotate_every'), key.rotateEvery) }),
   };
   if (paths.length > MAX_PATHS) {

@@ -5,12 +5,14 @@ import { BOUNDS } from '../keys/key-fields.ts';
 import type { ManageKeys } from '../keys/manage-keys.ts';
 import { hashSecret } from '../keys/secret.ts';
 import type { ValidateKey, Verdict } from '../keys/validate-key.ts';
+import type { SyncKeys } from '../leases/sync-keys.ts';
 import type { KeyFeed, KeyNotice } from '../watch/key-feed.ts';
 import type { Authenticator } from './authenticate.ts';
-import { toValidateInput, toValidateResponse } from './convert.ts';
+import { toFactsMessage, toValidateInput, toValidateResponse } from './convert.ts';
 import { KEY_CHANGES, revokeReasonOf } from './enums.ts';
 import type { ServiceImplementation } from './method.ts';
 import { checked, subscriberOf } from './requests.ts';
+import { syncMethods } from './sync-methods.ts';
 import { validateCodec } from './validate-codec.ts';
 
 export interface AuthServiceParts {
@@ -18,6 +20,9 @@ export interface AuthServiceParts {
   readonly manageKeys: ManageKeys;
   readonly authenticator: Authenticator;
   readonly keyFeed: KeyFeed;
+  readonly syncKeys: SyncKeys;
+  /** GUARD_LEASES. */
+  readonly lendsLeases: boolean;
   /** The store's epoch. */
   readonly epoch: () => string;
   /** ALLOW_ANONYMOUS_VALIDATE. */
@@ -30,6 +35,12 @@ const MAX_REVISION = BigInt(Number.MAX_SAFE_INTEGER);
 /** ApiKeyAuth: each method reads its request, calls one use case and writes its response. */
 export function authService(parts: AuthServiceParts): ServiceImplementation<typeof ApiKeyAuth> {
   const { validateKey, manageKeys } = parts;
+  const withFacts = (verdict: Verdict) => {
+    const facts = toFactsMessage(verdict, parts.epoch());
+    const message = toValidateResponse(verdict);
+    if (facts !== undefined) message.facts = facts;
+    return { message };
+  };
   return {
     validateKey: {
       access: { anyOf: VALIDATE, anonymous: parts.allowAnonymous },
@@ -41,7 +52,9 @@ export function authService(parts: AuthServiceParts): ServiceImplementation<type
         const found = new Violations();
         const input = toValidateInput(found, '', request);
         found.throwIfAny();
-        return validateKey.run(input, origin).then(validateResult);
+        const verdict = validateKey.run(input, origin);
+        const wantsFacts = request.wantFacts && !request.dryRun && origin.callerKeyId !== '';
+        return verdict.then(wantsFacts && parts.lendsLeases ? withFacts : validateResult);
       },
     },
     batchValidateKeys: {
@@ -73,6 +86,7 @@ export function authService(parts: AuthServiceParts): ServiceImplementation<type
         };
       },
     },
+    ...syncMethods(parts.syncKeys, VALIDATE),
     ...keyHolderMethods(parts),
   };
 }

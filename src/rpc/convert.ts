@@ -3,7 +3,11 @@ import type { Duration, Timestamp } from '@bufbuild/protobuf/wkt';
 import { durationFromMs, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { RotationSchema } from '../../gen/apikey/v1/admin_pb.ts';
 import type { AuditEventSchema } from '../../gen/apikey/v1/audit_pb.ts';
-import type { ValidateKeyRequest, ValidateKeyResponseSchema } from '../../gen/apikey/v1/auth_pb.ts';
+import type {
+  KeyFactsSchema,
+  ValidateKeyRequest,
+  ValidateKeyResponseSchema,
+} from '../../gen/apikey/v1/auth_pb.ts';
 import { type KeySchema, RevokeReason, SecretSlot } from '../../gen/apikey/v1/key_pb.ts';
 import type { AlertSchema, AnomalySchema } from '../../gen/apikey/v1/watch_pb.ts';
 import { AUDIT_FIELDS, type FieldKind } from '../audit/fields.ts';
@@ -12,6 +16,7 @@ import type { Violations } from '../keys/errors.ts';
 import type { Key, RateLimit, SecretSlot as SlotName } from '../keys/key.ts';
 import { statusOf } from '../keys/key.ts';
 import * as fields from '../keys/key-fields.ts';
+import { localFacts } from '../keys/local-validation.ts';
 import type { Alert, Anomaly } from '../keys/notices.ts';
 import type { AuditRecord } from '../keys/ports/audit.ts';
 import type { RotationRecord } from '../keys/ports/rotations.ts';
@@ -132,6 +137,27 @@ export function toValidateResponse(verdict: Verdict): MessageInitShape<typeof Va
   return response;
 }
 
+/** The facts of a decided call for a guard; undefined when it may not know them. */
+export function toFactsMessage(
+  verdict: Verdict,
+  epoch: string,
+): MessageInitShape<typeof KeyFactsSchema> | undefined {
+  const facts = localFacts(verdict);
+  if (facts === undefined) return undefined;
+  const { key, slot, revision } = facts;
+  const ends = slot === 'PREVIOUS' ? key.rotation?.expireTime : undefined;
+  return {
+    epoch,
+    scopes: [...key.scopes],
+    ipAllowlist: [...key.ipAllowlist.cidrs],
+    expired: key.expired,
+    secretSlot: SLOTS[slot],
+    revision: BigInt(revision),
+    ...(key.expireTime === undefined ? {} : { expireTime: timestampFromMs(key.expireTime) }),
+    ...(ends === undefined ? {} : { previousSecretExpireTime: timestampFromMs(ends) }),
+  };
+}
+
 export function toRateLimitState(state: RateLimitState) {
   return {
     name: state.name,
@@ -173,6 +199,7 @@ export function toKeyMessage(key: Key, now: number, oldUses = 0): MessageInitSha
     ipAllowlist: [...key.ipAllowlist.cidrs],
     metadata: { ...key.metadata },
     disabled: key.disabled,
+    localValidation: key.localValidation,
     createTime: timestampFromMs(key.createTime),
     revokeReason: key.revokeReason === undefined ? RevokeReason.UNSPECIFIED : REASONS[key.revokeReason],
     revokeNote: key.revokeNote,
@@ -245,6 +272,7 @@ const TO_MESSAGE: Record<FieldKind, (name: string, value: never) => readonly [st
   flag: (name, value) => [name, value],
   number: (name, value: number) => [name, BigInt(value)],
   slot: (name, value: SlotName | '') => [name, value === '' ? SecretSlot.UNSPECIFIED : SLOTS[value]],
+  time: (name, value: number) => [name, value === 0 ? undefined : timestampFromMs(value)],
   micros: (name, value: number) => [
     name.replace('Micros', ''),
     { seconds: BigInt(Math.floor(value / 1e6)), nanos: (value % 1e6) * 1000 },

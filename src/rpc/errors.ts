@@ -69,6 +69,8 @@ export const ERRORS = {
   SUBSCRIBER_TOO_SLOW: { status: Code.ResourceExhausted, quota: 'messages waiting for this subscriber' },
   TOO_MANY_SUBSCRIBERS: { status: Code.ResourceExhausted, quota: 'subscribers of one process' },
   TOO_MANY_VERIFICATIONS: { status: Code.ResourceExhausted, quota: 'callers that wait for a verification' },
+  LEASES_OFF: { status: Code.FailedPrecondition, precondition: 'SETTING' },
+  TOO_MANY_GUARDS: { status: Code.ResourceExhausted, quota: 'guards of one process' },
   BACKUP_OFF: { status: Code.FailedPrecondition, precondition: 'SETTING' },
   BACKUP_NOT_HERE: { status: Code.FailedPrecondition, precondition: 'STORE' },
   BACKUP_EXISTS: { status: Code.AlreadyExists },

@@ -38,5 +38,11 @@ export function newKeyFieldsOf(found: Violations, message: CreateKeyRequest | Im
     ipAllowlist: fields.ipAllowlist(found, 'ip_allowlist', message.ipAllowlist),
     metadata: fields.metadata(found, 'metadata', message.metadata),
     rotateEveryMs: rotateEveryOf(found, 'rotate_every', message.rotateEvery),
+    localValidation: fields.localValidation(
+      found,
+      'local_validation',
+      message.localValidation,
+      message.rateLimits.length,
+    ),
   } as const;
 }

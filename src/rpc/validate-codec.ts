@@ -93,6 +93,7 @@ function encode(response: Response): Uint8Array | undefined {
 }
 
 function isPlain(response: Response): boolean {
+  if (response.facts !== undefined) return false;
   const { ownerId, matchedScope, keyId, rateLimits = [], reasons = [] } = response;
   let room = MAX_TEXT - textOf(ownerId) - textOf(matchedScope) - textOf(keyId);
   for (const limit of rateLimits) {

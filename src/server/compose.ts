@@ -18,6 +18,7 @@ import type { Revocations } from '../keys/ports/revocations.ts';
 import { secretTest } from '../keys/secret.ts';
 import { SeenClock } from '../keys/seen-clock.ts';
 import { ValidateKey } from '../keys/validate-key.ts';
+import type { SyncKeys } from '../leases/sync-keys.ts';
 import { adminService } from '../rpc/admin-service.ts';
 import { authService } from '../rpc/auth-service.ts';
 import { Authenticator } from '../rpc/authenticate.ts';
@@ -49,6 +50,7 @@ import { BackupFolder } from './backup-folder.ts';
 import { localOrigin } from './bootstrap.ts';
 import { Certificates } from './certificates.ts';
 import { composeGateways } from './compose-gateways.ts';
+import { composeLeases } from './compose-leases.ts';
 import { caches } from './configured-store.ts';
 import type { Sources } from './counts.ts';
 import type { Metrics } from './metrics.ts';
@@ -92,6 +94,7 @@ export function compose(around: Surroundings, store: Store) {
     ...watchSettings(config),
   });
   const lastUses = new BufferedLastUses(keys, warn);
+  const { syncKeys, guards } = composeLeases(config, store, { keys, lastUses, clock: judging, warn });
   const mayBeSecret = secretTest(config.ACCEPT_IMPORTED_SHAPES);
   const manageKeys = new ManageKeys({
     keys,
@@ -100,6 +103,7 @@ export function compose(around: Surroundings, store: Store) {
     observer: watch,
     mayBeSecret,
     revocations,
+    guards,
   });
   const observer = tracing?.ofDecisions(watch) ?? watch;
   const deciding = { keys, quota, lockout, lastUses, clock: judging, observer, mayBeSecret };
@@ -117,7 +121,7 @@ export function compose(around: Surroundings, store: Store) {
   const gateways = composeGateways(config, logger, validateKey, callPipeline);
   const { anchor, verifier } = composeProof(config, store, clock, logger, telemetry);
   const backups = new BackupFolder({ folder: config.BACKUP_DIR, copyTo: store.copyTo, clock });
-  const useCases = { validateKey, manageKeys, authenticator, keys, watch, verifier, backups };
+  const useCases = { validateKey, manageKeys, authenticator, syncKeys, keys, watch, verifier, backups };
   const services = [...bindServices({ config, store, clock }, useCases), gateways.service];
   const health = composeHealth(services, store, telemetry, logger);
   const incoming = { unfinished: new UnfinishedMessages(), unpacking: new Unpacking() };
@@ -125,22 +129,9 @@ export function compose(around: Surroundings, store: Store) {
   const [grpc, http] = createListeners(callPipeline, services, gateways.doors, ports, around);
   const certificates = composeCertificates(around, [grpc, http]);
   tellOf(around, store, { callPipeline, incoming, grpc, http, counts, certificates });
-  return {
-    keys,
-    apply,
-    manageKeys,
-    callPipeline,
-    lastUses,
-    health,
-    watch,
-    anchor,
-    backups,
-    redis,
-    certificates,
-    grpc,
-    http,
-    metrics: metricsServer(telemetry, health),
-  };
+  const serving = { health, watch, anchor, backups, redis, certificates, grpc, http };
+  const metrics = metricsServer(telemetry, health);
+  return { ...serving, keys, apply, manageKeys, callPipeline, syncKeys, lastUses, metrics };
 }
 
 interface Counting {
@@ -196,6 +187,7 @@ interface UseCases {
   readonly validateKey: ValidateKey;
   readonly manageKeys: ManageKeys;
   readonly authenticator: Authenticator;
+  readonly syncKeys: SyncKeys;
   readonly keys: KeyStore;
   readonly watch: Watch;
   readonly verifier: AuditVerifier;
@@ -205,7 +197,7 @@ interface UseCases {
 /** The services of this program's own protos. */
 function bindServices(
   { config, store, clock }: { config: Config; store: Store; clock: Clock },
-  { validateKey, manageKeys, authenticator, keys, watch, verifier, backups }: UseCases,
+  { validateKey, manageKeys, authenticator, syncKeys, keys, watch, verifier, backups }: UseCases,
 ): BoundService[] {
   const { audit, quota, lockout, rotations, anomalies } = store;
   const { alertFeed, keyFeed } = watch;
@@ -214,6 +206,8 @@ function bindServices(
     manageKeys,
     authenticator,
     keyFeed,
+    syncKeys,
+    lendsLeases: config.GUARD_LEASES,
     epoch: () => store.recovery.epoch,
     allowAnonymous: config.ALLOW_ANONYMOUS_VALIDATE,
   };

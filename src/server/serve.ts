@@ -59,15 +59,13 @@ export async function serve(
   const console = await readConsole(config, logger);
   const parts = compose({ config, clock, tls, console, revocations, ...watched }, store);
   const { keys, apply, manageKeys, callPipeline, lastUses, health, watch, anchor, redis } = parts;
-  const { grpc, http, metrics, certificates, backups } = parts;
+  const { grpc, http, metrics, certificates, backups, syncKeys } = parts;
   breaks = (error) => {
     health.break();
     broken(error);
   };
   const release = async () => {
-    certificates?.stop();
-    telemetry.stop();
-    health.stop();
+    for (const part of [certificates, syncKeys, telemetry, health]) part?.stop();
     grpc.close();
     http.close();
     metrics.close();
@@ -99,11 +97,13 @@ export async function serve(
   telemetry.listening(packageJson.version, shownStore(config.STORE_URL), addresses);
   await health.start();
   watch.start();
+  syncKeys.start();
   anchor?.start();
   revocations?.start();
   certificates?.start();
   const stop = async () => {
     health.stop();
+    syncKeys.stop();
     watch.endStreams();
     await Promise.race([
       Promise.all([callPipeline.idle(), grpc.drain(), http.drain()]),

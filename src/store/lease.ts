@@ -32,9 +32,14 @@ export class Lease {
 
   /** Must be read again in each call: a lease can end at any moment. */
   get holds(): boolean {
+    return this.leftMs > 0;
+  }
+
+  /** How long the lease still holds, in ms; 0 when it has lapsed. */
+  get leftMs(): number {
     const monotonic = this.#clock.monotonic() - this.#start.monotonic;
     const wall = this.#clock.now() - this.#start.wall;
-    return monotonic >= 0 && wall >= 0 && Math.max(monotonic, wall) < this.ms;
+    return monotonic >= 0 && wall >= 0 ? Math.max(0, this.ms - Math.max(monotonic, wall)) : 0;
   }
 
   /** Time since the start of the last successful poll; infinite before the first. */

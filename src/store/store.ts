@@ -2,6 +2,7 @@ import type { Chain } from '../audit/chain.ts';
 import type { AlertLog, AnomalyLog, SweepLease } from '../keys/notices.ts';
 import type { AuditLog, ChainLog } from '../keys/ports/audit.ts';
 import type { Clock } from '../keys/ports/clock.ts';
+import type { Lending, LocalUses } from '../keys/ports/guards.ts';
 import type { KeyStore } from '../keys/ports/key-store.ts';
 import type { Lockout, QuotaLimiter } from '../keys/ports/limits.ts';
 import type { RotationLog } from '../keys/ports/rotations.ts';
@@ -85,6 +86,9 @@ export interface Store {
   readonly recovery: Recovery;
   /** Copies the current store into this empty file; undefined where the database has its own backup tools. */
   readonly copyTo?: ((file: string, told: CopyTold) => Promise<CopiedStore>) | undefined;
+  /** Lends leases to guards, and records the decisions that they made by themselves. */
+  readonly lending: Lending;
+  readonly localUses: LocalUses;
   /** Undefined where only one process uses the database. */
   readonly sharing: Sharing | undefined;
   auditBacklog(): AuditBacklog;

@@ -22,6 +22,7 @@ const VALUES: Record<AuditField['kind'], fc.Arbitrary<unknown>> = {
   flag: fc.boolean(),
   number: fc.maxSafeInteger(),
   micros: fc.maxSafeInteger(),
+  time: fc.maxSafeInteger(),
   slot: fc.constantFrom('', 'CURRENT', 'PREVIOUS'),
 };
 const fields: readonly AuditField[] = AUDIT_FIELDS;

@@ -161,7 +161,7 @@ requires('mongodb').describe('mongo', () => {
     const warnings: string[] = [];
     const warn = (text: string) => void warnings.push(text);
     const lease = new Lease(clock, 1_000);
-    const registry = new Registry(database, 'p', 1_000, true);
+    const registry = new Registry(database, 'p', 1_000, true, clock);
     const reads = new FreshReads(database, lease);
     const audit = new MongoAuditLog(database, new EventFactory('p'), new Chain(undefined), clock, warn);
     const keys = new MongoKeyStore({ database, audit, registry, reads, clock });
@@ -178,6 +178,7 @@ requires('mongodb').describe('mongo', () => {
       lease,
       clock,
       pollMs: 20,
+      guardSecret: 's',
       warn,
     });
     await sharing.start(() => {});

@@ -71,7 +71,9 @@ it('a file that was already of this release and is set back to the earlier one g
   for (const column of ['mac', 'older', 'listed'])
     db.exec(`ALTER TABLE api_key_chain_heads DROP COLUMN ${column}`);
   // What later migrations made is taken back, too.
-  db.exec("DELETE FROM api_key_meta WHERE id = 'epoch'");
+  for (const column of ['local_validation', 'ever_local'])
+    db.exec(`ALTER TABLE api_keys DROP COLUMN ${column}`);
+  db.exec("DROP TABLE api_key_local_uses; DELETE FROM api_key_meta WHERE id IN ('epoch', 'guard_secret')");
   db.exec(`PRAGMA user_version = ${signing}`);
   db.close();
   expect((await use(`sqlite:${path}`, verified)).defect).toMatchObject({ kind: 'NOTE' });

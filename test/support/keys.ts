@@ -25,6 +25,8 @@ export function keyWith(fields: Partial<Key> = {}): { key: Key; secret: string }
     expired: false,
     rotation: undefined,
     rotateEveryMs: undefined,
+    localValidation: false,
+    everLocal: false,
     revokeTime: undefined,
     revokeReason: undefined,
     revokeNote: '',
@@ -56,6 +58,8 @@ export function entryWith(fields: Partial<AuditEntry> = {}): AuditEntry {
     latencyMicros: 12,
     requestId: '',
     refusedCalls: 0,
+    count: 0,
+    firstTime: 0,
     ...fields,
   };
 }

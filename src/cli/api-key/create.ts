@@ -29,6 +29,7 @@ interface CreateOptions extends ConnectionOptions {
   readonly metadata?: readonly (readonly [string, string])[];
   readonly requestId?: string;
   readonly rotateEvery?: number;
+  readonly localValidation?: boolean;
 }
 
 const CREATE_EXAMPLES = `
@@ -37,7 +38,7 @@ Examples:
   apikeyd api-key create --from keys.csv > secrets.csv
 
 The first line of a CSV file names its columns: name, owner, type, scopes, limits, bucket, expires, addresses,
-metadata, rotate_every. Blanks or semicolons are between the items of one column:
+metadata, rotate_every, local_validation. Blanks or semicolons are between the items of one column:
   name,type,scopes,limits
   ci,service,traces:read traces:write,100/60s burst=10/1s`;
 
@@ -55,6 +56,7 @@ export function addCreate(context: VerbContext): void {
     .option('--allow-ip <cidr>', 'address range it may be used from; may be repeated', collect(String))
     .option('--metadata <name=value>', 'metadata of your own; may be repeated', collectPairs)
     .option('--rotate-every <length>', 'raise an alert when its secret is older than this, e.g. 90d', seconds)
+    .option('--local-validation', 'guards that hold a lease may decide about it by themselves')
     .option(
       '--request-id <id>',
       'an id of your choice: a second call with it within 24 h creates no second key',
@@ -105,6 +107,7 @@ async function create(
     ipAllowlist: [...(options.allowIp ?? [])],
     metadata: Object.fromEntries(options.metadata ?? []),
     requestId: options.requestId ?? '',
+    localValidation: options.localValidation === true,
     ...(options.rotateEvery === undefined ? {} : { rotateEvery: { seconds: BigInt(options.rotateEvery) } }),
     ...(ttl === undefined
       ? {}

@@ -35,8 +35,14 @@ const COLUMNS: Readonly<Record<string, (text: string) => JsonObject>> = {
   addresses: (text) => ({ ipAllowlist: text.split(LISTS).filter(Boolean) }),
   metadata: (text) => ({ metadata: Object.fromEntries(pairs(text.split(';').filter(Boolean))) }),
   rotate_every: (text) => (text === '' ? {} : { rotateEvery: `${seconds(text)}s` }),
+  local_validation: (text) => (text === '' ? {} : { localValidation: yesOrNo(text) }),
   hash: (text) => ({ keyHash: text.toLowerCase() }),
 };
+
+function yesOrNo(text: string): boolean {
+  if (text !== 'true' && text !== 'false') throw new Error('true or false');
+  return text === 'true';
+}
 
 /** Reads CSV or JSON lines, by the content of the file. Every unreadable line is reported. */
 export function readKeyFile(path: string): KeyFile {

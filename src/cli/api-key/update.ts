@@ -15,6 +15,7 @@ interface UpdateOptions extends ConnectionOptions {
   readonly anyIp?: boolean;
   readonly metadata?: readonly (readonly [string, string])[];
   readonly rotateEvery?: number;
+  readonly localValidation?: boolean;
   readonly enable?: boolean;
   readonly disable?: boolean;
   readonly etag?: string;
@@ -38,6 +39,8 @@ export function addUpdate(context: VerbContext): void {
       'raise an alert when its secret is older than this, e.g. 90d; 0s: never',
       seconds,
     )
+    .option('--local-validation', 'guards that hold a lease may decide about it by themselves')
+    .option('--no-local-validation', "each decision is the server's again")
     .option('--disable', 'disable the key')
     .option('--enable', 'enable the key again')
     .option('--etag <etag>', 'only if the key still has this etag')
@@ -71,6 +74,11 @@ async function update({ admin }: Clients, options: UpdateOptions, id: string, pr
       options.rotateEvery !== undefined,
       'rotate_every',
       { rotateEvery: { seconds: BigInt(options.rotateEvery ?? 0) } },
+    ],
+    [
+      options.localValidation !== undefined,
+      'local_validation',
+      { localValidation: options.localValidation === true },
     ],
     [options.disable === true || options.enable === true, 'disabled', { disabled: options.disable === true }],
   ];

@@ -35,6 +35,9 @@ export interface AuditEntry {
   readonly requestId: string;
   /** Above 0 in a gap event only: calls refused without an event of their own. */
   readonly refusedCalls: number;
+  /** Above 0 for decisions that a guard made by itself: how many calls from `firstTime` to `time`. */
+  readonly count: number;
+  readonly firstTime: number;
 }
 
 /** An entry as stored in the log. */

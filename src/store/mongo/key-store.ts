@@ -221,7 +221,7 @@ export class MongoKeyStore implements KeyStore {
     }
     const stored = await this.#changes.finish(key, waiting);
     // Other processes may use records from before the publication until their leases end.
-    if (effects?.narrows ?? true) await this.#registry.waitForOthers();
+    if (effects?.narrows ?? true) await this.#registry.waitForOthers(key.everLocal);
     return stored;
   }
 

@@ -11,6 +11,7 @@ import { MongoChainLog } from './chain-log.ts';
 import { MongoDatabase } from './database.ts';
 import { FreshReads } from './fresh-reads.ts';
 import { MongoKeyStore } from './key-store.ts';
+import { guardSecret, MongoLocalUses } from './local-uses.ts';
 import { MongoLockout } from './lockout.ts';
 import { migrate } from './migrations.ts';
 import { MongoQuota } from './quota.ts';
@@ -64,7 +65,7 @@ async function storeOn(
   const chain = new Chain(chainKey);
   const processId = randomBytes(8).toString('hex');
   const waited = (ms: number) => observer?.took('wait_for_leases', ms);
-  const registry = new Registry(database, processId, lease.leaseMs, lease.caches, waited);
+  const registry = new Registry(database, processId, lease.leaseMs, lease.caches, clock, waited);
   const usage = new MongoUsageLog(database, processId, registry);
   const wrote = (events: number, ms: number) => observer?.wroteEvents(events, ms);
   const audit = new MongoAuditLog(database, new EventFactory(processId), chain, clock, warn, usage, wrote);
@@ -72,8 +73,10 @@ async function storeOn(
   const reads = new FreshReads(database, held);
   const keys = new MongoKeyStore({ database, audit, registry, reads, clock });
   const anomalies = new MongoAnomalyLog(database, audit);
-  const giteaTokens = new MongoRemoteKeyLog(() => database.giteaTokens, audit);
-  const n8nApiKeys = new MongoRemoteKeyLog(() => database.n8nApiKeys, audit);
+  const remoteKeys = {
+    giteaTokens: new MongoRemoteKeyLog(() => database.giteaTokens, audit),
+    n8nApiKeys: new MongoRemoteKeyLog(() => database.n8nApiKeys, audit),
+  };
   const locks = await MongoLockout.open(database, lockout, held, clock);
   const sharing = new MongoSharing({
     database,
@@ -86,6 +89,7 @@ async function storeOn(
     lease: held,
     clock,
     pollMs: lease.pollMs,
+    guardSecret: await guardSecret(database),
     warn,
   });
   return {
@@ -99,29 +103,28 @@ async function storeOn(
     anomalies,
     alerts: new MongoAlertLog(database),
     usage,
-    giteaTokens,
-    n8nApiKeys,
+    ...remoteKeys,
     sweepLease: new MongoSweepLease(database, processId),
     recovery: await MongoRecovery.open(database),
     sharing,
+    lending: sharing,
+    localUses: new MongoLocalUses(audit),
     auditBacklog: () => audit.backlog,
     ping: async () => {
       await keys.revision();
       await sharing.healthy();
     },
-    // TTL indexes drop the counters; only work that crashes cut short remains.
+    // TTL indexes drop counters; only work that crashes cut short remains.
     sweep: async () => {
       await keys.finishAbandoned();
-      for (const log of [anomalies, giteaTokens, n8nApiKeys]) await log.finishAbandoned(clock.now());
+      for (const log of [anomalies, ...Object.values(remoteKeys)]) await log.finishAbandoned(clock.now());
       await usage.countAbandoned();
     },
     close: async () => {
       await sharing.stop();
       await audit.close(CLOSE_WAIT_MS);
       // Another process counts unwritten counts from the log.
-      await usage
-        .flush()
-        .catch((error) => warn('the counts of decisions are left to another process', error));
+      await usage.flush().catch((error) => warn('counts of decisions are left to another process', error));
       await database.close();
     },
   };

@@ -1,10 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Clock } from '../../keys/ports/clock.ts';
 import type { MongoDatabase } from './database.ts';
 import { guarded, inTime, type Limits } from './errors.ts';
 
 const PREFIX = 'process:';
 /** A process whose counter has not changed for so many of its leases is gone. */
 const GONE_LEASES = 10;
+/** A holder's clock may run a fifth slower than this one. */
+const DRIFT = 1.2;
+const MARGIN_MS = 20;
 
 interface Seen {
   readonly counter: number;
@@ -17,10 +21,13 @@ export class Registry {
   readonly #processId: string;
   readonly #leaseMs: number;
   readonly #caches: boolean;
+  readonly #clock: Pick<Clock, 'monotonic'>;
   readonly #waited: (ms: number) => void;
   /** The counters of other processes, and since when each is unchanged by this process's monotonic clock. */
   #seen = new Map<string, Seen>();
   #reaped = Number.NEGATIVE_INFINITY;
+  /** By the monotonic clock, when the last lease that this process lent to a guard is over. */
+  #lentUntil = Number.NEGATIVE_INFINITY;
 
   /**
    * @param caches a process that caches no records needs no entry
@@ -31,8 +38,10 @@ export class Registry {
     processId: string,
     leaseMs: number,
     caches: boolean,
+    clock: Pick<Clock, 'monotonic'>,
     waited: (ms: number) => void = () => {},
   ) {
+    this.#clock = clock;
     this.#waited = waited;
     this.#database = database;
     this.#processId = processId;
@@ -74,16 +83,37 @@ export class Registry {
     this.#seen = seen;
   }
 
-  /** After a change that must hold everywhere: waits until no other process may still use an older record. */
-  async waitForOthers(): Promise<void> {
-    const longestMs = await guarded((limits) => this.longestLeaseOfOthers(limits));
-    const waitMs = longestMs > 0 ? longestMs * 1.2 + 20 : 0;
+  /** A process that is not registered may not lend a lease, since no other would wait for it. */
+  get lends(): boolean {
+    return this.#caches;
+  }
+
+  /** This process has lent a lease to a guard. */
+  lent(leaseMs: number): void {
+    this.#lentUntil = Math.max(this.#lentUntil, this.#clock.monotonic() + leaseMs * DRIFT + MARGIN_MS);
+  }
+
+  /**
+   * After a change that must hold everywhere: waits until no other process may still use an older record, nor a guard to
+   * which this one has lent a lease.
+   * @param local guards may know the key
+   */
+  async waitForOthers(local: boolean): Promise<void> {
+    const othersMs = await guarded((limits) => this.longestLeaseOfOthers(limits));
+    const longestMs = Math.max(
+      othersMs,
+      local && this.#lentUntil > this.#clock.monotonic() ? this.#leaseMs : 0,
+    );
+    const waitMs = longestMs > 0 ? longestMs * DRIFT + MARGIN_MS : 0;
     if (waitMs > 0) await delay(waitMs);
     this.#waited(waitMs);
   }
 
   async leave(): Promise<void> {
     if (!this.#caches) return;
+    // Others wait for the leases that this process lent only while it is registered.
+    const lentMs = this.#lentUntil - this.#clock.monotonic();
+    if (lentMs > 0) await delay(lentMs);
     const filter = { _id: PREFIX + this.#processId };
     await inTime((limits) => this.#database.meta.deleteOne(filter, { ...limits })).catch(() => {
       // The store is unavailable: other processes see that the counter no longer changes.

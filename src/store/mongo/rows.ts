@@ -127,6 +127,9 @@ export interface KeyDoc {
   rotation?: { id: string; mode: string; start_time: Date; expire_time: Date };
   rotate_every_ms?: number;
   rotation_due_time?: Date;
+  /** Set for keys with local validation, and for those that ever had it. */
+  local_validation?: boolean;
+  ever_local?: boolean;
   revoke_time?: Date;
   revoke_reason?: string;
   revoke_note: string;
@@ -193,6 +196,8 @@ export interface MetaDoc {
   /** In the entry of a process. */
   counter?: number;
   lease_ms?: number;
+  /** The key of the grants of guards. */
+  secret?: string;
   /** In the sweep lease. */
   holder?: string;
   until?: Date;
@@ -226,6 +231,8 @@ export function keyFields(key: Key): { set: KeyFields; unset: string[] } {
     },
     rotate_every_ms: key.rotateEveryMs,
     rotation_due_time: date(rotationDueTime(key)),
+    local_validation: key.localValidation || undefined,
+    ever_local: key.everLocal || undefined,
     revoke_time: date(key.revokeTime),
     revoke_reason: key.revokeReason,
     revoke_note: key.revokeNote,
@@ -263,6 +270,8 @@ export function toKey(doc: KeyDoc): Key {
       expireTime: doc.rotation.expire_time.getTime(),
     },
     rotateEveryMs: doc.rotate_every_ms,
+    localValidation: doc.local_validation === true,
+    everLocal: doc.ever_local === true,
     revokeTime: doc.revoke_time?.getTime(),
     revokeReason: doc.revoke_reason as Key['revokeReason'],
     revokeNote: doc.revoke_note,

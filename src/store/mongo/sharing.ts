@@ -1,6 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '../../keys/ports/clock.ts';
+import type { Lendable, Lending } from '../../keys/ports/guards.ts';
 import type { Lease } from '../lease.ts';
+import { RecentChanges } from '../recent-changes.ts';
 import type { Changes, Sharing, Warn } from '../store.ts';
 import type { MongoAuditLog } from './audit-log.ts';
 import type { MongoDatabase } from './database.ts';
@@ -31,12 +33,19 @@ export interface SharingParts {
   readonly lease: Lease;
   readonly clock: Clock;
   readonly pollMs: number;
+  readonly guardSecret: string;
   readonly warn: Warn;
 }
 
 /** The poll by which processes on one database learn of each other's changes (docs/design/lease.md B, C, G). */
-export class MongoSharing implements Sharing {
+export class MongoSharing implements Sharing, Lending {
   readonly lease: Lease;
+  readonly secret: string;
+  readonly pollMs: number;
+  /** Changes of other processes are learned by polling: holding a question open gains nothing. */
+  readonly holdMs = 0;
+  readonly lentBeforeUntil = undefined;
+  readonly #recent = new RecentChanges(-1);
   readonly #parts: SharingParts;
   readonly #stopped = new AbortController();
   #applied: (changes: Changes) => void = () => {};
@@ -51,6 +60,20 @@ export class MongoSharing implements Sharing {
   constructor(parts: SharingParts) {
     this.#parts = parts;
     this.lease = parts.lease;
+    this.secret = parts.guardSecret;
+    this.pollMs = parts.pollMs;
+  }
+
+  async ready(): Promise<void> {}
+
+  async changed(): Promise<void> {}
+
+  /** Changes and lease are those of the last poll. */
+  lend(cursor: number): Lendable {
+    const { registry, lease } = this.#parts;
+    const leaseMs = registry.lends ? Math.floor(lease.leftMs) : 0;
+    if (leaseMs > 0) registry.lent(leaseMs);
+    return { ...this.#recent.since(cursor), leaseMs };
   }
 
   get skewMs(): number {
@@ -107,7 +130,10 @@ export class MongoSharing implements Sharing {
       inTime((limits) => lockout.refresh(limits), POLL_LIMIT_MS),
     ]);
     this.#applied({ revision, keyIds: changes?.map(({ keyId }) => keyId) });
+    if (changes === undefined || this.#cursor < 0) this.#recent.restart(revision);
     this.#cursor = revision;
+    for (const { keyId, revision: at } of changes ?? [])
+      this.#recent.add({ revision: at, keyId, local: true });
     lease.renew(start);
     this.#lastPoll = start.monotonic;
     await audit.saveHead();

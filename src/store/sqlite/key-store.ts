@@ -16,13 +16,14 @@ import type { Page, Paged } from '../../keys/ports/page.ts';
 import type { RotationEffects } from '../../keys/rotation.ts';
 import { revisionNotReached } from '../errors.ts';
 import { FIRST, LAST_CHARACTER, pagedBy, startOf } from '../paging.ts';
+import { RecentChanges } from '../recent-changes.ts';
 import type { Committer } from './committer.ts';
 import type { PointRead, SqliteDatabase } from './database.ts';
 import type { DeferredTable } from './deferred-rows.ts';
 import { unavailable } from './errors.ts';
 import { rowIdFromHash } from './row-id.ts';
 import { KEY_COLUMNS, KEY_SELECT, KeyReader, keyValues } from './rows.ts';
-import type { GuardedResult, Statement, Value } from './thread-messages.ts';
+import type { GuardedResult, Statement, Value, WriteResult } from './thread-messages.ts';
 
 const RAISE_REVISION: Statement = {
   sql: "UPDATE api_key_meta SET value = value + 1 WHERE id = 'revision' RETURNING value AS revision",
@@ -60,6 +61,8 @@ export class SqliteKeyStore implements KeyStore {
   readonly #reader = new KeyReader();
   /** The newest revision: only this process creates them. */
   #revision: number;
+  /** For guards. */
+  readonly recent: RecentChanges;
 
   constructor(database: SqliteDatabase, committer: Committer, lastUses: DeferredTable<number>) {
     this.#database = database;
@@ -76,6 +79,7 @@ export class SqliteKeyStore implements KeyStore {
     this.#byRequestId = database.snapshotRead(`SELECT ${KEY_SELECT} FROM api_keys k WHERE request_id = ?`);
     const revision = database.pointRead("SELECT value FROM api_key_meta WHERE id = 'revision'");
     this.#revision = Number(revision()?.[0] ?? 0);
+    this.recent = new RecentChanges(this.#revision);
   }
 
   /** Returns the key without last_use_time, which no decision needs. */
@@ -145,9 +149,8 @@ export class SqliteKeyStore implements KeyStore {
     entry: AuditEntry,
     place = rowIdFromHash(key.secrets[0]?.hash ?? '') ?? null,
   ): Promise<Inserted> {
-    const result = await this.#committer.write(
+    const result = await this.#change(
       [
-        RAISE_REVISION,
         { sql: INSERT, params: [place, ...keyValues(key)] },
         ...secretRows(key),
         ...publication(key.id, 'CREATED'),
@@ -155,7 +158,7 @@ export class SqliteKeyStore implements KeyStore {
       entry,
     );
     if (result.outcome === 'DONE')
-      return { outcome: 'INSERTED', key: { ...key, revision: this.#published(result) } };
+      return { outcome: 'INSERTED', key: { ...key, revision: this.#published(result, key) } };
     // The row id is taken by a hash with the same first digits: this key gets another row.
     if (result.outcome === 'NOT_UNIQUE' && result.what === 'api_keys.row' && place !== null)
       return this.insert(key, entry, null);
@@ -190,9 +193,8 @@ export class SqliteKeyStore implements KeyStore {
     entry: AuditEntry,
     effects?: RotationEffects,
   ): Promise<Key | undefined> {
-    const result = await this.#committer.write(
+    const result = await this.#change(
       [
-        RAISE_REVISION,
         { sql: REPLACE, params: [...keyValues(key), key.id, expectedEtag], mustReturn: true },
         { sql: 'DELETE FROM api_key_secrets WHERE key_id = ?', params: [key.id] },
         ...secretRows(key),
@@ -201,7 +203,16 @@ export class SqliteKeyStore implements KeyStore {
       ],
       entry,
     );
-    return result.outcome === 'DONE' ? { ...key, revision: this.#published(result) } : undefined;
+    return result.outcome === 'DONE' ? { ...key, revision: this.#published(result, key) } : undefined;
+  }
+
+  async #change(statements: readonly Statement[], entry: AuditEntry): Promise<WriteResult> {
+    try {
+      return await this.#committer.write([RAISE_REVISION, ...statements], entry);
+    } catch (error) {
+      this.recent.doubt();
+      throw error;
+    }
   }
 
   async due(kind: DueTime, until: number, page: Page): Promise<Paged<Key>> {
@@ -267,12 +278,14 @@ export class SqliteKeyStore implements KeyStore {
   /** Continues from at least this revision. */
   skipTo(revision: number): void {
     this.#revision = Math.max(this.#revision, revision);
+    this.recent.restart(this.#revision);
   }
 
-  #published(result: GuardedResult): number {
+  #published(result: GuardedResult, { id: keyId, everLocal: local }: Key): number {
     if (result.outcome !== 'DONE') throw unavailable('no revision');
     const revision = Number(result.rows[0]?.revision);
     this.#revision = Math.max(this.#revision, revision);
+    this.recent.add({ revision, keyId, local });
     return revision;
   }
 

@@ -268,4 +268,12 @@ export const MIGRATIONS: readonly string[] = [
   `
   INSERT INTO api_key_meta VALUES ('epoch', lower(hex(randomblob(8))));
   `,
+  `
+  ALTER TABLE api_keys ADD COLUMN local_validation INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE api_keys ADD COLUMN ever_local INTEGER NOT NULL DEFAULT 0;
+  -- The uses that guards have reported: (calling key, guard, sequence), so that one sent again changes nothing.
+  CREATE TABLE api_key_local_uses (id TEXT PRIMARY KEY, time INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+  CREATE INDEX api_key_local_uses_by_time ON api_key_local_uses (time);
+  INSERT INTO api_key_meta VALUES ('guard_secret', lower(hex(randomblob(32))));
+  `,
 ];

@@ -11,18 +11,30 @@ import { Committer } from './committer.ts';
 import { SqliteDatabase } from './database.ts';
 import { DeferredRows } from './deferred-rows.ts';
 import { SqliteKeyStore } from './key-store.ts';
+import { DROP_LOCAL_USES, KEEP_LOCAL_USES_MS, SqliteLending, SqliteLocalUses } from './lending.ts';
 import { SqliteLockout } from './lockout.ts';
 import { SqliteQuota } from './quota.ts';
 import { SqliteRecovery } from './recovery.ts';
 import { SqliteRemoteKeyLog } from './remote-keys.ts';
 import { SqliteRotationLog } from './rotations.ts';
+import type { Statement } from './thread-messages.ts';
 import { SqliteUsageLog } from './usage.ts';
+
+/** What a sweep drops. */
+function drops(now: number): Statement[] {
+  return [
+    { sql: 'DELETE FROM api_key_lockouts WHERE expire < ?', params: [now] },
+    { sql: 'DELETE FROM api_key_retired_secrets WHERE retire_time < ?', params: [now - RETIRED_MS] },
+    { sql: DROP_LOCAL_USES, params: [now - KEEP_LOCAL_USES_MS] },
+  ];
+}
 
 /** Opens `sqlite:PATH` and creates a missing file and folder. One process per file. */
 export async function openSqliteStore({
   url,
   clock,
   lockout,
+  lease,
   chainKey,
   broken = () => {},
   observer,
@@ -30,6 +42,7 @@ export async function openSqliteStore({
   const path = url.replace(/^sqlite:(\/\/)?/, '');
   const processId = randomBytes(8).toString('hex');
   const database = SqliteDatabase.open(path, processId, chainKey, broken);
+  const lockTaken = clock.monotonic();
   const chain = new Chain(chainKey);
   const deferred = new DeferredRows(database);
   const committer = new Committer(
@@ -41,8 +54,6 @@ export async function openSqliteStore({
   );
   const audit = new SqliteAuditLog(database, committer, clock);
   const usage = new SqliteUsageLog(database, committer);
-  const dropEndedLocks = 'DELETE FROM api_key_lockouts WHERE expire < ?';
-  const dropRetired = 'DELETE FROM api_key_retired_secrets WHERE retire_time < ?';
   const keys = new SqliteKeyStore(database, committer, deferred.lastUses);
   return {
     keys,
@@ -62,16 +73,20 @@ export async function openSqliteStore({
     recovery: new SqliteRecovery(database, committer, (revision) => keys.skipTo(revision)),
     copyTo: (file, told) => copyStore(path, file, told),
     sharing: undefined,
+    lending: new SqliteLending({
+      database,
+      committer,
+      recent: keys.recent,
+      leaseMs: lease.leaseMs,
+      lockTaken,
+    }),
+    localUses: new SqliteLocalUses(committer, clock),
     auditBacklog: () => audit.backlog,
     seenTime: await newestTime(database),
     // A transaction without a change shows that the writer thread is alive and can commit.
     ping: async () => void (await committer.write([{ sql: 'SELECT 1', params: [] }])),
     sweep: async (dropOld = true) => {
-      if (!dropOld) return;
-      await committer.write([
-        { sql: dropEndedLocks, params: [clock.now()] },
-        { sql: dropRetired, params: [clock.now() - RETIRED_MS] },
-      ]);
+      if (dropOld) await committer.write(drops(clock.now()));
     },
     close: async () => {
       await audit.flushGaps();

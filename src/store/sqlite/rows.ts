@@ -29,6 +29,8 @@ export const KEY_COLUMNS = [
   'revoke_note',
   'request_id',
   'etag',
+  'local_validation',
+  'ever_local',
 ] as const;
 
 export function keyValues(key: Key): Value[] {
@@ -57,6 +59,8 @@ export function keyValues(key: Key): Value[] {
     key.revokeNote,
     key.requestId ?? null,
     key.etag,
+    key.localValidation ? 1 : 0,
+    key.everLocal ? 1 : 0,
   ];
 }
 
@@ -125,6 +129,8 @@ export class KeyReader {
       revokeNote: text('revoke_note'),
       lastUseTime,
       requestId: at('request_id') === null ? undefined : text('request_id'),
+      localValidation: at('local_validation') === 1,
+      everLocal: at('ever_local') === 1,
       etag: text('etag'),
       revision: Number(at('revision')),
     };

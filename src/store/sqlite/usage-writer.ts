@@ -2,7 +2,8 @@ import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { type EventValues, parseEvent, placeOf } from '../../audit/fields.ts';
 import { UsageCounter, type Use } from '../../audit/usage-counter.ts';
 
-const [KEY_ID, OUTCOME, DRY_RUN] = [placeOf('keyId'), placeOf('outcome'), placeOf('dryRun')];
+const [KEY_ID, OUTCOME] = [placeOf('keyId'), placeOf('outcome')];
+const [DRY_RUN, COUNT] = [placeOf('dryRun'), placeOf('count')];
 /** The most counts that one transaction writes, and the most events that one step reads from the log. */
 const SLICE = 512;
 const SCAN = 8_192;
@@ -46,7 +47,8 @@ export class UsageWriter {
   stage(row: number, time: number, values: EventValues): void {
     if (this.#behind) return;
     const [keyId, outcome] = [String(values[KEY_ID]), String(values[OUTCOME])];
-    this.#staged.push({ keyId, time, outcome, dryRun: values[DRY_RUN] === 1 });
+    const count = Number(values[COUNT] ?? 0);
+    this.#staged.push({ keyId, time, outcome, dryRun: values[DRY_RUN] === 1, count });
     this.#stagedRow = row;
   }
 

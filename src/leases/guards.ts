@@ -1,0 +1,170 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { ApiError } from '../keys/errors.ts';
+import type { Clock } from '../keys/ports/clock.ts';
+import type { GuardName } from './grant-token.ts';
+
+const MAX_GUARDS = 10_000;
+/** A holder's clock may run a fifth slower than this one. */
+const DRIFT = 1.2;
+const MARGIN_MS = 20;
+
+interface Lent {
+  readonly id: string;
+  readonly revision: number;
+  /** Monotonic: from here on the guard's lease has certainly lapsed. */
+  readonly overAt: number;
+}
+
+interface Guard extends GuardName {
+  /** The guard has applied every change up to here. */
+  acknowledged: number;
+  lent: Lent[];
+  /** Calls of SyncKeys since the last event about them. */
+  syncs: number;
+  syncsSince: number;
+  eventAt: number;
+}
+
+/** The calls of SyncKeys that one event stands for. */
+export interface CountedSyncs extends GuardName {
+  readonly count: number;
+  readonly firstTime: number;
+}
+
+/**
+ * The guards that hold, or may hold, a lease of this process, and the changes that each has acknowledged. An answer that
+ * was sent proves nothing: only a later request that repeats its id does. Times are monotonic.
+ */
+export class Guards {
+  readonly #clock: Clock;
+  readonly #wait: (ms: number, signal: AbortSignal) => Promise<unknown>;
+  readonly #lentBeforeUntil: number;
+  readonly #guards = new Map<string, Guard>();
+  #moved = Promise.withResolvers<void>();
+
+  /**
+   * @param lentBeforeUntil until then a process before this one may have lent leases
+   * @param wait replaced in tests
+   */
+  constructor(
+    clock: Clock,
+    lentBeforeUntil = Number.NEGATIVE_INFINITY,
+    wait: (ms: number, signal: AbortSignal) => Promise<unknown> = (ms, signal) =>
+      delay(ms, undefined, { signal }).catch(() => {}),
+  ) {
+    this.#clock = clock;
+    this.#lentBeforeUntil = lentBeforeUntil;
+    this.#wait = wait;
+  }
+
+  get count(): number {
+    return this.#guards.size;
+  }
+
+  /** Notes a call of a guard. @throws ApiError TOO_MANY_GUARDS */
+  met(name: GuardName): CountedSyncs | undefined {
+    const guard = this.#guards.get(keyOf(name)) ?? this.#begin(name);
+    if (guard.syncs === 0) guard.syncsSince = this.#clock.now();
+    guard.syncs++;
+    return this.#clock.monotonic() - guard.eventAt < EVENT_EVERY_MS ? undefined : this.#counted(guard);
+  }
+
+  #begin(name: GuardName): Guard {
+    if (this.#guards.size >= MAX_GUARDS)
+      throw new ApiError('TOO_MANY_GUARDS', 'too many guards hold leases here', { retryAfterMs: 5_000 });
+    const guard: Guard = {
+      callerKeyId: name.callerKeyId,
+      guardId: name.guardId,
+      acknowledged: 0,
+      lent: [],
+      syncs: 0,
+      syncsSince: 0,
+      eventAt: Number.NEGATIVE_INFINITY,
+    };
+    this.#guards.set(keyOf(name), guard);
+    return guard;
+  }
+
+  #counted(guard: Guard): CountedSyncs {
+    const { callerKeyId, guardId, syncs, syncsSince } = guard;
+    guard.syncs = 0;
+    guard.eventAt = this.#clock.monotonic();
+    return { callerKeyId, guardId, count: syncs, firstTime: syncsSince };
+  }
+
+  /** The guard has applied the answer with this id. */
+  acknowledge(name: GuardName, grantId: string): void {
+    const guard = this.#guards.get(keyOf(name));
+    const of = guard?.lent.find(({ id }) => id === grantId);
+    if (guard === undefined || of === undefined) return;
+    guard.acknowledged = Math.max(guard.acknowledged, of.revision);
+    this.#move();
+  }
+
+  /** In the same turn as the changes of the answer were read. */
+  lend(name: GuardName, id: string, revision: number, leaseMs: number): void {
+    const guard = this.#guards.get(keyOf(name)) ?? this.#begin(name);
+    const now = this.#clock.monotonic();
+    guard.lent = guard.lent.filter(({ overAt }) => overAt > now);
+    guard.lent.push({ id, revision, overAt: now + leaseMs * DRIFT + MARGIN_MS });
+  }
+
+  /** The guard has given its lease back; returns its calls that no event stands for yet. */
+  leave(name: GuardName): CountedSyncs | undefined {
+    const guard = this.#guards.get(keyOf(name));
+    if (guard === undefined) return undefined;
+    this.#guards.delete(keyOf(name));
+    this.#move();
+    return guard.syncs === 0 ? undefined : this.#counted(guard);
+  }
+
+  /** Forgets and returns the guards whose leases have lapsed although they never gave them back. */
+  lapsed(): readonly (GuardName & { readonly syncs: CountedSyncs | undefined })[] {
+    const now = this.#clock.monotonic();
+    const gone = [...this.#guards.values()].filter(
+      ({ lent }) => lent.length > 0 && lent.every(({ overAt }) => overAt <= now),
+    );
+    return gone.map(({ callerKeyId, guardId }) => ({
+      callerKeyId,
+      guardId,
+      syncs: this.leave({ callerKeyId, guardId }),
+    }));
+  }
+
+  /**
+   * Resolves when no guard can decide any more by facts from before this published revision: each has acknowledged it,
+   * or every lease that was lent without it has lapsed.
+   */
+  async waitFor(revision: number): Promise<void> {
+    for (;;) {
+      const moved = this.#moved.promise;
+      const waitMs = this.#unsafeUntil(revision) - this.#clock.monotonic();
+      if (!(waitMs > 0)) return;
+      const over = new AbortController();
+      await Promise.race([moved, this.#wait(waitMs, over.signal)]);
+      over.abort();
+    }
+  }
+
+  #unsafeUntil(revision: number): number {
+    let until = this.#lentBeforeUntil;
+    for (const { acknowledged, lent } of this.#guards.values()) {
+      if (acknowledged >= revision) continue;
+      for (const one of lent) if (one.revision < revision) until = Math.max(until, one.overAt);
+    }
+    return until;
+  }
+
+  #move(): void {
+    const { resolve } = this.#moved;
+    this.#moved = Promise.withResolvers<void>();
+    resolve();
+  }
+}
+
+/** How often an event stands for the calls of a guard. */
+const EVENT_EVERY_MS = 60_000;
+
+function keyOf({ callerKeyId, guardId }: GuardName): string {
+  return `${callerKeyId} ${guardId}`;
+}

@@ -1,0 +1,194 @@
+// If this fails, RevokeKey returns while a guard still answers VALID, or waits longer than any lease lasts.
+import { describe, expect, it } from 'vitest';
+import { GrantTokens } from '../../src/leases/grant-token.ts';
+import { Guards } from '../../src/leases/guards.ts';
+import { TestClock } from '../support/clock.ts';
+
+const [A, B] = ['a', 'b'].map((guardId) => ({ callerKeyId: 'key', guardId })) as [Name, Name];
+type Name = { callerKeyId: string; guardId: string };
+
+/** Guards whose waits end when the test's clock has gone on so far. */
+function withClock(lentBeforeUntil?: number) {
+  const clock = new TestClock();
+  const waits: { at: number; end: () => void }[] = [];
+  const guards = new Guards(clock, lentBeforeUntil, (ms) => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    waits.push({ at: clock.monotonic() + ms, end: resolve });
+    return promise;
+  });
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
+  return {
+    clock,
+    guards,
+    turn,
+    async advance(ms: number) {
+      clock.advance(ms);
+      for (const wait of waits) if (wait.at <= clock.monotonic()) wait.end();
+      await turn();
+    },
+    /** Whether a wait for the revision is over. */
+    watched(revision: number) {
+      const state = { over: false };
+      void guards.waitFor(revision).then(() => {
+        state.over = true;
+      });
+      return state;
+    },
+  };
+}
+
+describe('a change', () => {
+  it('waits for nobody when no lease is lent, and takes no time', async () => {
+    const { guards, turn, watched } = withClock();
+    guards.met(A);
+    const wait = watched(5);
+    await turn();
+    expect(wait.over).toBe(true);
+  });
+
+  it('waits for each guard until it repeats the id of an answer that had the change', async () => {
+    const { guards, turn, watched } = withClock();
+    guards.lend(A, 'a1', 4, 1_000);
+    guards.lend(B, 'b1', 4, 1_000);
+    const wait = watched(5);
+    guards.lend(A, 'a2', 5, 1_000);
+    guards.acknowledge(A, 'a1');
+    guards.acknowledge(A, 'of another');
+    guards.acknowledge(B, 'a2');
+    await turn();
+    expect(wait.over, 'sent, but not acknowledged').toBe(false);
+    guards.acknowledge(A, 'a2');
+    await turn();
+    expect(wait.over).toBe(false);
+    guards.lend(B, 'b2', 6, 1_000);
+    guards.acknowledge(B, 'b2');
+    await turn();
+    expect(wait.over).toBe(true);
+  });
+
+  it('waits a fifth and 20 ms longer than the lease of a guard that says nothing', async () => {
+    const { guards, advance, watched } = withClock();
+    guards.lend(A, 'a1', 4, 1_000);
+    const wait = watched(5);
+    await advance(1_219);
+    expect(wait.over).toBe(false);
+    await advance(1);
+    expect(wait.over).toBe(true);
+  });
+
+  it('waits for the earlier lease when the answer with the change was perhaps lost', async () => {
+    const { guards, advance, watched } = withClock();
+    guards.lend(A, 'a1', 4, 1_000);
+    const wait = watched(5);
+    await advance(600);
+    guards.lend(A, 'a2', 5, 1_000);
+    await advance(619);
+    expect(wait.over).toBe(false);
+    await advance(1);
+    expect(wait.over).toBe(true);
+  });
+
+  it('waits for a lease that was lent without it while it waited', async () => {
+    const { guards, advance, watched } = withClock();
+    guards.lend(A, 'a1', 4, 1_000);
+    const wait = watched(5);
+    await advance(1_000);
+    guards.lend(A, 'a2', 4, 1_000);
+    await advance(300);
+    expect(wait.over).toBe(false);
+    await advance(920);
+    expect(wait.over).toBe(true);
+  });
+
+  it('does not wait for a guard that gave its lease back', async () => {
+    const { guards, turn, watched } = withClock();
+    guards.lend(A, 'a1', 4, 1_000);
+    const wait = watched(5);
+    guards.leave(A);
+    await turn();
+    expect(wait.over).toBe(true);
+  });
+
+  it('waits after a start for leases that the process before has lent', async () => {
+    const { clock, advance, watched } = withClock(new TestClock().monotonic() + 1_220);
+    const wait = watched(5);
+    await advance(1_219);
+    expect(wait.over).toBe(false);
+    await advance(1);
+    expect(wait.over).toBe(true);
+    expect(clock.monotonic()).toBe(2_220);
+  });
+
+  it('is not hurried by a wall clock that is set forward', async () => {
+    const { clock, guards, turn, advance, watched } = withClock();
+    guards.lend(A, 'a1', 4, 1_000);
+    const wait = watched(5);
+    clock.step(3_600_000);
+    await advance(0);
+    await turn();
+    expect(wait.over).toBe(false);
+  });
+});
+
+describe('the calls of a guard', () => {
+  it('are counted in one event a minute', async () => {
+    const { clock, guards } = withClock();
+    expect(guards.met(A)).toMatchObject({ count: 1, firstTime: clock.now() });
+    expect(guards.met(A)).toBeUndefined();
+    const since = clock.now();
+    clock.advance(59_999);
+    expect(guards.met(A)).toBeUndefined();
+    clock.advance(1);
+    expect(guards.met(A)).toEqual({ ...A, count: 3, firstTime: since });
+  });
+
+  it('end with a lapse only where a lease was lent and not given back', async () => {
+    const { clock, guards } = withClock();
+    guards.met(A);
+    guards.met(A);
+    guards.lend(A, 'a1', 4, 1_000);
+    guards.lend(B, 'b1', 4, 2_000);
+    clock.advance(1_219);
+    expect(guards.lapsed()).toEqual([]);
+    clock.advance(1);
+    expect(guards.lapsed()).toMatchObject([{ guardId: 'a', syncs: { count: 1 } }]);
+    guards.leave(B);
+    clock.advance(10_000);
+    expect(guards.lapsed()).toEqual([]);
+    expect(guards.count).toBe(0);
+  });
+
+  it('are refused beyond ten thousand guards', () => {
+    const { guards } = withClock();
+    for (let i = 0; i < 10_000; i++) guards.met({ callerKeyId: 'key', guardId: String(i) });
+    expect(() => guards.met(A)).toThrow('too many guards');
+    expect(() => guards.met({ callerKeyId: 'key', guardId: '7' })).not.toThrow();
+  });
+});
+
+describe('the id of a grant', () => {
+  const tokens = new GrantTokens('secret', () => 'epoch');
+  const grant = { time: 1_700_000_000_123, leaseMs: 750 };
+
+  it('tells any process of the store what was lent to whom', () => {
+    const other = new GrantTokens('secret', () => 'epoch');
+    expect(other.open(tokens.seal(grant, A), A)).toEqual(grant);
+    expect(tokens.seal(grant, A)).not.toBe(tokens.seal(grant, A));
+  });
+
+  it('is worth nothing to another guard, in another epoch, of another store, or changed', () => {
+    const token = tokens.seal(grant, A);
+    expect(tokens.open(token, B)).toBeUndefined();
+    expect(tokens.open(token, { ...A, callerKeyId: 'other' })).toBeUndefined();
+    expect(new GrantTokens('secret', () => 'later').open(token, A)).toBeUndefined();
+    expect(new GrantTokens('other', () => 'epoch').open(token, A)).toBeUndefined();
+    const bytes = Buffer.from(token, 'base64url');
+    for (let i = 0; i < bytes.length; i++) {
+      const changed = Buffer.from(bytes);
+      changed[i] = (changed[i] ?? 0) ^ 1;
+      expect(tokens.open(changed.toString('base64url'), A), `byte ${i}`).toBeUndefined();
+    }
+    expect(tokens.open('', A)).toBeUndefined();
+    expect(tokens.open('no token', A)).toBeUndefined();
+  });
+});
