@@ -13,12 +13,15 @@ export class RecentChanges {
   /** Every change after this revision is kept. */
   #base: number;
   #revision: number;
+  readonly #shared: boolean;
   /** Changes whose predecessors were not reported yet: the writes of one batch end in any order. */
   readonly #early = new Map<number, Change>();
   #gapAllowed = false;
   #waiting = new Set<() => void>();
 
-  constructor(revision: number) {
+  /** @param shared another process may have shown a later revision to the guard than this one knows yet */
+  constructor(revision: number, shared = false) {
+    this.#shared = shared;
     this.#base = revision;
     this.#revision = revision;
   }
@@ -60,7 +63,7 @@ export class RecentChanges {
 
   since(cursor: number): Omit<Lendable, 'leaseMs'> {
     const revision = this.#revision;
-    if (cursor < this.#base || cursor > revision) return { revision, changes: undefined };
+    if (cursor < this.#base || (cursor > revision && !this.#shared)) return { revision, changes: undefined };
     return { revision, changes: this.#changes.filter((change) => change.revision > cursor) };
   }
 

@@ -4,6 +4,8 @@ import { type CallOptions, type Client, createClient } from '@connectrpc/connect
 import { createGrpcTransport, Http2SessionManager } from '@connectrpc/connect-node';
 import {
   ApiKeyAuth,
+  type SyncKeysRequest,
+  type SyncKeysResponse,
   type ValidateKeyRequest,
   type ValidateKeyResponse,
 } from '../../../gen/apikey/v1/auth_pb.ts';
@@ -59,8 +61,15 @@ export class KeyClient {
   /** One decision. @throws NoDecision, and nothing else */
   async ask(request: ValidateKeyRequest): Promise<ValidateKeyResponse> {
     const end = performance.now() + this.#deadlineMs;
-    if (this.#batcher !== undefined && request.key.length <= MAX_KEY) return this.#batcher.ask(request, end);
+    // Facts come with single questions only.
+    if (this.#batcher !== undefined && !request.wantFacts && request.key.length <= MAX_KEY)
+      return this.#batcher.ask(request, end);
     return this.#call((options) => this.#auth.validateKey(request, options), end);
+  }
+
+  /** One call of SyncKeys. @throws NoDecision, and nothing else */
+  sync(request: SyncKeysRequest, timeoutMs: number): Promise<SyncKeysResponse> {
+    return this.#call((options) => this.#auth.syncKeys(request, options), performance.now() + timeoutMs);
   }
 
   /** Closes the connection and ends the calls on it. */

@@ -41,6 +41,8 @@ export interface Verdict {
   readonly retryAfterMs: number | undefined;
   /** For logs: why there is no decision. Never a key. */
   readonly detail: string;
+  /** The guard decided by itself, under a lease. */
+  readonly local: boolean;
   /** Undefined without a key or without a decision. */
   readonly key: KeyFacts | undefined;
   /** The whole response of apikeyd: limits, expiry, which secret was used. Undefined without a decision. */
@@ -89,7 +91,8 @@ export function verdict(
     headers.push(['www-authenticate', challenge(outcome, replied, scope)]);
   if (retryAfterMs !== undefined) headers.push(['retry-after', String(Math.max(1, seconds(retryAfterMs)))]);
   const key = answer === undefined || answer.keyId === '' ? undefined : keyFacts(answer);
-  return { outcome, allowed: outcome === 'VALID', ...replied, headers, retryAfterMs, detail, key, answer };
+  const allowed = outcome === 'VALID';
+  return { outcome, allowed, ...replied, headers, retryAfterMs, detail, local: false, key, answer };
 }
 
 /** The verdict for a response of apikeyd; undefined when it contains no decision. */

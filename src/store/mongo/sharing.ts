@@ -45,7 +45,7 @@ export class MongoSharing implements Sharing, Lending {
   /** Changes of other processes are learned by polling: holding a question open gains nothing. */
   readonly holdMs = 0;
   readonly lentBeforeUntil = undefined;
-  readonly #recent = new RecentChanges(-1);
+  readonly #recent = new RecentChanges(-1, true);
   readonly #parts: SharingParts;
   readonly #stopped = new AbortController();
   #applied: (changes: Changes) => void = () => {};
