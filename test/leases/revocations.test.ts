@@ -162,6 +162,13 @@ describe('on the embedded store, a change', () => {
     ]);
   });
 
+  it('a guard that has seen more than the store knows is emptied', async () => {
+    await makeKey(clients);
+    const guard = new GuardCalls(clients);
+    await guard.sync();
+    expect(await guard.ask({ revision: guard.revision + 1n })).toMatchObject({ reset: true });
+  });
+
   it('a use of a guard is accepted after a restart, once', async () => {
     const { id } = await makeKey(clients, local);
     const guard = new GuardCalls(clients);

@@ -104,6 +104,9 @@ export class LocalKeys {
     const hash = hashOf(secret);
     const kept = this.#kept.get(hash);
     if (kept === undefined) return undefined;
+    // The most recently used last.
+    this.#kept.delete(hash);
+    this.#kept.set(hash, kept);
     if (clientIp !== '' && this.#mayBeLocked(clientIp)) return undefined;
     const asked = kept.asked.get(scope) ?? ask(kept, scope);
     const now = this.#serverTime + elapsed;
