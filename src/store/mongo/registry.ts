@@ -94,16 +94,13 @@ export class Registry {
   }
 
   /**
-   * After a change that must hold everywhere: waits until no other process may still use an older record, nor a guard to
-   * which this one has lent a lease.
+   * After a change that must hold everywhere: waits until no other process may still use an older record, nor a guard.
    * @param local guards may know the key
    */
   async waitForOthers(local: boolean): Promise<void> {
     const othersMs = await guarded((limits) => this.longestLeaseOfOthers(limits));
-    const longestMs = Math.max(
-      othersMs,
-      local && this.#lentUntil > this.#clock.monotonic() ? this.#leaseMs : 0,
-    );
+    // Also when no guard holds a lease now: until its next poll this process lends leases without knowing the change.
+    const longestMs = local && this.lends ? Math.max(othersMs, this.#leaseMs) : othersMs;
     const waitMs = longestMs > 0 ? longestMs * DRIFT + MARGIN_MS : 0;
     if (waitMs > 0) await delay(waitMs);
     this.#waited(waitMs);
