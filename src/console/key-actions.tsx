@@ -85,6 +85,7 @@ const PATHS = {
   bucket: 'rate_limit_bucket',
   addresses: 'ip_allowlist',
   rotateEvery: 'rotate_every',
+  local: 'local_validation',
   metadata: 'metadata',
 } as const;
 

@@ -16,8 +16,15 @@ export interface KeyForm {
   readonly expires: string;
   readonly addresses: string;
   readonly rotateEvery: string;
+  readonly local: string;
   readonly metadata: string;
 }
+
+const [YES, NO] = ['yes', 'no'];
+const YES_OR_NO = [
+  { value: NO, text: 'no' },
+  { value: YES, text: 'yes' },
+];
 
 export const EMPTY: KeyForm = {
   name: '',
@@ -29,6 +36,7 @@ export const EMPTY: KeyForm = {
   expires: '',
   addresses: '',
   rotateEvery: '',
+  local: NO,
   metadata: '',
 };
 
@@ -45,6 +53,7 @@ export function formOf(key: Key): KeyForm {
     bucket: key.rateLimitBucket === key.id ? '' : key.rateLimitBucket,
     addresses: key.ipAllowlist.join('\n'),
     rotateEvery: key.rotateEvery === undefined ? '' : `${key.rotateEvery.seconds}s`,
+    local: key.localValidation ? YES : NO,
     metadata: Object.entries(key.metadata)
       .map(([name, value]) => `${name}=${value}`)
       .join('\n'),
@@ -62,6 +71,7 @@ type Fields = Pick<
   | 'ipAllowlist'
   | 'metadata'
   | 'rotateEvery'
+  | 'localValidation'
 >;
 
 /** The request for a form. Unreadable fields are reported under the names that the server uses. */
@@ -96,6 +106,7 @@ export function readForm(form: KeyForm): { fields: Fields; expireTime?: Date; wr
     rateLimitBucket: form.bucket.trim(),
     ipAllowlist: linesOf(form.addresses),
     metadata,
+    localValidation: form.local === YES,
     ...(every === undefined ? {} : { rotateEvery: { seconds: BigInt(every) } }),
   };
   if (form.expires === '') return { fields, wrong };
@@ -170,6 +181,13 @@ const ROWS: readonly Row[] = [
     name: 'rotate_every',
     label: 'Rotate every',
     hint: 'Raises an alert when its secret is older: 90d.',
+  },
+  {
+    of: 'local',
+    name: 'local_validation',
+    label: 'Backends may decide by themselves',
+    choices: YES_OR_NO,
+    hint: 'For keys without limits. Their uses reach the audit within a second, not before the response.',
   },
   { of: 'metadata', name: 'metadata', label: 'Metadata', rows: 2, hint: 'One name=value a line.' },
 ];

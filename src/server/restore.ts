@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { type LostRange, restoredEntries } from '../audit/checkpoint.ts';
 import { AuditVerifier } from '../audit/verify.ts';
 import { CliError, EXIT } from '../cli/client.ts';
@@ -104,6 +105,7 @@ async function restoreCopy(
     await store.close();
     const time = new Date(clock.now()).toISOString().replaceAll(/[-:]|\.\d+/g, '');
     const path = resolve(config.STORE_URL.replace(/^sqlite:(\/\/)?/, ''));
+    await lapsed(present?.longestLeaseMs ?? 0);
     const before = await replacement.put(`${path}.before-restore-${time}`);
     // The recorded event accounts for the events lost up to this point.
     await anchor?.beginAnew(heads.filter(({ sequence }) => sequence > 0));
@@ -115,6 +117,11 @@ async function restoreCopy(
   } finally {
     await log?.close();
   }
+}
+
+/** The backup may not know of leases that guards still hold: no server starts until they are over. */
+async function lapsed(longestLeaseMs: number): Promise<void> {
+  if (longestLeaseMs > 0) await delay(longestLeaseMs * 1.2 + 20);
 }
 
 async function verified({ file, clock, told }: RestoreParts, store: Store): Promise<number> {

@@ -48,6 +48,8 @@ export interface CopiedStore {
 /** The readable state of a store that is to be replaced. */
 export interface PresentStore {
   readonly revision: number;
+  /** The longest lease that it ever lent to a guard, in ms. */
+  readonly longestLeaseMs: number;
   /** The last sequence of each audit chain. */
   readonly places: ReadonlyMap<string, number>;
 }

@@ -49,6 +49,7 @@ export const fields = fc.record(
     ),
     expireTime: anyTime,
     rotateEvery: anySpan,
+    localValidation: fc.boolean(),
   },
   { requiredKeys: ['name', 'ownerId'] },
 );
@@ -91,5 +92,6 @@ export function expectFields(key: KeyJson, sent: Fields): void {
     (sent.rateLimits ?? []).map(({ name, limit, window }) => [name, limit, window]),
   );
   if (sent.expireTime !== undefined) expect(Date.parse(String(key.expireTime))).toBe(sent.expireTime);
+  expect(key.localValidation === true).toBe(sent.localValidation === true);
   expect(key.rotateEvery === undefined ? 0 : spanOf(String(key.rotateEvery))).toBe(sent.rotateEvery ?? 0);
 }

@@ -504,7 +504,7 @@ export type UpdateKeyRequest = Message<"apikey.v1.UpdateKeyRequest"> & {
 
   /**
    * The fields to change, at least one of: name, owner_id, scopes, rate_limits, rate_limit_bucket, metadata,
-   * ip_allowlist, disabled, rotate_every.
+   * ip_allowlist, disabled, rotate_every, local_validation.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */

@@ -56,6 +56,7 @@ export function KeyPage({ session, id }: { session: Session; id: string }) {
           ['Last used', ago(key.lastUseTime)],
           ['Expires', key.expireTime === undefined ? 'never' : timeOf(key.expireTime)],
           ['Rotate every', key.rotateEvery === undefined ? 'not asked for' : lengthOf(key.rotateEvery)],
+          ...(key.localValidation ? [['Decided by', 'backends themselves, under a lease'] as const] : []),
           ...(key.status === KeyStatus.REVOKED
             ? ([
                 ['Revoked', timeOf(key.revokeTime)],

@@ -35,10 +35,15 @@ export class SqliteReplacement implements StoreReplacement {
     try {
       const db = new DatabaseSync(this.#path, { readOnly: true });
       try {
-        const meta = db.prepare("SELECT value FROM api_key_meta WHERE id = 'revision'").get();
+        const read = db.prepare('SELECT value FROM api_key_meta WHERE id = ?');
+        const number = (id: string) => Number(read.get(id)?.value ?? 0);
         const heads = db.prepare('SELECT process_id, sequence FROM api_key_chain_heads').all();
         const places = heads.map((head) => [String(head.process_id), Number(head.sequence)] as const);
-        return { revision: Number(meta?.value ?? 0), places: new Map(places) };
+        return {
+          revision: number('revision'),
+          longestLeaseMs: number('guard_lease_ms'),
+          places: new Map(places),
+        };
       } finally {
         db.close();
       }
