@@ -52,6 +52,11 @@ type Options struct {
 	Deadline time.Duration
 	// BatchWindow above 0 (1 ms, say) joins the questions of such a window into one call of at most 100.
 	BatchWindow time.Duration
+	// Local lets the guard decide by itself about keys with local_validation while a lease holds: no network hop, and
+	// RevokeKey still waits for this guard. Its decisions are in the audit within a lease, not before the response.
+	Local bool
+	// LocalKeys is how many secrets are kept, as hashes; 0 means DefaultLocalKeys.
+	LocalKeys int
 	// TLS configures an https address; nil means the root certificates of the system.
 	TLS *tls.Config
 	// Observe is called once for each question when it ends, for metrics. It must not block.
@@ -66,6 +71,8 @@ type Options struct {
 type Observation struct {
 	// Outcome is a Decision, or NO_KEY, UNAVAILABLE (no decision) or MISCONFIGURED.
 	Outcome string
+	// Local: the guard decided by itself.
+	Local bool
 	// Err is the reason when there is no decision.
 	Err error
 	// Calls is how many calls to apikeyd the question needed.
@@ -81,6 +88,8 @@ type Guard struct {
 	conn    *grpc.ClientConn
 	apikeyd apikeyv1.ApiKeyAuthClient
 	batch   *batcher
+	local   *localKeys
+	sync    *keySync
 
 	// Kinds of misconfiguration that were logged.
 	told sync.Map
@@ -88,8 +97,11 @@ type Guard struct {
 
 // New creates a Guard. It reads the key file, but does not connect yet.
 func New(options Options) (*Guard, error) {
-	if options.Deadline < 0 || options.BatchWindow < 0 {
-		return nil, errors.New("apikeyd: Deadline and BatchWindow must not be negative")
+	if options.Deadline < 0 || options.BatchWindow < 0 || options.LocalKeys < 0 {
+		return nil, errors.New("apikeyd: Deadline, BatchWindow and LocalKeys must not be negative")
+	}
+	if options.LocalKeys == 0 {
+		options.LocalKeys = DefaultLocalKeys
 	}
 	if options.Deadline == 0 {
 		options.Deadline = DefaultDeadline
@@ -127,6 +139,12 @@ func New(options Options) (*Guard, error) {
 	if options.BatchWindow > 0 {
 		g.batch = &batcher{window: options.BatchWindow, send: g.sendBatch}
 	}
+	if options.Local {
+		g.local = newLocalKeys(options.LocalKeys, systemClock{start: time.Now()}, func(text string) { options.Logger.Warn(text) })
+		ctx, stop := context.WithCancel(context.Background())
+		g.sync = &keySync{local: g.local, send: g.sendSync, deadline: options.Deadline, stop: stop, stopped: make(chan struct{})}
+		go g.sync.run(ctx)
+	}
 	return g, nil
 }
 
@@ -143,17 +161,42 @@ func dialling(options Options) (string, grpc.DialOption, error) {
 	return "", nil, errors.New("apikeyd: Address must be host:port, http://host:port or https://host:port")
 }
 
-// Close closes the connection. Questions in flight get no decision.
-func (g *Guard) Close() error { return g.conn.Close() }
+// Close gives a lease back, with the decisions that were not reported yet, and closes the connection. Questions in flight
+// get no decision.
+func (g *Guard) Close() error {
+	if g.sync != nil {
+		g.sync.close()
+	}
+	return g.conn.Close()
+}
+
+func (g *Guard) sendSync(ctx context.Context, request *apikeyv1.SyncKeysRequest) (answer *apikeyv1.SyncKeysResponse, failure *NoDecision) {
+	_, err := g.retrying(ctx, func(ctx context.Context) (err error) {
+		answer, err = g.apikeyd.SyncKeys(ctx, request)
+		return err
+	})
+	if err != nil {
+		return nil, noDecisionOf(err)
+	}
+	return answer, nil
+}
 
 // Validate asks about one key. An error means that there is no decision, and is always a *NoDecision: treat the key as
 // denied. Without an error check the verdict: a denial is not an error.
 func (g *Guard) Validate(ctx context.Context, question Question) (Verdict, error) {
 	begun := time.Now()
+	if g.local != nil {
+		if verdict, decided := g.local.decide(question); decided {
+			g.observe(verdict, nil, 0, begun)
+			return verdict, nil
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, g.options.Deadline)
 	defer cancel()
 	asked := &pending{request: question.request(), done: make(chan struct{})}
-	if g.batch != nil && len(asked.request.Key) <= maxKeyInBatch {
+	if g.askWithFacts(ctx, asked) {
+		// The answer is there.
+	} else if g.batch != nil && len(asked.request.Key) <= maxKeyInBatch {
 		g.batch.add(asked)
 		select {
 		case <-asked.done:
@@ -176,7 +219,7 @@ func (g *Guard) Validate(ctx context.Context, question Question) (Verdict, error
 }
 
 func (g *Guard) observe(verdict Verdict, err *NoDecision, calls int, begun time.Time) {
-	seen := Observation{Outcome: string(verdict.Decision), Calls: calls, Duration: time.Since(begun)}
+	seen := Observation{Outcome: string(verdict.Decision), Local: verdict.Local, Calls: calls, Duration: time.Since(begun)}
 	if err != nil {
 		seen.Outcome, seen.Err = err.outcome(), err
 		// Logged once: every request would repeat it.
@@ -185,6 +228,28 @@ func (g *Guard) observe(verdict Verdict, err *NoDecision, calls int, begun time.
 		}
 	}
 	g.options.Observe(seen)
+}
+
+// askWithFacts asks for the facts that a guard with a lease may keep; false when the question is still to be asked.
+func (g *Guard) askWithFacts(ctx context.Context, asked *pending) bool {
+	if g.local == nil {
+		return false
+	}
+	cursor, generation, holds := g.local.moment()
+	if !holds || asked.request.DryRun {
+		return false
+	}
+	asked.request.WantFacts, asked.request.MinRevision = true, cursor
+	g.sendOne(ctx, asked)
+	if reason, _ := detailsOf(asked.err); reason == "REVISION_NOT_REACHED" {
+		// The server that answers is behind the one of the lease: its decision counts, its facts do not.
+		asked.request.WantFacts, asked.request.MinRevision, asked.err = false, 0, nil
+		return false
+	}
+	if asked.err == nil {
+		g.local.keep(asked.request.Key, asked.response, generation)
+	}
+	return true
 }
 
 func (g *Guard) sendOne(ctx context.Context, asked *pending) {

@@ -81,6 +81,8 @@ type Verdict struct {
 	MatchedScope string
 	// RetryAfter is how long to wait after RateLimited and LockedOut; 0 when waiting does not help.
 	RetryAfter time.Duration
+	// Local: the guard decided by itself, under a lease.
+	Local bool
 	// Answer is the whole response, with the limits and the end of a rotation.
 	Answer *apikeyv1.ValidateKeyResponse
 }

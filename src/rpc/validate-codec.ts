@@ -31,6 +31,7 @@ function decode(bytes: Uint8Array): ValidateKeyRequest | undefined {
     cost: 0n,
     dryRun: false,
     minRevision: 0n,
+    wantFacts: false,
   };
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   for (let at = 0; at < buffer.length; ) {

@@ -16,7 +16,7 @@ const AT_ONCE = 2;
 
 /** The name of a field of the API, a column, or an option in errors. */
 const NAMED =
-  /(name|owner_id|owner|rate_limit_bucket|metadata|rate_limits|expire_time|rotate_every|argument)\S*:|option '--(rate-limit|rotate-every|expires-at|metadata) /;
+  /(name|owner_id|owner|rate_limit_bucket|metadata|rate_limits|expire_time|rotate_every|local_validation|argument)\S*:|option '--(rate-limit|rotate-every|expires-at|metadata) /;
 
 /** In whole seconds, as options have them, and with limits that have names. */
 const inSeconds = ({ rateLimits, rotateEvery, ...rest }: Fields): Fields => {
@@ -37,7 +37,14 @@ const fitsArguments = ({ name, ownerId, rateLimitBucket = '', metadata = {} }: F
     (text) => text.isWellFormed() && !text.includes('\0'),
   ) && Object.keys(metadata).every((key) => !key.includes('='));
 
-function optionsOf({ ownerId, rateLimitBucket, metadata, rateLimits, rotateEvery }: Fields): string[] {
+function optionsOf({
+  ownerId,
+  rateLimitBucket,
+  metadata,
+  rateLimits,
+  rotateEvery,
+  localValidation,
+}: Fields): string[] {
   return [
     ...['--owner', ownerId],
     ...(rateLimitBucket === undefined ? [] : ['--bucket', rateLimitBucket]),
@@ -47,6 +54,7 @@ function optionsOf({ ownerId, rateLimitBucket, metadata, rateLimits, rotateEvery
       `${name}=${limit}/${window / 1_000}s`,
     ]),
     ...(rotateEvery === undefined ? [] : ['--rotate-every', `${rotateEvery / 1_000}s`]),
+    ...(localValidation === true ? ['--local-validation'] : []),
   ];
 }
 
@@ -120,7 +128,9 @@ describe('any value on the command line', () => {
       if (key === undefined) return;
       expectFields(key, first);
       const id = String(key.id);
-      const changed = taken(await cli('update', id, '--json', '--name', second.name, ...optionsOf(second)));
+      const off = second.localValidation === false ? ['--no-local-validation'] : [];
+      const options = [...optionsOf(second), ...off];
+      const changed = taken(await cli('update', id, '--json', '--name', second.name, ...options));
       const { expireTime: _unchanged, ...change } = second;
       // There is no option for an empty list of limits, or for no metadata.
       if (change.rateLimits?.length === 0) delete change.rateLimits;

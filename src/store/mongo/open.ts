@@ -64,8 +64,9 @@ async function storeOn(
 ): Promise<Store> {
   const chain = new Chain(chainKey);
   const processId = randomBytes(8).toString('hex');
-  const waited = (ms: number) => observer?.took('wait_for_leases', ms);
-  const registry = new Registry(database, processId, lease.leaseMs, lease.caches, clock, waited);
+  const registry = new Registry(database, processId, lease.leaseMs, lease.caches, clock, (ms) =>
+    observer?.took('wait_for_leases', ms),
+  );
   const usage = new MongoUsageLog(database, processId, registry);
   const wrote = (events: number, ms: number) => observer?.wroteEvents(events, ms);
   const audit = new MongoAuditLog(database, new EventFactory(processId), chain, clock, warn, usage, wrote);
@@ -78,20 +79,9 @@ async function storeOn(
     n8nApiKeys: new MongoRemoteKeyLog(() => database.n8nApiKeys, audit),
   };
   const locks = await MongoLockout.open(database, lockout, held, clock);
-  const sharing = new MongoSharing({
-    database,
-    registry,
-    keys,
-    reads,
-    audit,
-    usage,
-    lockout: locks,
-    lease: held,
-    clock,
-    pollMs: lease.pollMs,
-    guardSecret: await guardSecret(database),
-    warn,
-  });
+  const polling = { lease: held, pollMs: lease.pollMs, guardSecret: await guardSecret(database) };
+  const parts = { database, registry, keys, reads, audit, usage, clock, warn };
+  const sharing = new MongoSharing({ ...parts, ...polling, lockout: locks });
   return {
     keys,
     quota: new MongoQuota(database, processId),
@@ -114,7 +104,7 @@ async function storeOn(
       await keys.revision();
       await sharing.healthy();
     },
-    // TTL indexes drop counters; only work that crashes cut short remains.
+    // Work that crashes cut short; TTL indexes drop counters.
     sweep: async () => {
       await keys.finishAbandoned();
       for (const log of [anomalies, ...Object.values(remoteKeys)]) await log.finishAbandoned(clock.now());

@@ -207,7 +207,10 @@ type ValidateKeyRequest struct {
 	DryRun bool `protobuf:"varint,7,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// Decide on data at least as new as this revision, which an admin call returned. FAILED_PRECONDITION when the store
 	// itself is older.
-	MinRevision   int64 `protobuf:"varint,8,opt,name=min_revision,json=minRevision,proto3" json:"min_revision,omitempty"`
+	MinRevision int64 `protobuf:"varint,8,opt,name=min_revision,json=minRevision,proto3" json:"min_revision,omitempty"`
+	// Also return `facts`, for a guard that holds a lease of SyncKeys. Ignored in a batch, in a dry run and for anonymous
+	// callers.
+	WantFacts     bool `protobuf:"varint,9,opt,name=want_facts,json=wantFacts,proto3" json:"want_facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -298,6 +301,122 @@ func (x *ValidateKeyRequest) GetMinRevision() int64 {
 	return 0
 }
 
+func (x *ValidateKeyRequest) GetWantFacts() bool {
+	if x != nil {
+		return x.WantFacts
+	}
+	return false
+}
+
+// The facts of a key with `local_validation` from which a guard decides by itself while its lease of SyncKeys holds.
+type KeyFacts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The store's epoch: the facts are meaningless in another one.
+	Epoch string `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The grants of the key.
+	Scopes []string `protobuf:"bytes,2,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// The CIDRs that the end client must come from; none means any.
+	IpAllowlist []string `protobuf:"bytes,3,rep,name=ip_allowlist,json=ipAllowlist,proto3" json:"ip_allowlist,omitempty"`
+	// From this time on the key is EXPIRED, by the server's clock. Absent: never.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// The key is expired already, whatever a clock says.
+	Expired bool `protobuf:"varint,5,opt,name=expired,proto3" json:"expired,omitempty"`
+	// Which secret of the key was asked about: CURRENT or PREVIOUS.
+	SecretSlot SecretSlot `protobuf:"varint,6,opt,name=secret_slot,json=secretSlot,proto3,enum=apikey.v1.SecretSlot" json:"secret_slot,omitempty"`
+	// For a PREVIOUS secret: from this time on it is ROTATED, by the server's clock.
+	PreviousSecretExpireTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=previous_secret_expire_time,json=previousSecretExpireTime,proto3" json:"previous_secret_expire_time,omitempty"`
+	// The store's revision that the facts are known to include.
+	Revision      int64 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyFacts) Reset() {
+	*x = KeyFacts{}
+	mi := &file_apikey_v1_auth_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyFacts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyFacts) ProtoMessage() {}
+
+func (x *KeyFacts) ProtoReflect() protoreflect.Message {
+	mi := &file_apikey_v1_auth_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyFacts.ProtoReflect.Descriptor instead.
+func (*KeyFacts) Descriptor() ([]byte, []int) {
+	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *KeyFacts) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *KeyFacts) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *KeyFacts) GetIpAllowlist() []string {
+	if x != nil {
+		return x.IpAllowlist
+	}
+	return nil
+}
+
+func (x *KeyFacts) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *KeyFacts) GetExpired() bool {
+	if x != nil {
+		return x.Expired
+	}
+	return false
+}
+
+func (x *KeyFacts) GetSecretSlot() SecretSlot {
+	if x != nil {
+		return x.SecretSlot
+	}
+	return SecretSlot_SECRET_SLOT_UNSPECIFIED
+}
+
+func (x *KeyFacts) GetPreviousSecretExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PreviousSecretExpireTime
+	}
+	return nil
+}
+
+func (x *KeyFacts) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // The state of one limit of the key after this call.
 type RateLimitState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -323,7 +442,7 @@ type RateLimitState struct {
 
 func (x *RateLimitState) Reset() {
 	*x = RateLimitState{}
-	mi := &file_apikey_v1_auth_proto_msgTypes[1]
+	mi := &file_apikey_v1_auth_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -335,7 +454,7 @@ func (x *RateLimitState) String() string {
 func (*RateLimitState) ProtoMessage() {}
 
 func (x *RateLimitState) ProtoReflect() protoreflect.Message {
-	mi := &file_apikey_v1_auth_proto_msgTypes[1]
+	mi := &file_apikey_v1_auth_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -348,7 +467,7 @@ func (x *RateLimitState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitState.ProtoReflect.Descriptor instead.
 func (*RateLimitState) Descriptor() ([]byte, []int) {
-	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{1}
+	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *RateLimitState) GetName() string {
@@ -439,14 +558,17 @@ type ValidateKeyResponse struct {
 	// The store's revision that this decision is based on.
 	Revision int64 `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
 	// How long ago the key's record was read from the store; 0 s when it was read for this call.
-	CacheAge      *durationpb.Duration `protobuf:"bytes,15,opt,name=cache_age,json=cacheAge,proto3" json:"cache_age,omitempty"`
+	CacheAge *durationpb.Duration `protobuf:"bytes,15,opt,name=cache_age,json=cacheAge,proto3" json:"cache_age,omitempty"`
+	// With want_facts, when the key has `local_validation` and is neither revoked nor disabled, and its secret is not a
+	// retired one.
+	Facts         *KeyFacts `protobuf:"bytes,16,opt,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ValidateKeyResponse) Reset() {
 	*x = ValidateKeyResponse{}
-	mi := &file_apikey_v1_auth_proto_msgTypes[2]
+	mi := &file_apikey_v1_auth_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -458,7 +580,7 @@ func (x *ValidateKeyResponse) String() string {
 func (*ValidateKeyResponse) ProtoMessage() {}
 
 func (x *ValidateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_apikey_v1_auth_proto_msgTypes[2]
+	mi := &file_apikey_v1_auth_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -471,7 +593,7 @@ func (x *ValidateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ValidateKeyResponse.ProtoReflect.Descriptor instead.
 func (*ValidateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{2}
+	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ValidateKeyResponse) GetDecision() Decision {
@@ -579,6 +701,13 @@ func (x *ValidateKeyResponse) GetCacheAge() *durationpb.Duration {
 	return nil
 }
 
+func (x *ValidateKeyResponse) GetFacts() *KeyFacts {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
 // Several keys to decide about.
 type BatchValidateKeysRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -590,7 +719,7 @@ type BatchValidateKeysRequest struct {
 
 func (x *BatchValidateKeysRequest) Reset() {
 	*x = BatchValidateKeysRequest{}
-	mi := &file_apikey_v1_auth_proto_msgTypes[3]
+	mi := &file_apikey_v1_auth_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -602,7 +731,7 @@ func (x *BatchValidateKeysRequest) String() string {
 func (*BatchValidateKeysRequest) ProtoMessage() {}
 
 func (x *BatchValidateKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_apikey_v1_auth_proto_msgTypes[3]
+	mi := &file_apikey_v1_auth_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -615,7 +744,7 @@ func (x *BatchValidateKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchValidateKeysRequest.ProtoReflect.Descriptor instead.
 func (*BatchValidateKeysRequest) Descriptor() ([]byte, []int) {
-	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{3}
+	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BatchValidateKeysRequest) GetRequests() []*ValidateKeyRequest {
@@ -636,7 +765,7 @@ type BatchValidateKeysResponse struct {
 
 func (x *BatchValidateKeysResponse) Reset() {
 	*x = BatchValidateKeysResponse{}
-	mi := &file_apikey_v1_auth_proto_msgTypes[4]
+	mi := &file_apikey_v1_auth_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -648,7 +777,7 @@ func (x *BatchValidateKeysResponse) String() string {
 func (*BatchValidateKeysResponse) ProtoMessage() {}
 
 func (x *BatchValidateKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_apikey_v1_auth_proto_msgTypes[4]
+	mi := &file_apikey_v1_auth_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -661,7 +790,7 @@ func (x *BatchValidateKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchValidateKeysResponse.ProtoReflect.Descriptor instead.
 func (*BatchValidateKeysResponse) Descriptor() ([]byte, []int) {
-	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{4}
+	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *BatchValidateKeysResponse) GetResponses() []*ValidateKeyResponse {
@@ -684,7 +813,7 @@ type RevokeOwnKeyRequest struct {
 
 func (x *RevokeOwnKeyRequest) Reset() {
 	*x = RevokeOwnKeyRequest{}
-	mi := &file_apikey_v1_auth_proto_msgTypes[5]
+	mi := &file_apikey_v1_auth_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +825,7 @@ func (x *RevokeOwnKeyRequest) String() string {
 func (*RevokeOwnKeyRequest) ProtoMessage() {}
 
 func (x *RevokeOwnKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_apikey_v1_auth_proto_msgTypes[5]
+	mi := &file_apikey_v1_auth_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +838,7 @@ func (x *RevokeOwnKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeOwnKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeOwnKeyRequest) Descriptor() ([]byte, []int) {
-	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{5}
+	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RevokeOwnKeyRequest) GetKey() string {
@@ -739,7 +868,7 @@ type RevokeOwnKeyResponse struct {
 
 func (x *RevokeOwnKeyResponse) Reset() {
 	*x = RevokeOwnKeyResponse{}
-	mi := &file_apikey_v1_auth_proto_msgTypes[6]
+	mi := &file_apikey_v1_auth_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -751,7 +880,7 @@ func (x *RevokeOwnKeyResponse) String() string {
 func (*RevokeOwnKeyResponse) ProtoMessage() {}
 
 func (x *RevokeOwnKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_apikey_v1_auth_proto_msgTypes[6]
+	mi := &file_apikey_v1_auth_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -764,7 +893,7 @@ func (x *RevokeOwnKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeOwnKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeOwnKeyResponse) Descriptor() ([]byte, []int) {
-	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{6}
+	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RevokeOwnKeyResponse) GetKeyId() string {
@@ -793,7 +922,7 @@ type WatchKeysRequest struct {
 
 func (x *WatchKeysRequest) Reset() {
 	*x = WatchKeysRequest{}
-	mi := &file_apikey_v1_auth_proto_msgTypes[7]
+	mi := &file_apikey_v1_auth_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +934,7 @@ func (x *WatchKeysRequest) String() string {
 func (*WatchKeysRequest) ProtoMessage() {}
 
 func (x *WatchKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_apikey_v1_auth_proto_msgTypes[7]
+	mi := &file_apikey_v1_auth_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +947,7 @@ func (x *WatchKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchKeysRequest.ProtoReflect.Descriptor instead.
 func (*WatchKeysRequest) Descriptor() ([]byte, []int) {
-	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{7}
+	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WatchKeysRequest) GetSinceRevision() int64 {
@@ -846,7 +975,7 @@ type WatchKeysResponse struct {
 
 func (x *WatchKeysResponse) Reset() {
 	*x = WatchKeysResponse{}
-	mi := &file_apikey_v1_auth_proto_msgTypes[8]
+	mi := &file_apikey_v1_auth_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +987,7 @@ func (x *WatchKeysResponse) String() string {
 func (*WatchKeysResponse) ProtoMessage() {}
 
 func (x *WatchKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_apikey_v1_auth_proto_msgTypes[8]
+	mi := &file_apikey_v1_auth_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +1000,7 @@ func (x *WatchKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchKeysResponse.ProtoReflect.Descriptor instead.
 func (*WatchKeysResponse) Descriptor() ([]byte, []int) {
-	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{8}
+	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WatchKeysResponse) GetRevision() int64 {
@@ -902,6 +1031,389 @@ func (x *WatchKeysResponse) GetEpoch() string {
 	return ""
 }
 
+// Equal decisions that a guard made by itself within one hour of the clock.
+type LocalUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of the use among those of its guard, from 1: with the calling key and guard_id the id of its event, so
+	// that a use that is sent again changes nothing.
+	Sequence int64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// A key that has, or ever had, `local_validation`.
+	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// VALID, EXPIRED, ROTATED, IP_NOT_ALLOWED or INSUFFICIENT_SCOPE.
+	Decision Decision `protobuf:"varint,3,opt,name=decision,proto3,enum=apikey.v1.Decision" json:"decision,omitempty"`
+	// The scope that the calls needed. Absent: none.
+	RequiredScope *string `protobuf:"bytes,4,opt,name=required_scope,json=requiredScope,proto3,oneof" json:"required_scope,omitempty"`
+	// The end client's IP address; empty: unknown.
+	ClientIp string `protobuf:"bytes,5,opt,name=client_ip,json=clientIp,proto3" json:"client_ip,omitempty"`
+	// How many calls, 1 to 1 000 000 000.
+	Count int64 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
+	// When the first of the calls was, by the server's clock as the guard knows it: within a lease.
+	FirstTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=first_time,json=firstTime,proto3" json:"first_time,omitempty"`
+	// When the last of the calls was, in the same hour.
+	LastTime      *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalUse) Reset() {
+	*x = LocalUse{}
+	mi := &file_apikey_v1_auth_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalUse) ProtoMessage() {}
+
+func (x *LocalUse) ProtoReflect() protoreflect.Message {
+	mi := &file_apikey_v1_auth_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalUse.ProtoReflect.Descriptor instead.
+func (*LocalUse) Descriptor() ([]byte, []int) {
+	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LocalUse) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *LocalUse) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *LocalUse) GetDecision() Decision {
+	if x != nil {
+		return x.Decision
+	}
+	return Decision_DECISION_UNSPECIFIED
+}
+
+func (x *LocalUse) GetRequiredScope() string {
+	if x != nil && x.RequiredScope != nil {
+		return *x.RequiredScope
+	}
+	return ""
+}
+
+func (x *LocalUse) GetClientIp() string {
+	if x != nil {
+		return x.ClientIp
+	}
+	return ""
+}
+
+func (x *LocalUse) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *LocalUse) GetFirstTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstTime
+	}
+	return nil
+}
+
+func (x *LocalUse) GetLastTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastTime
+	}
+	return nil
+}
+
+// The state of a guard.
+type SyncKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chosen at random by the guard when it starts, and again in a forked process: 22 base64url characters.
+	GuardId string `protobuf:"bytes,1,opt,name=guard_id,json=guardId,proto3" json:"guard_id,omitempty"`
+	// The epoch of the last answer; empty before the first.
+	Epoch string `protobuf:"bytes,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The revision of the last answer that was applied; 0: none, the guard holds no facts.
+	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The grant_id of the last answer that was applied: it acknowledges the changes of that answer. Empty: none.
+	LastGrantId string `protobuf:"bytes,4,opt,name=last_grant_id,json=lastGrantId,proto3" json:"last_grant_id,omitempty"`
+	// The local decisions that no answer has confirmed yet, in the order of their sequences; up to 1 000.
+	Uses []*LocalUse `protobuf:"bytes,5,rep,name=uses,proto3" json:"uses,omitempty"`
+	// The guard gives its lease back: it makes no local decision any more, and the answer has no lease.
+	Closing       bool `protobuf:"varint,6,opt,name=closing,proto3" json:"closing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncKeysRequest) Reset() {
+	*x = SyncKeysRequest{}
+	mi := &file_apikey_v1_auth_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncKeysRequest) ProtoMessage() {}
+
+func (x *SyncKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_apikey_v1_auth_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncKeysRequest.ProtoReflect.Descriptor instead.
+func (*SyncKeysRequest) Descriptor() ([]byte, []int) {
+	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SyncKeysRequest) GetGuardId() string {
+	if x != nil {
+		return x.GuardId
+	}
+	return ""
+}
+
+func (x *SyncKeysRequest) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *SyncKeysRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *SyncKeysRequest) GetLastGrantId() string {
+	if x != nil {
+		return x.LastGrantId
+	}
+	return ""
+}
+
+func (x *SyncKeysRequest) GetUses() []*LocalUse {
+	if x != nil {
+		return x.Uses
+	}
+	return nil
+}
+
+func (x *SyncKeysRequest) GetClosing() bool {
+	if x != nil {
+		return x.Closing
+	}
+	return false
+}
+
+// A key that changed.
+type SyncedChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The store's revision of the change.
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The key.
+	KeyId         string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncedChange) Reset() {
+	*x = SyncedChange{}
+	mi := &file_apikey_v1_auth_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncedChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncedChange) ProtoMessage() {}
+
+func (x *SyncedChange) ProtoReflect() protoreflect.Message {
+	mi := &file_apikey_v1_auth_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncedChange.ProtoReflect.Descriptor instead.
+func (*SyncedChange) Descriptor() ([]byte, []int) {
+	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SyncedChange) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *SyncedChange) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+// A lease, and the changes that the guard must apply before it uses the lease. Every use of the request is durable.
+type SyncKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The store's epoch. When it differs from the guard's, the guard drops all facts and its cursor.
+	Epoch string `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The guard's next cursor. Within an epoch a guard's cursor never moves back.
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The changes after the cursor of the request, in order.
+	Changes []*SyncedChange `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Changes are missing: the guard drops all facts.
+	Reset_ bool `protobuf:"varint,4,opt,name=reset,proto3" json:"reset,omitempty"`
+	// Names this answer; only a later request that repeats it acknowledges the changes.
+	GrantId string `protobuf:"bytes,5,opt,name=grant_id,json=grantId,proto3" json:"grant_id,omitempty"`
+	// How long the guard may decide by itself, from the moment when it sent this request. Absent or 0: it may not.
+	Lease *durationpb.Duration `protobuf:"bytes,6,opt,name=lease,proto3" json:"lease,omitempty"`
+	// The server's clock.
+	ServerTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
+	// When to send the next request, after this answer.
+	PollAfter *durationpb.Duration `protobuf:"bytes,8,opt,name=poll_after,json=pollAfter,proto3" json:"poll_after,omitempty"`
+	// Addresses, and /64 networks of IPv6, that are locked out: the guard asks the server about them.
+	LockedAddresses []string `protobuf:"bytes,9,rep,name=locked_addresses,json=lockedAddresses,proto3" json:"locked_addresses,omitempty"`
+	// locked_addresses names every locked address. When false, the guard asks the server about every call with an address.
+	LockedAddressesComplete bool `protobuf:"varint,10,opt,name=locked_addresses_complete,json=lockedAddressesComplete,proto3" json:"locked_addresses_complete,omitempty"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
+}
+
+func (x *SyncKeysResponse) Reset() {
+	*x = SyncKeysResponse{}
+	mi := &file_apikey_v1_auth_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncKeysResponse) ProtoMessage() {}
+
+func (x *SyncKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_apikey_v1_auth_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncKeysResponse.ProtoReflect.Descriptor instead.
+func (*SyncKeysResponse) Descriptor() ([]byte, []int) {
+	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SyncKeysResponse) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
+	}
+	return ""
+}
+
+func (x *SyncKeysResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *SyncKeysResponse) GetChanges() []*SyncedChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *SyncKeysResponse) GetReset_() bool {
+	if x != nil {
+		return x.Reset_
+	}
+	return false
+}
+
+func (x *SyncKeysResponse) GetGrantId() string {
+	if x != nil {
+		return x.GrantId
+	}
+	return ""
+}
+
+func (x *SyncKeysResponse) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *SyncKeysResponse) GetServerTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ServerTime
+	}
+	return nil
+}
+
+func (x *SyncKeysResponse) GetPollAfter() *durationpb.Duration {
+	if x != nil {
+		return x.PollAfter
+	}
+	return nil
+}
+
+func (x *SyncKeysResponse) GetLockedAddresses() []string {
+	if x != nil {
+		return x.LockedAddresses
+	}
+	return nil
+}
+
+func (x *SyncKeysResponse) GetLockedAddressesComplete() bool {
+	if x != nil {
+		return x.LockedAddressesComplete
+	}
+	return false
+}
+
 // An empty request: the calling key is in the metadata.
 type WhoAmIRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -911,7 +1423,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_apikey_v1_auth_proto_msgTypes[9]
+	mi := &file_apikey_v1_auth_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1435,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_apikey_v1_auth_proto_msgTypes[9]
+	mi := &file_apikey_v1_auth_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1448,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{9}
+	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{14}
 }
 
 // The calling key.
@@ -956,7 +1468,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_apikey_v1_auth_proto_msgTypes[10]
+	mi := &file_apikey_v1_auth_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1480,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_apikey_v1_auth_proto_msgTypes[10]
+	mi := &file_apikey_v1_auth_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1493,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{10}
+	return file_apikey_v1_auth_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WhoAmIResponse) GetKeyId() string {
@@ -1016,7 +1528,7 @@ var File_apikey_v1_auth_proto protoreflect.FileDescriptor
 
 const file_apikey_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x14apikey/v1/auth.proto\x12\tapikey.v1\x1a\x13apikey/v1/key.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x02\n" +
+	"\x14apikey/v1/auth.proto\x12\tapikey.v1\x1a\x13apikey/v1/key.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x02\n" +
 	"\x12ValidateKeyRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12*\n" +
 	"\x0erequired_scope\x18\x02 \x01(\tH\x00R\rrequiredScope\x88\x01\x01\x12\x1b\n" +
@@ -1027,8 +1539,21 @@ const file_apikey_v1_auth_proto_rawDesc = "" +
 	"request_id\x18\x05 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04cost\x18\x06 \x01(\x04R\x04cost\x12\x17\n" +
 	"\adry_run\x18\a \x01(\bR\x06dryRun\x12!\n" +
-	"\fmin_revision\x18\b \x01(\x03R\vminRevisionB\x11\n" +
-	"\x0f_required_scope\"\xb6\x02\n" +
+	"\fmin_revision\x18\b \x01(\x03R\vminRevision\x12\x1d\n" +
+	"\n" +
+	"want_facts\x18\t \x01(\bR\twantFactsB\x11\n" +
+	"\x0f_required_scope\"\xe1\x02\n" +
+	"\bKeyFacts\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x16\n" +
+	"\x06scopes\x18\x02 \x03(\tR\x06scopes\x12!\n" +
+	"\fip_allowlist\x18\x03 \x03(\tR\vipAllowlist\x12;\n" +
+	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x18\n" +
+	"\aexpired\x18\x05 \x01(\bR\aexpired\x126\n" +
+	"\vsecret_slot\x18\x06 \x01(\x0e2\x15.apikey.v1.SecretSlotR\n" +
+	"secretSlot\x12Y\n" +
+	"\x1bprevious_secret_expire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x18previousSecretExpireTime\x12\x1a\n" +
+	"\brevision\x18\b \x01(\x03R\brevision\"\xb6\x02\n" +
 	"\x0eRateLimitState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06bucket\x18\x02 \x01(\tR\x06bucket\x12\x14\n" +
@@ -1039,7 +1564,7 @@ const file_apikey_v1_auth_proto_rawDesc = "" +
 	"reset_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tresetTime\x12:\n" +
 	"\vretry_after\x18\a \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"retryAfter\x12\x1a\n" +
-	"\bexceeded\x18\b \x01(\bR\bexceeded\"\xcb\x05\n" +
+	"\bexceeded\x18\b \x01(\bR\bexceeded\"\xf6\x05\n" +
 	"\x13ValidateKeyResponse\x12/\n" +
 	"\bdecision\x18\x01 \x01(\x0e2\x13.apikey.v1.DecisionR\bdecision\x12\x14\n" +
 	"\x05valid\x18\x02 \x01(\bR\x05valid\x12\x15\n" +
@@ -1060,7 +1585,8 @@ const file_apikey_v1_auth_proto_rawDesc = "" +
 	"retryAfter\x12-\n" +
 	"\areasons\x18\r \x03(\x0e2\x13.apikey.v1.DecisionR\areasons\x12\x1a\n" +
 	"\brevision\x18\x0e \x01(\x03R\brevision\x126\n" +
-	"\tcache_age\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\bcacheAge\"U\n" +
+	"\tcache_age\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\bcacheAge\x12)\n" +
+	"\x05facts\x18\x10 \x01(\v2\x13.apikey.v1.KeyFactsR\x05facts\"U\n" +
 	"\x18BatchValidateKeysRequest\x129\n" +
 	"\brequests\x18\x01 \x03(\v2\x1d.apikey.v1.ValidateKeyRequestR\brequests\"Y\n" +
 	"\x19BatchValidateKeysResponse\x12<\n" +
@@ -1078,7 +1604,42 @@ const file_apikey_v1_auth_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12,\n" +
 	"\x06change\x18\x03 \x01(\x0e2\x14.apikey.v1.KeyChangeR\x06change\x12\x14\n" +
-	"\x05epoch\x18\x04 \x01(\tR\x05epoch\"\x0f\n" +
+	"\x05epoch\x18\x04 \x01(\tR\x05epoch\"\xd4\x02\n" +
+	"\bLocalUse\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12/\n" +
+	"\bdecision\x18\x03 \x01(\x0e2\x13.apikey.v1.DecisionR\bdecision\x12*\n" +
+	"\x0erequired_scope\x18\x04 \x01(\tH\x00R\rrequiredScope\x88\x01\x01\x12\x1b\n" +
+	"\tclient_ip\x18\x05 \x01(\tR\bclientIp\x12\x14\n" +
+	"\x05count\x18\x06 \x01(\x03R\x05count\x129\n" +
+	"\n" +
+	"first_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
+	"\tlast_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\blastTimeB\x11\n" +
+	"\x0f_required_scope\"\xc5\x01\n" +
+	"\x0fSyncKeysRequest\x12\x19\n" +
+	"\bguard_id\x18\x01 \x01(\tR\aguardId\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\"\n" +
+	"\rlast_grant_id\x18\x04 \x01(\tR\vlastGrantId\x12'\n" +
+	"\x04uses\x18\x05 \x03(\v2\x13.apikey.v1.LocalUseR\x04uses\x12\x18\n" +
+	"\aclosing\x18\x06 \x01(\bR\aclosing\"A\n" +
+	"\fSyncedChange\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\"\xb7\x03\n" +
+	"\x10SyncKeysResponse\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\tR\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x121\n" +
+	"\achanges\x18\x03 \x03(\v2\x17.apikey.v1.SyncedChangeR\achanges\x12\x14\n" +
+	"\x05reset\x18\x04 \x01(\bR\x05reset\x12\x19\n" +
+	"\bgrant_id\x18\x05 \x01(\tR\agrantId\x12/\n" +
+	"\x05lease\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12;\n" +
+	"\vserver_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"serverTime\x128\n" +
+	"\n" +
+	"poll_after\x18\b \x01(\v2\x19.google.protobuf.DurationR\tpollAfter\x12)\n" +
+	"\x10locked_addresses\x18\t \x03(\tR\x0flockedAddresses\x12:\n" +
+	"\x19locked_addresses_complete\x18\n" +
+	" \x01(\bR\x17lockedAddressesComplete\"\x0f\n" +
 	"\rWhoAmIRequest\"\x90\x01\n" +
 	"\x0eWhoAmIResponse\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x12\n" +
@@ -1107,13 +1668,14 @@ const file_apikey_v1_auth_proto_rawDesc = "" +
 	"\x12KEY_CHANGE_REVOKED\x10\x03\x12\x16\n" +
 	"\x12KEY_CHANGE_EXPIRED\x10\x04\x12\x16\n" +
 	"\x12KEY_CHANGE_ROTATED\x10\x05\x12\x14\n" +
-	"\x10KEY_CHANGE_RESET\x10\x062\x94\x03\n" +
+	"\x10KEY_CHANGE_RESET\x10\x062\xd9\x03\n" +
 	"\n" +
 	"ApiKeyAuth\x12L\n" +
 	"\vValidateKey\x12\x1d.apikey.v1.ValidateKeyRequest\x1a\x1e.apikey.v1.ValidateKeyResponse\x12^\n" +
 	"\x11BatchValidateKeys\x12#.apikey.v1.BatchValidateKeysRequest\x1a$.apikey.v1.BatchValidateKeysResponse\x12O\n" +
 	"\fRevokeOwnKey\x12\x1e.apikey.v1.RevokeOwnKeyRequest\x1a\x1f.apikey.v1.RevokeOwnKeyResponse\x12H\n" +
-	"\tWatchKeys\x12\x1b.apikey.v1.WatchKeysRequest\x1a\x1c.apikey.v1.WatchKeysResponse0\x01\x12=\n" +
+	"\tWatchKeys\x12\x1b.apikey.v1.WatchKeysRequest\x1a\x1c.apikey.v1.WatchKeysResponse0\x01\x12C\n" +
+	"\bSyncKeys\x12\x1a.apikey.v1.SyncKeysRequest\x1a\x1b.apikey.v1.SyncKeysResponse\x12=\n" +
 	"\x06WhoAmI\x12\x18.apikey.v1.WhoAmIRequest\x1a\x19.apikey.v1.WhoAmIResponseB\x92\x01\n" +
 	"\rcom.apikey.v1B\tAuthProtoP\x01Z1example.com/apikeyd/clients/go/apikey/v1;apikeyv1\xa2\x02\x03AXX\xaa\x02\tApikey.V1\xca\x02\tApikey\\V1\xe2\x02\x15Apikey\\V1\\GPBMetadata\xea\x02\n" +
 	"Apikey::V1b\x06proto3"
@@ -1131,60 +1693,79 @@ func file_apikey_v1_auth_proto_rawDescGZIP() []byte {
 }
 
 var file_apikey_v1_auth_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_apikey_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_apikey_v1_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_apikey_v1_auth_proto_goTypes = []any{
 	(Decision)(0),                     // 0: apikey.v1.Decision
 	(KeyChange)(0),                    // 1: apikey.v1.KeyChange
 	(*ValidateKeyRequest)(nil),        // 2: apikey.v1.ValidateKeyRequest
-	(*RateLimitState)(nil),            // 3: apikey.v1.RateLimitState
-	(*ValidateKeyResponse)(nil),       // 4: apikey.v1.ValidateKeyResponse
-	(*BatchValidateKeysRequest)(nil),  // 5: apikey.v1.BatchValidateKeysRequest
-	(*BatchValidateKeysResponse)(nil), // 6: apikey.v1.BatchValidateKeysResponse
-	(*RevokeOwnKeyRequest)(nil),       // 7: apikey.v1.RevokeOwnKeyRequest
-	(*RevokeOwnKeyResponse)(nil),      // 8: apikey.v1.RevokeOwnKeyResponse
-	(*WatchKeysRequest)(nil),          // 9: apikey.v1.WatchKeysRequest
-	(*WatchKeysResponse)(nil),         // 10: apikey.v1.WatchKeysResponse
-	(*WhoAmIRequest)(nil),             // 11: apikey.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),            // 12: apikey.v1.WhoAmIResponse
-	(*durationpb.Duration)(nil),       // 13: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),     // 14: google.protobuf.Timestamp
-	(KeyType)(0),                      // 15: apikey.v1.KeyType
-	(SecretSlot)(0),                   // 16: apikey.v1.SecretSlot
-	(RevokeReason)(0),                 // 17: apikey.v1.RevokeReason
+	(*KeyFacts)(nil),                  // 3: apikey.v1.KeyFacts
+	(*RateLimitState)(nil),            // 4: apikey.v1.RateLimitState
+	(*ValidateKeyResponse)(nil),       // 5: apikey.v1.ValidateKeyResponse
+	(*BatchValidateKeysRequest)(nil),  // 6: apikey.v1.BatchValidateKeysRequest
+	(*BatchValidateKeysResponse)(nil), // 7: apikey.v1.BatchValidateKeysResponse
+	(*RevokeOwnKeyRequest)(nil),       // 8: apikey.v1.RevokeOwnKeyRequest
+	(*RevokeOwnKeyResponse)(nil),      // 9: apikey.v1.RevokeOwnKeyResponse
+	(*WatchKeysRequest)(nil),          // 10: apikey.v1.WatchKeysRequest
+	(*WatchKeysResponse)(nil),         // 11: apikey.v1.WatchKeysResponse
+	(*LocalUse)(nil),                  // 12: apikey.v1.LocalUse
+	(*SyncKeysRequest)(nil),           // 13: apikey.v1.SyncKeysRequest
+	(*SyncedChange)(nil),              // 14: apikey.v1.SyncedChange
+	(*SyncKeysResponse)(nil),          // 15: apikey.v1.SyncKeysResponse
+	(*WhoAmIRequest)(nil),             // 16: apikey.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),            // 17: apikey.v1.WhoAmIResponse
+	(*timestamppb.Timestamp)(nil),     // 18: google.protobuf.Timestamp
+	(SecretSlot)(0),                   // 19: apikey.v1.SecretSlot
+	(*durationpb.Duration)(nil),       // 20: google.protobuf.Duration
+	(KeyType)(0),                      // 21: apikey.v1.KeyType
+	(RevokeReason)(0),                 // 22: apikey.v1.RevokeReason
 }
 var file_apikey_v1_auth_proto_depIdxs = []int32{
-	13, // 0: apikey.v1.RateLimitState.window:type_name -> google.protobuf.Duration
-	14, // 1: apikey.v1.RateLimitState.reset_time:type_name -> google.protobuf.Timestamp
-	13, // 2: apikey.v1.RateLimitState.retry_after:type_name -> google.protobuf.Duration
-	0,  // 3: apikey.v1.ValidateKeyResponse.decision:type_name -> apikey.v1.Decision
-	15, // 4: apikey.v1.ValidateKeyResponse.key_type:type_name -> apikey.v1.KeyType
-	14, // 5: apikey.v1.ValidateKeyResponse.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 6: apikey.v1.ValidateKeyResponse.secret_slot:type_name -> apikey.v1.SecretSlot
-	14, // 7: apikey.v1.ValidateKeyResponse.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 8: apikey.v1.ValidateKeyResponse.rate_limits:type_name -> apikey.v1.RateLimitState
-	13, // 9: apikey.v1.ValidateKeyResponse.retry_after:type_name -> google.protobuf.Duration
-	0,  // 10: apikey.v1.ValidateKeyResponse.reasons:type_name -> apikey.v1.Decision
-	13, // 11: apikey.v1.ValidateKeyResponse.cache_age:type_name -> google.protobuf.Duration
-	2,  // 12: apikey.v1.BatchValidateKeysRequest.requests:type_name -> apikey.v1.ValidateKeyRequest
-	4,  // 13: apikey.v1.BatchValidateKeysResponse.responses:type_name -> apikey.v1.ValidateKeyResponse
-	17, // 14: apikey.v1.RevokeOwnKeyRequest.reason:type_name -> apikey.v1.RevokeReason
-	1,  // 15: apikey.v1.WatchKeysResponse.change:type_name -> apikey.v1.KeyChange
-	14, // 16: apikey.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 17: apikey.v1.ApiKeyAuth.ValidateKey:input_type -> apikey.v1.ValidateKeyRequest
-	5,  // 18: apikey.v1.ApiKeyAuth.BatchValidateKeys:input_type -> apikey.v1.BatchValidateKeysRequest
-	7,  // 19: apikey.v1.ApiKeyAuth.RevokeOwnKey:input_type -> apikey.v1.RevokeOwnKeyRequest
-	9,  // 20: apikey.v1.ApiKeyAuth.WatchKeys:input_type -> apikey.v1.WatchKeysRequest
-	11, // 21: apikey.v1.ApiKeyAuth.WhoAmI:input_type -> apikey.v1.WhoAmIRequest
-	4,  // 22: apikey.v1.ApiKeyAuth.ValidateKey:output_type -> apikey.v1.ValidateKeyResponse
-	6,  // 23: apikey.v1.ApiKeyAuth.BatchValidateKeys:output_type -> apikey.v1.BatchValidateKeysResponse
-	8,  // 24: apikey.v1.ApiKeyAuth.RevokeOwnKey:output_type -> apikey.v1.RevokeOwnKeyResponse
-	10, // 25: apikey.v1.ApiKeyAuth.WatchKeys:output_type -> apikey.v1.WatchKeysResponse
-	12, // 26: apikey.v1.ApiKeyAuth.WhoAmI:output_type -> apikey.v1.WhoAmIResponse
-	22, // [22:27] is the sub-list for method output_type
-	17, // [17:22] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	18, // 0: apikey.v1.KeyFacts.expire_time:type_name -> google.protobuf.Timestamp
+	19, // 1: apikey.v1.KeyFacts.secret_slot:type_name -> apikey.v1.SecretSlot
+	18, // 2: apikey.v1.KeyFacts.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	20, // 3: apikey.v1.RateLimitState.window:type_name -> google.protobuf.Duration
+	18, // 4: apikey.v1.RateLimitState.reset_time:type_name -> google.protobuf.Timestamp
+	20, // 5: apikey.v1.RateLimitState.retry_after:type_name -> google.protobuf.Duration
+	0,  // 6: apikey.v1.ValidateKeyResponse.decision:type_name -> apikey.v1.Decision
+	21, // 7: apikey.v1.ValidateKeyResponse.key_type:type_name -> apikey.v1.KeyType
+	18, // 8: apikey.v1.ValidateKeyResponse.expire_time:type_name -> google.protobuf.Timestamp
+	19, // 9: apikey.v1.ValidateKeyResponse.secret_slot:type_name -> apikey.v1.SecretSlot
+	18, // 10: apikey.v1.ValidateKeyResponse.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	4,  // 11: apikey.v1.ValidateKeyResponse.rate_limits:type_name -> apikey.v1.RateLimitState
+	20, // 12: apikey.v1.ValidateKeyResponse.retry_after:type_name -> google.protobuf.Duration
+	0,  // 13: apikey.v1.ValidateKeyResponse.reasons:type_name -> apikey.v1.Decision
+	20, // 14: apikey.v1.ValidateKeyResponse.cache_age:type_name -> google.protobuf.Duration
+	3,  // 15: apikey.v1.ValidateKeyResponse.facts:type_name -> apikey.v1.KeyFacts
+	2,  // 16: apikey.v1.BatchValidateKeysRequest.requests:type_name -> apikey.v1.ValidateKeyRequest
+	5,  // 17: apikey.v1.BatchValidateKeysResponse.responses:type_name -> apikey.v1.ValidateKeyResponse
+	22, // 18: apikey.v1.RevokeOwnKeyRequest.reason:type_name -> apikey.v1.RevokeReason
+	1,  // 19: apikey.v1.WatchKeysResponse.change:type_name -> apikey.v1.KeyChange
+	0,  // 20: apikey.v1.LocalUse.decision:type_name -> apikey.v1.Decision
+	18, // 21: apikey.v1.LocalUse.first_time:type_name -> google.protobuf.Timestamp
+	18, // 22: apikey.v1.LocalUse.last_time:type_name -> google.protobuf.Timestamp
+	12, // 23: apikey.v1.SyncKeysRequest.uses:type_name -> apikey.v1.LocalUse
+	14, // 24: apikey.v1.SyncKeysResponse.changes:type_name -> apikey.v1.SyncedChange
+	20, // 25: apikey.v1.SyncKeysResponse.lease:type_name -> google.protobuf.Duration
+	18, // 26: apikey.v1.SyncKeysResponse.server_time:type_name -> google.protobuf.Timestamp
+	20, // 27: apikey.v1.SyncKeysResponse.poll_after:type_name -> google.protobuf.Duration
+	18, // 28: apikey.v1.WhoAmIResponse.expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 29: apikey.v1.ApiKeyAuth.ValidateKey:input_type -> apikey.v1.ValidateKeyRequest
+	6,  // 30: apikey.v1.ApiKeyAuth.BatchValidateKeys:input_type -> apikey.v1.BatchValidateKeysRequest
+	8,  // 31: apikey.v1.ApiKeyAuth.RevokeOwnKey:input_type -> apikey.v1.RevokeOwnKeyRequest
+	10, // 32: apikey.v1.ApiKeyAuth.WatchKeys:input_type -> apikey.v1.WatchKeysRequest
+	13, // 33: apikey.v1.ApiKeyAuth.SyncKeys:input_type -> apikey.v1.SyncKeysRequest
+	16, // 34: apikey.v1.ApiKeyAuth.WhoAmI:input_type -> apikey.v1.WhoAmIRequest
+	5,  // 35: apikey.v1.ApiKeyAuth.ValidateKey:output_type -> apikey.v1.ValidateKeyResponse
+	7,  // 36: apikey.v1.ApiKeyAuth.BatchValidateKeys:output_type -> apikey.v1.BatchValidateKeysResponse
+	9,  // 37: apikey.v1.ApiKeyAuth.RevokeOwnKey:output_type -> apikey.v1.RevokeOwnKeyResponse
+	11, // 38: apikey.v1.ApiKeyAuth.WatchKeys:output_type -> apikey.v1.WatchKeysResponse
+	15, // 39: apikey.v1.ApiKeyAuth.SyncKeys:output_type -> apikey.v1.SyncKeysResponse
+	17, // 40: apikey.v1.ApiKeyAuth.WhoAmI:output_type -> apikey.v1.WhoAmIResponse
+	35, // [35:41] is the sub-list for method output_type
+	29, // [29:35] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_apikey_v1_auth_proto_init() }
@@ -1194,14 +1775,15 @@ func file_apikey_v1_auth_proto_init() {
 	}
 	file_apikey_v1_key_proto_init()
 	file_apikey_v1_auth_proto_msgTypes[0].OneofWrappers = []any{}
-	file_apikey_v1_auth_proto_msgTypes[7].OneofWrappers = []any{}
+	file_apikey_v1_auth_proto_msgTypes[8].OneofWrappers = []any{}
+	file_apikey_v1_auth_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_apikey_v1_auth_proto_rawDesc), len(file_apikey_v1_auth_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   11,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	ApiKeyAuth_BatchValidateKeys_FullMethodName = "/apikey.v1.ApiKeyAuth/BatchValidateKeys"
 	ApiKeyAuth_RevokeOwnKey_FullMethodName      = "/apikey.v1.ApiKeyAuth/RevokeOwnKey"
 	ApiKeyAuth_WatchKeys_FullMethodName         = "/apikey.v1.ApiKeyAuth/WatchKeys"
+	ApiKeyAuth_SyncKeys_FullMethodName          = "/apikey.v1.ApiKeyAuth/SyncKeys"
 	ApiKeyAuth_WhoAmI_FullMethodName            = "/apikey.v1.ApiKeyAuth/WhoAmI"
 )
 
@@ -49,6 +50,11 @@ type ApiKeyAuthClient interface {
 	// about time: when a key is revoked, the message may still be under way, or the stream may be stalled. Clear your
 	// cache when no heartbeat has come for 3 s. A caller that reads too slowly is dropped with RESOURCE_EXHAUSTED.
 	WatchKeys(ctx context.Context, in *WatchKeysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchKeysResponse], error)
+	// Lends a guard the right to decide by itself about keys with `local_validation`, for `lease`, and names the keys that
+	// changed since its cursor. The guard's local decisions since its previous call are made durable before the answer.
+	// The call may be held open, at most for a quarter of the lease, so that a change reaches the guard at once. Needs a
+	// calling key, also with ALLOW_ANONYMOUS_VALIDATE. FAILED_PRECONDITION with LEASES_OFF when GUARD_LEASES is false.
+	SyncKeys(ctx context.Context, in *SyncKeysRequest, opts ...grpc.CallOption) (*SyncKeysResponse, error)
 	// Returns the calling key. Any working key may call it, whatever its scopes.
 	WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error)
 }
@@ -110,6 +116,16 @@ func (c *apiKeyAuthClient) WatchKeys(ctx context.Context, in *WatchKeysRequest, 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ApiKeyAuth_WatchKeysClient = grpc.ServerStreamingClient[WatchKeysResponse]
 
+func (c *apiKeyAuthClient) SyncKeys(ctx context.Context, in *SyncKeysRequest, opts ...grpc.CallOption) (*SyncKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SyncKeysResponse)
+	err := c.cc.Invoke(ctx, ApiKeyAuth_SyncKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *apiKeyAuthClient) WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(WhoAmIResponse)
@@ -141,6 +157,11 @@ type ApiKeyAuthServer interface {
 	// about time: when a key is revoked, the message may still be under way, or the stream may be stalled. Clear your
 	// cache when no heartbeat has come for 3 s. A caller that reads too slowly is dropped with RESOURCE_EXHAUSTED.
 	WatchKeys(*WatchKeysRequest, grpc.ServerStreamingServer[WatchKeysResponse]) error
+	// Lends a guard the right to decide by itself about keys with `local_validation`, for `lease`, and names the keys that
+	// changed since its cursor. The guard's local decisions since its previous call are made durable before the answer.
+	// The call may be held open, at most for a quarter of the lease, so that a change reaches the guard at once. Needs a
+	// calling key, also with ALLOW_ANONYMOUS_VALIDATE. FAILED_PRECONDITION with LEASES_OFF when GUARD_LEASES is false.
+	SyncKeys(context.Context, *SyncKeysRequest) (*SyncKeysResponse, error)
 	// Returns the calling key. Any working key may call it, whatever its scopes.
 	WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error)
 	mustEmbedUnimplementedApiKeyAuthServer()
@@ -164,6 +185,9 @@ func (UnimplementedApiKeyAuthServer) RevokeOwnKey(context.Context, *RevokeOwnKey
 }
 func (UnimplementedApiKeyAuthServer) WatchKeys(*WatchKeysRequest, grpc.ServerStreamingServer[WatchKeysResponse]) error {
 	return status.Errorf(codes.Unimplemented, "method WatchKeys not implemented")
+}
+func (UnimplementedApiKeyAuthServer) SyncKeys(context.Context, *SyncKeysRequest) (*SyncKeysResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method SyncKeys not implemented")
 }
 func (UnimplementedApiKeyAuthServer) WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method WhoAmI not implemented")
@@ -254,6 +278,24 @@ func _ApiKeyAuth_WatchKeys_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ApiKeyAuth_WatchKeysServer = grpc.ServerStreamingServer[WatchKeysResponse]
 
+func _ApiKeyAuth_SyncKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SyncKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApiKeyAuthServer).SyncKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApiKeyAuth_SyncKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApiKeyAuthServer).SyncKeys(ctx, req.(*SyncKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ApiKeyAuth_WhoAmI_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(WhoAmIRequest)
 	if err := dec(in); err != nil {
@@ -290,6 +332,10 @@ var ApiKeyAuth_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RevokeOwnKey",
 			Handler:    _ApiKeyAuth_RevokeOwnKey_Handler,
+		},
+		{
+			MethodName: "SyncKeys",
+			Handler:    _ApiKeyAuth_SyncKeys_Handler,
 		},
 		{
 			MethodName: "WhoAmI",

@@ -574,9 +574,13 @@ type Key struct {
 	// Output only. The creation time of the newest secret plus rotate_every.
 	RotationDueTime *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=rotation_due_time,json=rotationDueTime,proto3" json:"rotation_due_time,omitempty"`
 	// Output only.
-	Rotation      *KeyRotation `protobuf:"bytes,23,opt,name=rotation,proto3" json:"rotation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Rotation *KeyRotation `protobuf:"bytes,23,opt,name=rotation,proto3" json:"rotation,omitempty"`
+	// Guards that hold a lease may decide about the key by themselves (ApiKeyAuth/SyncKeys): their decisions become durable
+	// with the next renewal of the lease instead of before each response. Refused together with rate_limits. A key that ever
+	// had it keeps waiting for guards in each change that narrows it.
+	LocalValidation bool `protobuf:"varint,24,opt,name=local_validation,json=localValidation,proto3" json:"local_validation,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Key) Reset() {
@@ -770,6 +774,13 @@ func (x *Key) GetRotation() *KeyRotation {
 	return nil
 }
 
+func (x *Key) GetLocalValidation() bool {
+	if x != nil {
+		return x.LocalValidation
+	}
+	return false
+}
+
 var File_apikey_v1_key_proto protoreflect.FileDescriptor
 
 const file_apikey_v1_key_proto_rawDesc = "" +
@@ -786,7 +797,7 @@ const file_apikey_v1_key_proto_rawDesc = "" +
 	"\tRateLimit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x04R\x05limit\x121\n" +
-	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06window\"\xa6\b\n" +
+	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06window\"\xd1\b\n" +
 	"\x03Key\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x19\n" +
@@ -816,7 +827,8 @@ const file_apikey_v1_key_proto_rawDesc = "" +
 	"\brevision\x18\x14 \x01(\x03R\brevision\x12<\n" +
 	"\frotate_every\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\vrotateEvery\x12F\n" +
 	"\x11rotation_due_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\x0frotationDueTime\x122\n" +
-	"\brotation\x18\x17 \x01(\v2\x16.apikey.v1.KeyRotationR\brotation\x1a;\n" +
+	"\brotation\x18\x17 \x01(\v2\x16.apikey.v1.KeyRotationR\brotation\x12)\n" +
+	"\x10local_validation\x18\x18 \x01(\bR\x0flocalValidation\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\x93\x01\n" +

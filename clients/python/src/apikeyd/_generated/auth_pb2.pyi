@@ -57,7 +57,7 @@ KEY_CHANGE_ROTATED: KeyChange
 KEY_CHANGE_RESET: KeyChange
 
 class ValidateKeyRequest(_message.Message):
-    __slots__ = ("key", "required_scope", "client_ip", "user_agent", "request_id", "cost", "dry_run", "min_revision")
+    __slots__ = ("key", "required_scope", "client_ip", "user_agent", "request_id", "cost", "dry_run", "min_revision", "want_facts")
     KEY_FIELD_NUMBER: _ClassVar[int]
     REQUIRED_SCOPE_FIELD_NUMBER: _ClassVar[int]
     CLIENT_IP_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,7 @@ class ValidateKeyRequest(_message.Message):
     COST_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     MIN_REVISION_FIELD_NUMBER: _ClassVar[int]
+    WANT_FACTS_FIELD_NUMBER: _ClassVar[int]
     key: str
     required_scope: str
     client_ip: str
@@ -74,7 +75,28 @@ class ValidateKeyRequest(_message.Message):
     cost: int
     dry_run: bool
     min_revision: int
-    def __init__(self, key: _Optional[str] = ..., required_scope: _Optional[str] = ..., client_ip: _Optional[str] = ..., user_agent: _Optional[str] = ..., request_id: _Optional[str] = ..., cost: _Optional[int] = ..., dry_run: bool = ..., min_revision: _Optional[int] = ...) -> None: ...
+    want_facts: bool
+    def __init__(self, key: _Optional[str] = ..., required_scope: _Optional[str] = ..., client_ip: _Optional[str] = ..., user_agent: _Optional[str] = ..., request_id: _Optional[str] = ..., cost: _Optional[int] = ..., dry_run: bool = ..., min_revision: _Optional[int] = ..., want_facts: bool = ...) -> None: ...
+
+class KeyFacts(_message.Message):
+    __slots__ = ("epoch", "scopes", "ip_allowlist", "expire_time", "expired", "secret_slot", "previous_secret_expire_time", "revision")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    IP_ALLOWLIST_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_FIELD_NUMBER: _ClassVar[int]
+    SECRET_SLOT_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_SECRET_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    epoch: str
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    ip_allowlist: _containers.RepeatedScalarFieldContainer[str]
+    expire_time: _timestamp_pb2.Timestamp
+    expired: bool
+    secret_slot: _key_pb2.SecretSlot
+    previous_secret_expire_time: _timestamp_pb2.Timestamp
+    revision: int
+    def __init__(self, epoch: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., ip_allowlist: _Optional[_Iterable[str]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expired: bool = ..., secret_slot: _Optional[_Union[_key_pb2.SecretSlot, str]] = ..., previous_secret_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class RateLimitState(_message.Message):
     __slots__ = ("name", "bucket", "limit", "window", "remaining", "reset_time", "retry_after", "exceeded")
@@ -97,7 +119,7 @@ class RateLimitState(_message.Message):
     def __init__(self, name: _Optional[str] = ..., bucket: _Optional[str] = ..., limit: _Optional[int] = ..., window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., remaining: _Optional[int] = ..., reset_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., exceeded: bool = ...) -> None: ...
 
 class ValidateKeyResponse(_message.Message):
-    __slots__ = ("decision", "valid", "key_id", "key_type", "owner_id", "matched_scope", "expire_time", "secret_slot", "previous_secret_expire_time", "rate_limits", "unlimited", "retry_after", "reasons", "revision", "cache_age")
+    __slots__ = ("decision", "valid", "key_id", "key_type", "owner_id", "matched_scope", "expire_time", "secret_slot", "previous_secret_expire_time", "rate_limits", "unlimited", "retry_after", "reasons", "revision", "cache_age", "facts")
     DECISION_FIELD_NUMBER: _ClassVar[int]
     VALID_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +135,7 @@ class ValidateKeyResponse(_message.Message):
     REASONS_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     CACHE_AGE_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
     decision: Decision
     valid: bool
     key_id: str
@@ -128,7 +151,8 @@ class ValidateKeyResponse(_message.Message):
     reasons: _containers.RepeatedScalarFieldContainer[Decision]
     revision: int
     cache_age: _duration_pb2.Duration
-    def __init__(self, decision: _Optional[_Union[Decision, str]] = ..., valid: bool = ..., key_id: _Optional[str] = ..., key_type: _Optional[_Union[_key_pb2.KeyType, str]] = ..., owner_id: _Optional[str] = ..., matched_scope: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., secret_slot: _Optional[_Union[_key_pb2.SecretSlot, str]] = ..., previous_secret_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rate_limits: _Optional[_Iterable[_Union[RateLimitState, _Mapping]]] = ..., unlimited: bool = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[Decision, str]]] = ..., revision: _Optional[int] = ..., cache_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    facts: KeyFacts
+    def __init__(self, decision: _Optional[_Union[Decision, str]] = ..., valid: bool = ..., key_id: _Optional[str] = ..., key_type: _Optional[_Union[_key_pb2.KeyType, str]] = ..., owner_id: _Optional[str] = ..., matched_scope: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., secret_slot: _Optional[_Union[_key_pb2.SecretSlot, str]] = ..., previous_secret_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rate_limits: _Optional[_Iterable[_Union[RateLimitState, _Mapping]]] = ..., unlimited: bool = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[Decision, str]]] = ..., revision: _Optional[int] = ..., cache_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., facts: _Optional[_Union[KeyFacts, _Mapping]] = ...) -> None: ...
 
 class BatchValidateKeysRequest(_message.Message):
     __slots__ = ("requests",)
@@ -175,6 +199,74 @@ class WatchKeysResponse(_message.Message):
     change: KeyChange
     epoch: str
     def __init__(self, revision: _Optional[int] = ..., key_id: _Optional[str] = ..., change: _Optional[_Union[KeyChange, str]] = ..., epoch: _Optional[str] = ...) -> None: ...
+
+class LocalUse(_message.Message):
+    __slots__ = ("sequence", "key_id", "decision", "required_scope", "client_ip", "count", "first_time", "last_time")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    REQUIRED_SCOPE_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_IP_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_TIME_FIELD_NUMBER: _ClassVar[int]
+    LAST_TIME_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    key_id: str
+    decision: Decision
+    required_scope: str
+    client_ip: str
+    count: int
+    first_time: _timestamp_pb2.Timestamp
+    last_time: _timestamp_pb2.Timestamp
+    def __init__(self, sequence: _Optional[int] = ..., key_id: _Optional[str] = ..., decision: _Optional[_Union[Decision, str]] = ..., required_scope: _Optional[str] = ..., client_ip: _Optional[str] = ..., count: _Optional[int] = ..., first_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class SyncKeysRequest(_message.Message):
+    __slots__ = ("guard_id", "epoch", "revision", "last_grant_id", "uses", "closing")
+    GUARD_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    LAST_GRANT_ID_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
+    CLOSING_FIELD_NUMBER: _ClassVar[int]
+    guard_id: str
+    epoch: str
+    revision: int
+    last_grant_id: str
+    uses: _containers.RepeatedCompositeFieldContainer[LocalUse]
+    closing: bool
+    def __init__(self, guard_id: _Optional[str] = ..., epoch: _Optional[str] = ..., revision: _Optional[int] = ..., last_grant_id: _Optional[str] = ..., uses: _Optional[_Iterable[_Union[LocalUse, _Mapping]]] = ..., closing: bool = ...) -> None: ...
+
+class SyncedChange(_message.Message):
+    __slots__ = ("revision", "key_id")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    key_id: str
+    def __init__(self, revision: _Optional[int] = ..., key_id: _Optional[str] = ...) -> None: ...
+
+class SyncKeysResponse(_message.Message):
+    __slots__ = ("epoch", "revision", "changes", "reset", "grant_id", "lease", "server_time", "poll_after", "locked_addresses", "locked_addresses_complete")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    GRANT_ID_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    SERVER_TIME_FIELD_NUMBER: _ClassVar[int]
+    POLL_AFTER_FIELD_NUMBER: _ClassVar[int]
+    LOCKED_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    LOCKED_ADDRESSES_COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    epoch: str
+    revision: int
+    changes: _containers.RepeatedCompositeFieldContainer[SyncedChange]
+    reset: bool
+    grant_id: str
+    lease: _duration_pb2.Duration
+    server_time: _timestamp_pb2.Timestamp
+    poll_after: _duration_pb2.Duration
+    locked_addresses: _containers.RepeatedScalarFieldContainer[str]
+    locked_addresses_complete: bool
+    def __init__(self, epoch: _Optional[str] = ..., revision: _Optional[int] = ..., changes: _Optional[_Iterable[_Union[SyncedChange, _Mapping]]] = ..., reset: bool = ..., grant_id: _Optional[str] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., server_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., poll_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., locked_addresses: _Optional[_Iterable[str]] = ..., locked_addresses_complete: bool = ...) -> None: ...
 
 class WhoAmIRequest(_message.Message):
     __slots__ = ()

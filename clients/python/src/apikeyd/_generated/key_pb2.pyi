@@ -108,7 +108,7 @@ class RateLimit(_message.Message):
     def __init__(self, name: _Optional[str] = ..., limit: _Optional[int] = ..., window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Key(_message.Message):
-    __slots__ = ("id", "name", "owner_id", "key_type", "status", "scopes", "rate_limits", "rate_limit_bucket", "ip_allowlist", "metadata", "disabled", "create_time", "expire_time", "revoke_time", "revoke_reason", "revoke_note", "last_use_time", "hint", "etag", "revision", "rotate_every", "rotation_due_time", "rotation")
+    __slots__ = ("id", "name", "owner_id", "key_type", "status", "scopes", "rate_limits", "rate_limit_bucket", "ip_allowlist", "metadata", "disabled", "create_time", "expire_time", "revoke_time", "revoke_reason", "revoke_note", "last_use_time", "hint", "etag", "revision", "rotate_every", "rotation_due_time", "rotation", "local_validation")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +139,7 @@ class Key(_message.Message):
     ROTATE_EVERY_FIELD_NUMBER: _ClassVar[int]
     ROTATION_DUE_TIME_FIELD_NUMBER: _ClassVar[int]
     ROTATION_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_VALIDATION_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     owner_id: str
@@ -162,4 +163,5 @@ class Key(_message.Message):
     rotate_every: _duration_pb2.Duration
     rotation_due_time: _timestamp_pb2.Timestamp
     rotation: KeyRotation
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., owner_id: _Optional[str] = ..., key_type: _Optional[_Union[KeyType, str]] = ..., status: _Optional[_Union[KeyStatus, str]] = ..., scopes: _Optional[_Iterable[str]] = ..., rate_limits: _Optional[_Iterable[_Union[RateLimit, _Mapping]]] = ..., rate_limit_bucket: _Optional[str] = ..., ip_allowlist: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., disabled: bool = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revoke_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revoke_reason: _Optional[_Union[RevokeReason, str]] = ..., revoke_note: _Optional[str] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., hint: _Optional[str] = ..., etag: _Optional[str] = ..., revision: _Optional[int] = ..., rotate_every: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., rotation_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rotation: _Optional[_Union[KeyRotation, _Mapping]] = ...) -> None: ...
+    local_validation: bool
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., owner_id: _Optional[str] = ..., key_type: _Optional[_Union[KeyType, str]] = ..., status: _Optional[_Union[KeyStatus, str]] = ..., scopes: _Optional[_Iterable[str]] = ..., rate_limits: _Optional[_Iterable[_Union[RateLimit, _Mapping]]] = ..., rate_limit_bucket: _Optional[str] = ..., ip_allowlist: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., disabled: bool = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revoke_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revoke_reason: _Optional[_Union[RevokeReason, str]] = ..., revoke_note: _Optional[str] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., hint: _Optional[str] = ..., etag: _Optional[str] = ..., revision: _Optional[int] = ..., rotate_every: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., rotation_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rotation: _Optional[_Union[KeyRotation, _Mapping]] = ..., local_validation: bool = ...) -> None: ...
