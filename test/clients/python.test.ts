@@ -49,9 +49,12 @@ requires('python').describe('the library in Python', () => {
   });
 
   it('passes its own tests', TIMEOUT, async () => {
-    const { code, stderr } = await python(['-m', 'unittest', 'tests/test_guard.py'], SOURCES);
+    const { code, stderr } = await python(
+      ['-m', 'unittest', 'tests/test_guard.py', 'tests/test_local.py'],
+      SOURCES,
+    );
     expect(code, stderr).toBe(0);
-    expect(stderr).toMatch(/Ran 18 tests[\s\S]*\nOK\n$/);
+    expect(stderr).toMatch(/Ran 32 tests[\s\S]*\nOK\n$/);
   });
 
   it('passes the conformance vectors in ASGI, WSGI and grpc.aio', TIMEOUT, async () => {

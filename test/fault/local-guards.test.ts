@@ -1,16 +1,20 @@
 // If this fails, a guard answers VALID after RevokeKey, or another narrowing change, has returned.
-import { type ChildProcess, fork } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect as connectTcp, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
 import { afterAll, afterEach, beforeAll, expect, inject, it, vi } from 'vitest';
 import { RotationMode } from '../../gen/apikey/v1/key_pb.ts';
 import { decisionOf, makeKey, onEachStore } from '../rpc/cases.ts';
 import { HANGS_MS } from '../support/hangs.ts';
-import { type ServerProcess, spawnServer } from '../support/process.ts';
-import { type Clients, clientsOf, freshDatabase } from '../support/server.ts';
+import { run, type ServerProcess, spawnServer } from '../support/process.ts';
+import { requires } from '../support/requires.ts';
+import { type Clients, clientsOf, freshDatabase, type StoreKind } from '../support/server.ts';
+import { ROOT, tool } from '../support/tools.ts';
 
 const ROUNDS = process.env.LONG ? 2_000 : 12;
 
@@ -22,32 +26,38 @@ interface Answer {
 /** A guard in a process of its own, which can be stopped. */
 class GuardProcess {
   readonly child: ChildProcess;
+  readonly #answers: AsyncIterator<string>;
 
-  constructor(address: string, keyFile: string) {
-    this.child = fork(new URL('guard-process.ts', import.meta.url), [address, keyFile], {
-      execArgv: ['--disable-warning=ExperimentalWarning'],
+  constructor({ command, args, env = {} }: Probe, address: string, keyFile: string) {
+    this.child = spawn(command, [...args, address, keyFile], {
+      env: { ...process.env, ...env },
+      stdio: ['pipe', 'pipe', 'inherit'],
     });
+    this.#answers = createInterface(this.child.stdout as Readable)[Symbol.asyncIterator]();
   }
 
   async ask(key: string, scope = 'traces:read'): Promise<Answer> {
-    this.child.send({ key, scope });
-    const [answer] = await once(this.child, 'message');
-    return answer as Answer;
+    this.child.stdin?.write(`${JSON.stringify({ key, scope })}\n`);
+    return JSON.parse((await this.#answers.next()).value);
   }
 
   /** Until the guard decides about the key by itself. */
   async prime(key: string): Promise<void> {
-    await vi.waitFor(
-      async () => expect(await this.ask(key)).toEqual({ outcome: 'VALID', local: true }),
-      HANGS_MS,
-    );
+    const primed = { outcome: 'VALID', local: true };
+    await vi.waitFor(async () => expect(await this.ask(key)).toEqual(primed), HANGS_MS);
   }
 
   async end(): Promise<void> {
     const ended = once(this.child, 'exit');
-    this.child.send('close');
+    this.child.stdin?.end();
     await ended;
   }
+}
+
+interface Probe {
+  readonly command: string;
+  readonly args: readonly string[];
+  readonly env?: Record<string, string>;
 }
 
 /** Stands between a guard and its server, and can be cut. */
@@ -95,7 +105,8 @@ class Cable {
   }
 }
 
-onEachStore('on %s', (kind) => {
+/** The probes of one guard on one store. */
+function probes(kind: StoreKind, probeOf: (folder: string) => Probe | Promise<Probe>): void {
   const database = freshDatabase(kind, inject('mongoUri'));
   const folder = mkdtempSync(join(tmpdir(), 'apikeyd-guards-'));
   const keyFile = join(folder, 'guard.key');
@@ -117,8 +128,8 @@ onEachStore('on %s', (kind) => {
     await servers();
     writeFileSync(keyFile, (await makeKey(admin, { scopes: ['apikeys:validate'] })).secret);
     cable = await Cable.lay(() => server.ports.grpc);
-    guard = new GuardProcess(cable.address, keyFile);
-  }, 60_000);
+    guard = new GuardProcess(await probeOf(folder), cable.address, keyFile);
+  }, 120_000);
   afterEach(() => cable.mend());
   afterAll(async () => {
     await guard?.end();
@@ -211,4 +222,42 @@ onEachStore('on %s', (kind) => {
     }, HANGS_MS);
     expect(await admin.admin.verifyAudit({})).toMatchObject({ intact: true });
   });
-});
+}
+
+const FLAGS = ['--disable-warning=ExperimentalWarning'];
+onEachStore('the guard in TypeScript on %s', (kind) =>
+  probes(kind, () => ({
+    command: process.execPath,
+    args: [...FLAGS, join(ROOT, 'test/fault/guard-probe.ts')],
+  })),
+);
+
+/** The servers are the same for every language: each other guard has one store, and both in the long run. */
+const on = (first: StoreKind): StoreKind[] => (process.env.LONG ? ['sqlite', 'mongo'] : [first]);
+
+for (const kind of on('sqlite'))
+  requires('python', ...(kind === 'mongo' ? (['mongodb'] as const) : [])).describe(
+    `the guard in Python on ${kind}`,
+    () =>
+      probes(kind, () => ({
+        command: tool('python'),
+        args: [join(ROOT, 'test/fault/guard_probe.py')],
+        env: { PYTHONPATH: join(ROOT, 'clients/python/src') },
+      })),
+  );
+
+for (const kind of on('mongo'))
+  requires('go', ...(kind === 'mongo' ? (['mongodb'] as const) : [])).describe(
+    `the guard in Go on ${kind}`,
+    () =>
+      probes(kind, async (folder) => {
+        const command = join(folder, 'guard-probe');
+        const env = { GOFLAGS: '-mod=readonly', GOPROXY: 'off', GOTOOLCHAIN: 'local' };
+        const built = await run(tool('go'), ['build', '-o', command, '.'], {
+          cwd: join(ROOT, 'test/fault/guard-probe'),
+          env,
+        });
+        expect(built.stderr).toBe('');
+        return { command, args: [] };
+      }),
+  );

@@ -13,6 +13,7 @@ import grpc.aio
 
 from ._generated import auth_pb2
 from ._keyfile import KeyFile
+from ._local import LOCAL_KEYS, LocalKeys, LocalState
 from ._reply import NO_KEY, Reply, reply_to, reply_to_none
 from ._rule import Header, Rule
 from ._verdict import NoDecision, Observation, Question, Verdict
@@ -33,6 +34,15 @@ _OPTIONS = (
     # Without keepalive, calls would wait for minutes for a server that vanished without closing the connection.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 2_000),
+)
+_SYNC_RETRY = 0.25
+# After an answer that another try soon would repeat.
+_HOPELESS = 60.0
+_REFUSES_LEASES = (
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNIMPLEMENTED,
 )
 _REFUSES_ONE = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 _T = TypeVar("_T")
@@ -86,6 +96,8 @@ class _Base:
         credentials: Optional[grpc.ChannelCredentials] = None,
         observe: Optional[Callable[[Observation], None]] = None,
         options: Sequence[Tuple[str, Any]] = (),
+        local: bool = False,
+        local_keys: int = LOCAL_KEYS,
     ) -> None:
         """
         :param address: of apikeyd's gRPC port: ``host:port`` or ``http://host:port`` without TLS, ``https://host:port``
@@ -95,6 +107,9 @@ class _Base:
         :param credentials: for an https address; None: the root certificates of the system
         :param observe: called once for each question when it ends, for metrics; must not block
         :param options: options of the gRPC channel, added to those of the guard
+        :param local: decide by itself about keys with local_validation while a lease holds: no network hop, and RevokeKey
+            still waits for this guard. Its decisions are in the audit within a lease, not before the response
+        :param local_keys: with local: how many secrets are kept, as hashes
         :raises ValueError, OSError: for an invalid argument, or a key file without a key
         """
         scheme, separator, host = address.rpartition("://")
@@ -110,13 +125,53 @@ class _Base:
         self._deadline, self._batch_window = deadline, batch_window
         self._observe_hook, self._options = observe, [*_OPTIONS, *options]
         self._told: Set[str] = set()
+        if local_keys < 1:
+            raise ValueError("local_keys is not above 0")
+        self._local = LocalState(lambda: LocalKeys(local_keys, _log.warning), self._keep_lease) if local else None
+
+    def _channel_by(self, library: Any) -> Any:
+        if self._secure is None:
+            return library.insecure_channel(self._target, options=self._options)
+        return library.secure_channel(self._target, self._secure, options=self._options)
+
+    def _keep_lease(self, state: LocalState, keys: LocalKeys) -> None:
+        """One call of SyncKeys after the other, in a thread of its own, also for asyncio."""
+        with self._channel_by(grpc) as channel:
+            call = channel.unary_unary(
+                _SERVICE + "SyncKeys",
+                request_serializer=auth_pb2.SyncKeysRequest.SerializeToString,
+                response_deserializer=auth_pb2.SyncKeysResponse.FromString,
+            )
+            while not state.ended.is_set():
+                state.ended.wait(self._sync_once(call, keys, False))
+            self._sync_once(call, keys, True)
+
+    def _sync_once(self, call: Any, keys: LocalKeys, closing: bool) -> float:
+        """Seconds until the next call is due."""
+        request = keys.request(closing)
+        start, start_monotonic = time.time(), time.monotonic()
+        # The server may hold the call for a quarter of the lease.
+        attempts = _Attempts(self._key_file, start_monotonic + keys.lease / 4 + self._deadline)
+        while True:
+            try:
+                answer = call(request, **attempts.begin())
+                keys.apply(request, answer, start, start_monotonic)
+                return min(_HOPELESS, answer.poll_after.seconds + answer.poll_after.nanos / 1e9)
+            except Exception as error:
+                failure = NoDecision.of(error)
+            wait = attempts.pause(failure)
+            if wait is None:
+                break
+            time.sleep(wait)
+        if failure.code is grpc.StatusCode.INVALID_ARGUMENT:
+            # Never accepted, whenever it is sent again.
+            keys.confirm(request.uses)
+        wait = _HOPELESS if failure.code in _REFUSES_LEASES else max(_SYNC_RETRY, failure.retry_after)
+        return wait * random.uniform(0.75, 1.25)
 
     def _open(self, library: Any) -> Tuple[Any, Any, Any]:
         """A channel and its two calls."""
-        if self._secure is None:
-            channel = library.insecure_channel(self._target, options=self._options)
-        else:
-            channel = library.secure_channel(self._target, self._secure, options=self._options)
+        channel = self._channel_by(library)
         single = channel.unary_unary(
             _SERVICE + "ValidateKey",
             request_serializer=auth_pb2.ValidateKeyRequest.SerializeToString,
@@ -145,7 +200,14 @@ class _Base:
 
     async def _validate(self, question: Question) -> Verdict:
         begun = time.monotonic()
+        keys = None if self._local is None else self._local.keys()
+        decided = None if keys is None else keys.decide(question)
+        if decided is not None:
+            self._observe(decided.decision.value, None, 0, begun, local=True)
+            return decided
         asked, end = _Asked(question.request()), begun + self._deadline
+        if keys is not None and await self._send_for_facts(keys, asked, end):
+            return self._finish(asked, begun)
         if not self._batch_window or len(asked.request.key) > _MAX_KEY_IN_BATCH:
             await self._send_one(asked, end)
         else:
@@ -171,6 +233,22 @@ class _Base:
 
     async def _send_one(self, asked: _Asked, end: float) -> None:
         asked.response, asked.error, asked.calls = await self._call(1, asked.request, end)
+
+    async def _send_for_facts(self, keys: LocalKeys, asked: _Asked, end: float) -> bool:
+        """Asks for the facts that a guard with a lease may keep; False when the question is still to be asked."""
+        moment = keys.moment()
+        if moment is None or asked.request.dry_run:
+            return False
+        cursor, sent = moment
+        asked.request.want_facts, asked.request.min_revision = True, cursor
+        await self._send_one(asked, end)
+        if asked.error is not None and asked.error.reason == "REVISION_NOT_REACHED":
+            # The server that answers is behind the one of the lease: its decision counts, its facts do not.
+            asked.request.want_facts, asked.request.min_revision = False, 0
+            return False
+        if asked.error is None:
+            keys.keep(asked.request.key, asked.response, sent)
+        return True
 
     async def _send_batch(self, batch: Sequence[_Asked], end: float) -> None:
         together = auth_pb2.BatchValidateKeysRequest(requests=[asked.request for asked in batch])
@@ -212,7 +290,9 @@ class _Base:
             raise error or NoDecision(grpc.StatusCode.DATA_LOSS)
         return verdict
 
-    def _observe(self, outcome: str, error: Optional[NoDecision], calls: int, begun: float) -> None:
+    def _observe(
+        self, outcome: str, error: Optional[NoDecision], calls: int, begun: float, local: bool = False
+    ) -> None:
         if error is not None:
             outcome = "MISCONFIGURED" if error.misconfigured else "UNAVAILABLE"
             # Logged once: every request would repeat it.
@@ -222,7 +302,7 @@ class _Base:
         if self._observe_hook is None:
             return
         try:
-            self._observe_hook(Observation(outcome, error, calls, time.monotonic() - begun))
+            self._observe_hook(Observation(outcome, error, calls, time.monotonic() - begun, local))
         except Exception:
             _log.exception("the hook for metrics failed")
 
@@ -270,7 +350,9 @@ class Guard(_Base):
     _window: Optional[_Window]
 
     def close(self) -> None:
-        """Closes the connection. Questions in flight get no decision."""
+        """Gives a lease back, and closes the connection. Questions in flight get no decision."""
+        if self._local is not None:
+            self._local.close()
         if self._owner == os.getpid():
             self._channel[0].close()
 
@@ -344,7 +426,9 @@ class AsyncGuard(_Base):
         return self._channel
 
     async def close(self) -> None:
-        """Closes the connection. Questions in flight get no decision."""
+        """Gives a lease back, and closes the connection. Questions in flight get no decision."""
+        if self._local is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._local.close)
         if self._owner == (os.getpid(), asyncio.get_running_loop()):
             await self._channel[0].close()
             await asyncio.gather(*self._tasks, return_exceptions=True)

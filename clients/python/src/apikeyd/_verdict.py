@@ -101,6 +101,8 @@ class Verdict:
     retry_after: Optional[float]
     #: The whole ValidateKeyResponse.
     answer: Any = field(repr=False, compare=False)
+    #: The guard decided by itself, under a lease.
+    local: bool = False
 
     @property
     def ok(self) -> bool:
@@ -110,7 +112,7 @@ class Verdict:
         return self.ok
 
     @staticmethod
-    def of(answer: Any) -> "Verdict":
+    def of(answer: Any, local: bool = False) -> "Verdict":
         """:raises NoDecision: for an inconsistent response"""
         try:
             decision = Decision(auth_pb2.Decision.Name(answer.decision).replace("DECISION_", "", 1))
@@ -128,6 +130,7 @@ class Verdict:
             limits=tuple(map(_limit, answer.rate_limits)),
             retry_after=_seconds(answer.retry_after) if answer.HasField("retry_after") else None,
             answer=answer,
+            local=local,
         )
 
 
@@ -194,3 +197,5 @@ class Observation:
     calls: int = 0
     #: The duration in seconds.
     duration: float = 0.0
+    #: The guard decided by itself.
+    local: bool = False

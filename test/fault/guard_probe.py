@@ -1,0 +1,17 @@
+"""A guard that decides by itself: questions come as lines of JSON, answers go back likewise."""
+
+import json
+import sys
+
+import apikeyd
+
+with apikeyd.Guard(sys.argv[1], key_file=sys.argv[2], local=True, deadline=1.0) as guard:
+    for line in sys.stdin:
+        asked = json.loads(line)
+        question = apikeyd.Question(asked["key"], asked["scope"], "10.1.2.3")
+        try:
+            verdict = guard.validate(question)
+            answer = {"outcome": verdict.decision.value, "local": verdict.local}
+        except apikeyd.NoDecision:
+            answer = {"outcome": "UNAVAILABLE", "local": False}
+        print(json.dumps(answer), flush=True)
