@@ -39,7 +39,7 @@ export class Journal {
     made: Pick<OpenUse, 'keyId' | 'decision' | 'scope' | 'clientIp'>,
     now: number,
   ) {
-    if (use !== undefined && use.open && use.count < MOST_CALLS && hourOf(use.firstTime) === hourOf(now)) {
+    if (use?.open && use.count < MOST_CALLS && hourOf(use.firstTime) === hourOf(now)) {
       use.count++;
       if (now > use.lastTime) use.lastTime = now;
       return use;
