@@ -113,7 +113,9 @@ function filterOf({ key = '', outcome = '', clientIp = '', method = '', caller =
 
 function cells(event: AuditEvent): string[] {
   const method = event.method.replace('apikey.v1.', '');
-  return [time(event.time), event.outcome, method, event.keyId, event.clientIp, event.reason];
+  const { outcome, count } = event;
+  const calls = count > 0n ? `${outcome} ×${count}` : outcome;
+  return [time(event.time), calls, method, event.keyId, event.clientIp, event.reason];
 }
 
 /** Ends only by an error or a signal. Each event is shown once, even when it is recorded late. */

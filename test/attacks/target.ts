@@ -8,6 +8,7 @@ import { ApiKeyAdmin } from '../../gen/apikey/v1/admin_pb.ts';
 import { ApiKeyAuth, Decision } from '../../gen/apikey/v1/auth_pb.ts';
 import { KeyType } from '../../gen/apikey/v1/key_pb.ts';
 import { selfSigned } from '../support/certificate.ts';
+import { collectGarbage, INSPECTABLE } from '../support/garbage.ts';
 import { HANGS_MS } from '../support/hangs.ts';
 import type { Http2ServerName } from '../support/http2.ts';
 import { type ServerProcess, spawnServer } from '../support/process.ts';
@@ -43,6 +44,7 @@ export class Target {
     const server = await spawnServer(`sqlite:${folder}/apikeyd.db`, folder, {
       HTTP2_SERVER: http2,
       LOG_LEVEL: 'info',
+      ...INSPECTABLE,
       ...(tls ? { TLS_CERT_FILE: certFile, TLS_KEY_FILE: keyFile } : {}),
     });
     const key = readFileSync(join(folder, 'admin.key'), 'utf8').trim();
@@ -84,6 +86,12 @@ export class Target {
   /** Bytes of memory that the server holds. */
   get resident(): number {
     return 1024 * Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${this.child.pid}/status`, 'utf8'))?.[1]);
+  }
+
+  /** Bytes of memory that the server holds when its garbage is collected. */
+  async level(): Promise<number> {
+    await collectGarbage(this.#server);
+    return this.resident;
   }
 
   async stop(): Promise<void> {

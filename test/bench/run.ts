@@ -14,6 +14,7 @@ import { audit } from './audit.ts';
 import { batch } from './batch.ts';
 import { deadlines } from './deadlines.ts';
 import { gateways } from './gateways.ts';
+import { guards } from './guards.ts';
 import { keys } from './keys.ts';
 import { latency } from './latency.ts';
 import { type Answered, alternate, type Bench, median, ratio, rounded, say } from './measure.ts';
@@ -44,6 +45,7 @@ const QUESTIONS: Record<string, (bench: Bench) => Promise<Answered>> = {
   tracing,
   overload,
   gateways,
+  guards,
   mongo,
   peers,
 };

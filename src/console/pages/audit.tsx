@@ -12,6 +12,15 @@ import { timeOf, wordOf } from '../words.ts';
 export const EVENT_HEAD = ['Time', 'Method', 'Outcome', 'Key', 'Address', ''];
 const EXPORT_MOST = 50_000;
 
+/** In words; with the number of calls that an event of a guard stands for. */
+function outcomeOf({ outcome, count }: AuditEvent): string {
+  const words = outcome
+    .replace(/^DECISION_/, '')
+    .toLowerCase()
+    .replaceAll('_', ' ');
+  return count > 0n ? `${words} ×${count}` : words;
+}
+
 export function EventRows({ events }: { events: readonly AuditEvent[] }) {
   const shown = useSignal<AuditEvent | undefined>(undefined);
   return (
@@ -21,12 +30,7 @@ export function EventRows({ events }: { events: readonly AuditEvent[] }) {
           <th scope="row">{timeOf(event.time)}</th>
           <td>{event.method.split('/').at(-1)}</td>
           <td>
-            <State bad={/^DECISION_(?!VALID)/.test(event.outcome)}>
-              {event.outcome
-                .replace(/^DECISION_/, '')
-                .toLowerCase()
-                .replaceAll('_', ' ')}
-            </State>
+            <State bad={/^(DECISION|LOCAL)_(?!VALID)/.test(event.outcome)}>{outcomeOf(event)}</State>
           </td>
           <td>{event.keyId === '' ? '—' : <Link to={`keys/${event.keyId}`}>{event.keyId}</Link>}</td>
           <td>{event.clientIp || '—'}</td>
