@@ -211,14 +211,18 @@ function probes(kind: StoreKind, probeOf: (folder: string) => Probe | Promise<Pr
 
   it('every decision of the guard is in the audit', async () => {
     const { id, secret } = await primed();
-    const before = 50;
-    for (let i = 0; i < before; i++)
-      expect(await guard.ask(secret)).toEqual({ outcome: 'VALID', local: true });
+    // The one that primed; on a busy machine a lease may end between two of these, which then go to the server.
+    let decided = 1n;
+    for (let i = 0; i < 50; i++) {
+      const { outcome, local } = await guard.ask(secret);
+      expect(outcome).toBe('VALID');
+      if (local) decided++;
+    }
+    expect(decided).toBeGreaterThan(1n);
     expect(await decisionOf(admin, secret)).toBe('VALID');
     await vi.waitFor(async () => {
       const { events } = await admin.admin.listAuditEvents({ keyId: id, outcome: 'LOCAL_VALID' });
-      // The one that primed, and these.
-      expect(events.reduce((sum, { count }) => sum + count, 0n)).toBe(BigInt(before + 1));
+      expect(events.reduce((sum, { count }) => sum + count, 0n)).toBe(decided);
     }, HANGS_MS);
     expect(await admin.admin.verifyAudit({})).toMatchObject({ intact: true });
   });
