@@ -10,8 +10,8 @@ export type { Defect, DefectKind } from './verification-run.ts';
 
 /** Rows between two pauses: they block the event loop for less than a millisecond. */
 const PAGE = 128;
-/** While calls are served, a pass rests so many times as long as it works: it takes a quarter of a core at most. */
-const RESTS = 3;
+/** While calls are served, a pass rests so many times as long as it works: it takes a fifth of a core at most. */
+const RESTS = 4;
 const MAX_REST_MS = 50;
 const MAX_ATTEMPTS = 3;
 /** The most callers that may wait; a further one is refused. */

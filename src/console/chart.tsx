@@ -6,6 +6,7 @@ import { wordOf } from './words.ts';
 
 const WIDTH = 640;
 const HEIGHT = 140;
+const DAY_MS = 86_400_000;
 
 interface Bar {
   readonly time: number;
@@ -29,7 +30,7 @@ function barsOf(rows: readonly UsageRow[], stepMs: number, from: number, to: num
 
 const labelOf = (time: number, stepMs: number) => {
   const text = new Date(time).toISOString();
-  return stepMs < 86_400_000 ? `${text.slice(5, 10)} ${text.slice(11, 16)}` : text.slice(0, 10);
+  return stepMs < DAY_MS ? `${text.slice(5, 10)} ${text.slice(11, 16)}` : text.slice(0, 10);
 };
 
 /** Decisions over time: VALID below, denials on top, and the same numbers as a table. */
@@ -45,7 +46,7 @@ export function UsageChart({
   to: number;
 }) {
   const bars = barsOf(rows, stepMs, from, to);
-  const most = Math.max(1, ...bars.map(({ good, bad }) => good + bad));
+  const most = Math.max(0, ...bars.map(({ good, bad }) => good + bad));
   const width = WIDTH / bars.length;
   const height = (count: number) => (count === 0 ? 0 : Math.max(2, (count / most) * HEIGHT));
   const total = bars.reduce((sum, { good, bad }) => ({ good: sum.good + good, bad: sum.bad + bad }), {
@@ -54,6 +55,9 @@ export function UsageChart({
   });
   return (
     <figure class="chart">
+      <p class="hint">
+        Most in {stepMs < DAY_MS ? 'an hour' : 'a day'}: {most}
+      </p>
       <svg
         viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
         preserveAspectRatio="none"

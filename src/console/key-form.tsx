@@ -146,14 +146,14 @@ const ROWS: readonly Row[] = [
     name: 'scopes',
     label: 'Scopes',
     rows: 4,
-    hint: 'One a line: traces:read, traces:* for any action, * for all but this service itself.',
+    hint: 'One per line: traces:read, traces:* for any action, * for all but this service itself.',
   },
   {
     of: 'limits',
     name: 'rate_limits',
     label: 'Rate limits',
     rows: 2,
-    hint: 'One a line: 100/60s, burst=10/1s. None: unlimited.',
+    hint: 'One per line: 100/60s, burst=10/1s. None: unlimited.',
   },
   {
     of: 'bucket',
@@ -166,7 +166,7 @@ const ROWS: readonly Row[] = [
     name: 'ip_allowlist',
     label: 'Allowed client addresses',
     rows: 2,
-    hint: 'One network a line: 10.0.0.0/8, 2001:db8::/32. None: any address.',
+    hint: 'One network per line: 10.0.0.0/8, 2001:db8::/32. None: any address.',
   },
   {
     of: 'expires',
@@ -189,7 +189,7 @@ const ROWS: readonly Row[] = [
     choices: YES_OR_NO,
     hint: 'For keys without limits. Their uses reach the audit within a second, not before the response.',
   },
-  { of: 'metadata', name: 'metadata', label: 'Metadata', rows: 2, hint: 'One name=value a line.' },
+  { of: 'metadata', name: 'metadata', label: 'Metadata', rows: 2, hint: 'One name=value per line.' },
 ];
 
 export const SHOWN_FIELDS = ROWS.map(({ name }) => name);

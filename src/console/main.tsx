@@ -11,35 +11,40 @@ import { OverviewPage } from './pages/overview.tsx';
 import { SignIn } from './pages/sign-in.tsx';
 import { TokensPage } from './pages/tokens.tsx';
 import { TryPage } from './pages/try.tsx';
-import { Link, news } from './parts.tsx';
+import { Link, news, refresh } from './parts.tsx';
 import { place } from './router.ts';
 import { resume, type Session, session, signOut, watchIdleness } from './session.ts';
 
 const PAGES = [
-  { path: '', name: 'Overview', page: OverviewPage },
-  { path: 'keys', name: 'Keys', page: KeysPage },
-  { path: 'audit', name: 'Audit', page: AuditPage },
-  { path: 'try', name: 'Try a key', page: TryPage },
-  { path: 'notices', name: 'Alerts', page: NoticesPage },
-  { path: 'tokens', name: 'Tokens', page: TokensPage },
+  { path: '', name: 'Overview', page: OverviewPage, loads: true },
+  { path: 'keys', name: 'Keys', page: KeysPage, loads: true },
+  { path: 'audit', name: 'Audit', page: AuditPage, loads: true },
+  { path: 'try', name: 'Try a key', page: TryPage, loads: false },
+  { path: 'notices', name: 'Alerts', page: NoticesPage, loads: true },
+  { path: 'tokens', name: 'Tokens', page: TokensPage, loads: true },
 ] as const;
 
-/** The page of the current address, and its entry in the menu. */
+/** The page of the current address, its entry in the menu, and whether it shows what it has loaded from the server. */
 function pageOf(path: string, current: Session) {
   if (path === 'keys/new') return { menu: 'keys', title: 'New key', body: <CreatePage session={current} /> };
   if (path === 'keys/import')
     return { menu: 'keys', title: 'Import keys', body: <ImportPage session={current} /> };
   if (path.startsWith('keys/'))
-    return { menu: 'keys', title: 'Key', body: <KeyPage session={current} id={path.slice(5)} key={path} /> };
+    return {
+      menu: 'keys',
+      title: 'Key',
+      body: <KeyPage session={current} id={path.slice(5)} key={path} />,
+      loads: true,
+    };
   const found = PAGES.find((one) => one.path === path);
   if (found === undefined)
     return { menu: '', title: 'Not found', body: <p class="empty">There is no page at this address.</p> };
   const Page = found.page;
-  return { menu: found.path, title: found.name, body: <Page session={current} /> };
+  return { menu: found.path, title: found.name, body: <Page session={current} />, loads: found.loads };
 }
 
 function Shell({ current }: { current: Session }) {
-  const { menu, title, body } = pageOf(place.value.path, current);
+  const { menu, title, body, loads = false } = pageOf(place.value.path, current);
   useEffect(() => watchAlerts(current.clients), [current]);
   useEffect(() => {
     document.title = `${title} · apikeyd`;
@@ -70,7 +75,14 @@ function Shell({ current }: { current: Session }) {
         </div>
       </header>
       <main id="content" tabIndex={-1}>
-        <h1>{title}</h1>
+        <div class="bar">
+          <h1>{title}</h1>
+          {loads && (
+            <button type="button" onClick={refresh}>
+              Refresh
+            </button>
+          )}
+        </div>
         {body}
       </main>
       <p class={news.value === '' ? 'news unseen' : 'news'} role="status">

@@ -13,7 +13,16 @@ export interface Loaded<T> {
   reload(): void;
 }
 
-/** Loads when the page is shown and when `key` changes; the late response of an older call is dropped. */
+const refreshes = signal(0);
+
+/** Loads everything that the page shows anew. */
+export function refresh(): void {
+  refreshes.value++;
+}
+
+/**
+ * Loads when the page is shown, when `key` changes and on a refresh; the late response of an older call is dropped.
+ */
 export function useLoaded<T>(load: (signal: AbortSignal) => Promise<T>, key: string): Loaded<T> {
   const state = useSignal<{ data: T | undefined; error: unknown; loading: boolean }>({
     data: undefined,
@@ -33,7 +42,7 @@ export function useLoaded<T>(load: (signal: AbortSignal) => Promise<T>, key: str
       },
     );
     return () => abort.abort();
-  }, [key, turn.value]);
+  }, [key, turn.value, refreshes.value]);
   return { ...state.value, reload: () => void turn.value++ };
 }
 
@@ -264,6 +273,12 @@ export function Form({
   children: ComponentChildren;
 }) {
   const busy = useSignal(false);
+  const element = useRef<HTMLFormElement>(null);
+  const submitted = useSignal(0);
+  // The first wrong field may be out of sight.
+  useEffect(() => {
+    element.current?.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus();
+  }, [submitted.value]);
   const submit = async (event: Event) => {
     event.preventDefault();
     if (busy.value || disabled) return;
@@ -272,10 +287,11 @@ export function Form({
       await act();
     } finally {
       busy.value = false;
+      submitted.value++;
     }
   };
   return (
-    <form onSubmit={submit} autocomplete="off">
+    <form ref={element} onSubmit={submit} autocomplete="off">
       {children}
       <div class="row">
         <button type="submit" class={kind} disabled={disabled || busy.value} aria-busy={busy.value}>

@@ -71,7 +71,11 @@ function pages(kind: StoreKind): void {
       await press('Show the key');
       await page.getByRole('heading', { name: `typed ${kind}` }).waitFor();
       await press('Revoke …');
-      await page.getByLabel("Type the key's name").focus();
+      // A dialog that opens puts the focus into its first field.
+      await page.locator('#reason:focus').waitFor();
+      await page.keyboard.press('Tab');
+      await page.keyboard.press('Tab');
+      await page.locator('#confirm:focus').waitFor();
       await page.keyboard.type(`typed ${kind}`);
       await page.keyboard.press('Enter');
       await page.getByText('is revoked everywhere').waitFor();
@@ -134,6 +138,37 @@ function pages(kind: StoreKind): void {
       expect(await page.getByLabel('Name').inputValue()).toBe('half');
       // The browser logs each answer that is an error.
       seen.wrong.splice(0, seen.wrong.length, ...seen.wrong.filter((text) => !/status of 400/.test(text)));
+    });
+  });
+
+  it('puts the cursor into the first wrong field, which may be out of sight', async () => {
+    await signedIn(async (seen) => {
+      const { page } = seen;
+      await open(seen, 'Keys');
+      await page.getByRole('button', { name: 'New key' }).click();
+      await page.getByLabel('Rate limits').fill('100 per minute');
+      await page.getByLabel('Metadata').fill('no sign');
+      await page.getByRole('button', { name: 'Create key' }).click();
+      await page.locator('#rate_limits:focus').waitFor();
+      await page.getByText('100 per minute: write it as 100/60s').waitFor();
+    });
+  });
+
+  it('shows the last uses of a key, however often it was looked at, and what came since on a refresh', async () => {
+    const { id, secret } = await makeKey(clients(), { name: 'looked at' });
+    await decide(clients(), secret, { clientIp: '203.0.113.80' });
+    for (let i = 0; i < 110; i++) await clients().admin.getKey({ id });
+    await signedIn(async (seen) => {
+      const { page } = seen;
+      await open(seen, 'Keys');
+      await page.getByRole('link', { name: 'looked at' }).click();
+      const events = page.getByRole('region', { name: 'last uses and changes' });
+      await events.getByText('203.0.113.80').waitFor();
+      expect(await events.getByText('GetKey').count()).toBe(0);
+      await decide(clients(), secret, { clientIp: '203.0.113.81' });
+      await page.getByRole('button', { name: 'Refresh' }).click();
+      await events.getByText('203.0.113.81').waitFor();
+      await page.getByRole('region', { name: 'addresses' }).getByText('203.0.113.81').waitFor();
     });
   });
 

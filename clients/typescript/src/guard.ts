@@ -96,7 +96,9 @@ export class Guard {
     checkRoute(route);
     return async (asked) => {
       const begun = performance.now();
-      const reached = await this.#decide(asked, route);
+      const decided = this.#decide(asked, route);
+      // A local decision takes no turn of the loop.
+      const reached = decided instanceof Promise ? await decided : decided;
       const { outcome, status, detail, local } = reached;
       try {
         const durationMs = performance.now() - begun;
@@ -114,8 +116,8 @@ export class Guard {
     this.#client.close();
   }
 
-  /** Never rejects. */
-  async #decide({ header, peer }: Asked, { scope, cost = 1 }: Route): Promise<Verdict> {
+  /** Neither throws nor rejects. */
+  #decide({ header, peer }: Asked, { scope, cost = 1 }: Route): Verdict | Promise<Verdict> {
     try {
       const key = keyIn(header, this.#keyHeaders);
       if (key === undefined) return verdict('NO_KEY', scope);
@@ -131,11 +133,19 @@ export class Guard {
         cost: BigInt(cost),
       });
       if (scope !== undefined) question.requiredScope = scope;
+      return this.#verdictOf(question, scope);
+    } catch (error) {
+      return undecided(error, scope);
+    }
+  }
+
+  /** Never rejects. */
+  async #verdictOf(question: ValidateKeyRequest, scope: string | undefined): Promise<Verdict> {
+    try {
       const answer = await this.#ask(question);
       return verdictOn(answer, scope) ?? verdict('UNAVAILABLE', scope, { detail: 'an unknown decision' });
     } catch (error) {
-      const { outcome, detail, retryAfterMs } = noDecision(error);
-      return verdict(outcome, scope, { detail, retryAfterMs });
+      return undecided(error, scope);
     }
   }
 
@@ -160,6 +170,11 @@ export class Guard {
     if (this.#trustedHops > 0) return addressFromRight(header('x-forwarded-for') ?? '', this.#trustedHops);
     return peer === undefined ? '' : addressIn(peer);
   }
+}
+
+function undecided(error: unknown, scope: string | undefined): Verdict {
+  const { outcome, detail, retryAfterMs } = noDecision(error);
+  return verdict(outcome, scope, { detail, retryAfterMs });
 }
 
 /** The default of `onDecided`: warns once of each misconfiguration of the guard. */

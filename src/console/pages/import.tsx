@@ -116,7 +116,7 @@ export function ImportPage({ session }: { session: Session }) {
   return (
     <section class="narrow">
       <p>
-        A file with one JSON object a line: <code>name</code>, <code>owner_id</code>, <code>key_type</code>,{' '}
+        A file with one JSON object per line: <code>name</code>, <code>owner_id</code>, <code>key_type</code>,{' '}
         <code>scopes</code> and <code>key_hash</code>, the SHA-256 of the secret. Secrets themselves stay
         where they are.
       </p>

@@ -1,6 +1,7 @@
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { useSignal } from '@preact/signals';
 import { UsageStep } from '../../../gen/apikey/v1/admin_pb.ts';
+import type { AuditEvent } from '../../../gen/apikey/v1/audit_pb.ts';
 import {
   KeyStatus,
   KeyStatusSchema,
@@ -33,6 +34,7 @@ export function KeyPage({ session, id }: { session: Session; id: string }) {
   const key = data?.key;
   if (key === undefined)
     return error === undefined ? <p class="empty">Loading …</p> : <Problem error={error} />;
+  const { rotation } = key;
   return (
     <>
       <div class="bar">
@@ -55,7 +57,10 @@ export function KeyPage({ session, id }: { session: Session; id: string }) {
           ['Created', timeOf(key.createTime)],
           ['Last used', ago(key.lastUseTime)],
           ['Expires', key.expireTime === undefined ? 'never' : timeOf(key.expireTime)],
-          ['Rotate every', key.rotateEvery === undefined ? 'not asked for' : lengthOf(key.rotateEvery)],
+          ['Rotate every', key.rotateEvery === undefined ? 'not planned' : lengthOf(key.rotateEvery)],
+          ...(rotation?.state === RotationState.ACTIVE
+            ? [['Old secret', `works until ${timeOf(rotation.expireTime)}`] as const]
+            : []),
           ...(key.localValidation ? [['Decided by', 'backends themselves, under a lease'] as const] : []),
           ...(key.status === KeyStatus.REVOKED
             ? ([
@@ -82,7 +87,7 @@ export function KeyPage({ session, id }: { session: Session; id: string }) {
           ))}
         </Table>
       </section>
-      <Rotations session={session} id={id} active={key.rotation?.state === RotationState.ACTIVE} />
+      <Rotations session={session} id={id} active={rotation?.state === RotationState.ACTIVE} />
       <LastEvents session={session} id={id} />
     </>
   );
@@ -174,18 +179,35 @@ function Rotations({ session, id, active }: { session: Session; id: string; acti
   );
 }
 
+/** Calls that only look at a key, as this page does. */
+const LOOKS = /\/(Get|List)[A-Z]\w+$/;
+const SHOWN_EVENTS = 10;
+const MOST_PAGES = 5;
+
+/** The last uses and changes of a key, among its last 500 events. */
+async function usesAndChanges({ clients }: Session, keyId: string, signal: AbortSignal) {
+  const found: AuditEvent[] = [];
+  let pageToken = '';
+  for (let page = 0; page < MOST_PAGES && found.length < SHOWN_EVENTS; page++) {
+    const answer = await clients.admin.listAuditEvents({ keyId, pageSize: 100, pageToken }, { signal });
+    found.push(...answer.events.filter(({ method }) => !LOOKS.test(method)));
+    pageToken = answer.nextPageToken;
+    if (pageToken === '') break;
+  }
+  return found.slice(0, SHOWN_EVENTS);
+}
+
 function LastEvents({ session, id }: { session: Session; id: string }) {
-  const { data, error } = useLoaded(
-    (signal) => session.clients.admin.listAuditEvents({ keyId: id, pageSize: 10 }, { signal }),
-    `events ${id}`,
-  );
+  const { data, error } = useLoaded((signal) => usesAndChanges(session, id, signal), `events ${id}`);
   return (
     <section>
-      <h2>Last events</h2>
+      <h2>Last uses and changes</h2>
       <Problem error={error} />
-      <Table caption="last events" head={EVENT_HEAD} empty="None.">
-        {[<EventRows key="rows" events={data?.events ?? []} />]}
-      </Table>
+      {data !== undefined && (
+        <Table caption="last uses and changes" head={EVENT_HEAD} empty="None.">
+          {data.length === 0 ? [] : [<EventRows key="rows" events={data} />]}
+        </Table>
+      )}
       <Link to="audit" query={new URLSearchParams({ key: id })}>
         All events of this key
       </Link>

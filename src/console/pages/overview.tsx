@@ -1,6 +1,7 @@
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { KeyStatus } from '../../../gen/apikey/v1/key_pb.ts';
 import { AnomalyState } from '../../../gen/apikey/v1/watch_pb.ts';
+import { version } from '../../../package.json';
 import { UsageChart } from '../chart.tsx';
 import { Facts, Link, Problem, useLoaded } from '../parts.tsx';
 import { askReadiness, serverNow } from '../server-clock.ts';
@@ -83,6 +84,7 @@ export function OverviewPage({ session }: { session: Session }) {
           ['Audit events', String(stats.auditEvents)],
           ['Revision', String(stats.revision)],
           ['Revoked keys', String(stats.keysByStatus.REVOKED ?? 0n)],
+          ['Version', version],
         ]}
       />
     </>

@@ -44,7 +44,7 @@ const SYSTEMS: Readonly<Record<string, System>> = {
   gitea: {
     title: 'Gitea',
     loginLabel: 'User name',
-    scopesHint: 'One a line: read:repository, write:issue.',
+    scopesHint: 'One per line: read:repository, write:issue.',
     async list({ integrations }, login) {
       const { tokens } = await integrations.listGiteaTokens({ login: giteaLogin(login), user: login.name });
       return tokens.map((token) => ({ ...token, ...shown(token) }));
@@ -62,7 +62,7 @@ const SYSTEMS: Readonly<Record<string, System>> = {
   n8n: {
     title: 'n8n',
     loginLabel: 'E-mail address',
-    scopesHint: 'One a line: workflow:read, workflow:list.',
+    scopesHint: 'One per line: workflow:read, workflow:list.',
     async list({ integrations }, login) {
       const { apiKeys } = await integrations.listN8nApiKeys({ login: n8nLogin(login) });
       return apiKeys.map((key) => ({ ...key, name: key.label, ...shown(key) }));

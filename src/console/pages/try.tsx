@@ -1,5 +1,5 @@
 import { useSignal } from '@preact/signals';
-import { DecisionSchema, type ValidateKeyResponse } from '../../../gen/apikey/v1/auth_pb.ts';
+import { Decision, DecisionSchema, type ValidateKeyResponse } from '../../../gen/apikey/v1/auth_pb.ts';
 import { Facts, Field, Form, Link, Problem, problemOf, State } from '../parts.tsx';
 import type { Session } from '../session.ts';
 import { timeOf, wordOf } from '../words.ts';
@@ -62,7 +62,7 @@ export function TryPage({ session }: { session: Session }) {
       {found !== undefined && (
         <div role="status">
           <p class="verdict">
-            <State>{wordOf(DecisionSchema, found.decision)}</State>
+            <State bad={found.decision !== Decision.VALID}>{wordOf(DecisionSchema, found.decision)}</State>
           </p>
           {found.reasons.length > 0 && (
             <p>Every reason: {found.reasons.map((reason) => wordOf(DecisionSchema, reason)).join(', ')}</p>
