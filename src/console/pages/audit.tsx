@@ -148,7 +148,7 @@ function Proof({ session, filters }: { session: Session; filters: Filters }) {
     const begun = performance.now();
     const tick = () => {
       const seconds = Math.round((performance.now() - begun) / 1000);
-      result.value = `Every event is being recomputed: ${seconds} s so far, about 15 s for a million.`;
+      result.value = `Every event is being recomputed: ${seconds} s so far, about half a minute for a million.`;
     };
     tick();
     const ticking = setInterval(tick, 1_000);
