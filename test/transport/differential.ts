@@ -58,11 +58,13 @@ const AROUND = {
 export class Pair {
   readonly #node = createServer((socket) => this.#accept(socket));
   readonly #connections = new Set<ServerConnection>();
+  #port = 0;
 
   static async listen(): Promise<Pair> {
     const pair = new Pair();
     pair.#node.listen(0, '127.0.0.1');
     await once(pair.#node, 'listening');
+    pair.#port = (pair.#node.address() as AddressInfo).port;
     return pair;
   }
 
@@ -102,8 +104,7 @@ export class Pair {
   }
 
   async #ofNode(pieces: readonly Buffer[], damaged: boolean): Promise<Told> {
-    const { port } = this.#node.address() as AddressInfo;
-    const socket = connect({ port, host: '127.0.0.1', noDelay: true });
+    const socket = connect({ port: this.#port, host: '127.0.0.1', noDelay: true });
     const answers = new Answers();
     const end = new Promise<string>((resolve) => {
       let quiet = 0;
