@@ -23,12 +23,20 @@ interface Guard extends GuardName {
   syncs: number;
   syncsSince: number;
   eventAt: number;
+  metAt: number;
 }
 
 /** The calls of SyncKeys that one event stands for. */
 export interface CountedSyncs extends GuardName {
   readonly count: number;
   readonly firstTime: number;
+}
+
+interface Lapsed extends GuardName {
+  /** A lease, under which the guard may have decided. */
+  readonly held: boolean;
+  /** The calls that no event stands for yet. */
+  readonly syncs: CountedSyncs | undefined;
 }
 
 /**
@@ -66,6 +74,7 @@ export class Guards {
     const guard = this.#guards.get(keyOf(name)) ?? this.#begin(name);
     if (guard.syncs === 0) guard.syncsSince = this.#clock.now();
     guard.syncs++;
+    guard.metAt = this.#clock.monotonic();
     return this.#clock.monotonic() - guard.eventAt < EVENT_EVERY_MS ? undefined : this.#counted(guard);
   }
 
@@ -80,6 +89,7 @@ export class Guards {
       syncs: 0,
       syncsSince: 0,
       eventAt: Number.NEGATIVE_INFINITY,
+      metAt: this.#clock.monotonic(),
     };
     this.#guards.set(keyOf(name), guard);
     return guard;
@@ -118,15 +128,16 @@ export class Guards {
     return guard.syncs === 0 ? undefined : this.#counted(guard);
   }
 
-  /** Forgets and returns the guards whose leases have lapsed although they never gave them back. */
-  lapsed(): readonly (GuardName & { readonly syncs: CountedSyncs | undefined })[] {
+  /** Forgets and returns the guards whose leases have lapsed, and those that were lent none and ask no more. */
+  lapsed(): readonly Lapsed[] {
     const now = this.#clock.monotonic();
-    const gone = [...this.#guards.values()].filter(
-      ({ lent }) => lent.length > 0 && lent.every(({ overAt }) => overAt <= now),
+    const gone = [...this.#guards.values()].filter(({ lent, metAt }) =>
+      lent.length > 0 ? lent.every(({ overAt }) => overAt <= now) : now - metAt >= EVENT_EVERY_MS,
     );
-    return gone.map(({ callerKeyId, guardId }) => ({
+    return gone.map(({ callerKeyId, guardId, lent }) => ({
       callerKeyId,
       guardId,
+      held: lent.length > 0,
       syncs: this.leave({ callerKeyId, guardId }),
     }));
   }

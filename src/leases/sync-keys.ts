@@ -227,11 +227,11 @@ export class SyncKeys {
 
   /** A guard that is gone may have made decisions that it could not report. */
   async #noteLapsed(): Promise<void> {
-    for (const { syncs, ...guard } of this.#parts.guards.lapsed()) {
+    for (const { syncs, held, ...guard } of this.#parts.guards.lapsed()) {
       const reason = 'the lease of a guard lapsed: its last decisions may be missing';
       try {
         await this.#count(syncs);
-        await this.#parts.audit.record(this.#ownEntry(guard, { outcome: 'GAP', reason }));
+        if (held) await this.#parts.audit.record(this.#ownEntry(guard, { outcome: 'GAP', reason }));
       } catch (error) {
         this.#parts.warn('the event of a lapsed lease could not be written', error);
       }

@@ -158,6 +158,17 @@ describe('the calls of a guard', () => {
     expect(guards.count).toBe(0);
   });
 
+  it('are forgotten a minute after a guard that was lent no lease has asked last', () => {
+    const { clock, guards } = withClock();
+    guards.met(A);
+    clock.advance(59_999);
+    guards.met(B);
+    expect(guards.lapsed()).toEqual([]);
+    clock.advance(1);
+    expect(guards.lapsed()).toMatchObject([{ guardId: 'a', held: false }]);
+    expect(guards.count).toBe(1);
+  });
+
   it('are refused beyond ten thousand guards', () => {
     const { guards } = withClock();
     for (let i = 0; i < 10_000; i++) guards.met({ callerKeyId: 'key', guardId: String(i) });
