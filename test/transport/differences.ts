@@ -110,6 +110,11 @@ export class Oddities {
       if (name !== SETTING.INITIAL_WINDOW_SIZE) continue;
       if (value < this.#window) this.#note(0, 'smaller');
       this.#window = value;
+      for (const [id, sum] of this.#increments) {
+        if (id === 0 || value + sum < 2 ** 31) continue;
+        this.#note(id, 'increment');
+        if (!this.#model.streams.has(id)) this.#note(id, 'late');
+      }
     }
   }
 
