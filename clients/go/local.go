@@ -140,6 +140,9 @@ func (l *localKeys) decide(question Question) (Verdict, bool) {
 	facts := found.Value.(*localFacts)
 	asked := facts.asked[question.Scope]
 	if asked == nil {
+		if question.Scope != "" && !isScope(question.Scope) {
+			return Verdict{}, false
+		}
 		asked = facts.ask(question.Scope)
 	}
 	now := l.serverTime.Add(elapsed)
@@ -150,6 +153,10 @@ func (l *localKeys) decide(question Question) (Verdict, bool) {
 		before = asked.uses[question.ClientIP]
 	} else {
 		verdict = facts.verdict(decision, verdict.MatchedScope)
+	}
+	// The server refuses a question with an odd address, and would refuse the report of its decision with all others.
+	if before == nil && question.ClientIP != "" && !isAddress(question.ClientIP) {
+		return Verdict{}, false
 	}
 	use := l.note(before, facts.answer.KeyId, question, decision, now)
 	if use != before && decision == apikeyv1.Decision_DECISION_VALID {
@@ -184,6 +191,11 @@ func (l *localKeys) mayBeLocked(clientIP string) bool {
 		return false
 	}
 	return !l.complete || (len(l.locked) > 0 && l.locked[lockedForm(clientIP)])
+}
+
+func isAddress(text string) bool {
+	address, err := netip.ParseAddr(text)
+	return err == nil && address.Zone() == ""
 }
 
 // lockedForm is how the server names a locked address: IPv4 as it is, IPv6 by its /64.

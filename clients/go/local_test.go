@@ -207,7 +207,7 @@ func TestLeastRecentlyUsedSecretMakesRoom(t *testing.T) {
 
 func TestRulesOfTheServerInTheirOrder(t *testing.T) {
 	s := primed()
-	s.fill(localKey, "k", func(f *apikeyv1.KeyFacts) { f.IpAllowlist = []string{"10.0.0.0/8", "2001:db8::/32"} })
+	s.fill(localKey, "k", func(f *apikeyv1.KeyFacts) { f.IpAllowlist = []string{"10.1.2.3/8", "2001:db8::7/32"} })
 	for _, one := range []struct{ scope, ip, want string }{
 		{"traces:read", "10.9.9.9", "VALID"},
 		{"traces:read", "2001:db8::1", "VALID"},
@@ -217,6 +217,10 @@ func TestRulesOfTheServerInTheirOrder(t *testing.T) {
 		{"metrics:read", "10.9.9.9", "INSUFFICIENT_SCOPE"},
 		{"traces:read:more", "10.9.9.9", "INSUFFICIENT_SCOPE"},
 		{"", "10.9.9.9", "VALID"},
+		{"traces:read", "::ffff:a09:909", "VALID"},
+		{"traces:read", "no address", "ask"},
+		{"traces:read", "fe80::1%eth0", "ask"},
+		{"tra*", "10.9.9.9", "ask"},
 	} {
 		same(t, s.ask(one.scope, one.ip), one.want)
 	}

@@ -28,6 +28,8 @@ type Oddity =
   | 'smaller'
   /** An answer for which there is no window. */
   | 'blocked'
+  /** All bodies together are more than the window of the connection: refusing one stream lets another be answered. */
+  | 'crowded'
   /** One frame has a setting twice. */
   | 'twice'
   /** WINDOW_UPDATE of nothing, or to more than a window may have. */
@@ -40,6 +42,7 @@ export class Oddities {
   readonly #model = new Http2Model({ streams: 100, headerBytes: HEADER_BYTES, settings: 32 });
 
   #window = STREAM_WINDOW;
+  #received = 0;
   readonly #increments = new Map<number, number>();
   readonly #bodies = new Map<number, number>();
 
@@ -85,6 +88,8 @@ export class Oddities {
     if (type === FRAME.DATA) {
       const sum = (this.#bodies.get(id) ?? 0) + whole.length - 9;
       this.#bodies.set(id, sum);
+      this.#received += whole.length - 9;
+      if (this.#received > STREAM_WINDOW) this.#note(id, 'crowded');
       // It does not wait for a window: whether there is one again depends on what the server has read by then.
       if (sum > STREAM_WINDOW) this.#note(id, 'offence');
     }
@@ -217,7 +222,7 @@ export const DIFFERENCES: readonly Difference[] = [
     shows: [frame(FRAME.DATA, END_STREAM, 1, Buffer.from('x')), frame(FRAME.RST_STREAM, 0, 1, uint32(8))],
     stream: (odd, id, own, node) =>
       (odd.of(id, 'late') && /bytes$/.test(own) && /^(none|reset [13])$/.test(node)) ||
-      (odd.has('smaller', 'blocked') &&
+      (odd.has('smaller', 'blocked', 'crowded') &&
         [own, node].includes('none') &&
         /bytes$/.test(own === 'none' ? node : own)),
   },

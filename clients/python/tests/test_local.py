@@ -162,7 +162,7 @@ class FactsTest(unittest.TestCase):
 
 class DecisionTest(unittest.TestCase):
     def test_follows_the_rules_of_the_server_in_their_order(self):
-        scene = primed(ip_allowlist=["10.0.0.0/8", "2001:db8::/32"])
+        scene = primed(ip_allowlist=["10.1.2.3/8", "2001:db8::7/32"])
         for scope, ip, expected in (
             ("traces:read", "10.9.9.9", "VALID"),
             ("traces:read", "::ffff:10.9.9.9", "VALID"),
@@ -172,6 +172,10 @@ class DecisionTest(unittest.TestCase):
             ("metrics:read", "11.0.0.1", "IP_NOT_ALLOWED"),
             ("metrics:read", "10.9.9.9", "INSUFFICIENT_SCOPE"),
             (None, "10.9.9.9", "VALID"),
+            ("traces:read", "::ffff:a09:909", "VALID"),
+            ("traces:read", "no address", "ask"),
+            ("traces:read", "fe80::1%eth0", "ask"),
+            ("tra*", "10.9.9.9", "ask"),
         ):
             self.assertEqual(scene.ask(scope, ip), expected, (scope, ip))
         self.assertEqual(primed(scopes=["*"]).ask("apikeys:admin"), "INSUFFICIENT_SCOPE")

@@ -1,4 +1,4 @@
-import { isIP } from 'node:net';
+import { isIP, SocketAddress } from 'node:net';
 
 /** A header of the request by its lower-case name; several of one name are joined by commas. */
 export type HeaderOf = (name: string) => string | undefined;
@@ -62,6 +62,8 @@ export function addressIn(text: string): string | undefined {
     /^\[([^[\]]+)\](?::\d{1,5})?$/.exec(trimmed)?.[1] ??
     trimmed;
   const address = bare.includes(':') ? bare.replace(/%[\w.~-]{1,64}$/, '') : bare;
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1] ?? address;
-  return isIP(mapped) === 0 ? undefined : mapped;
+  const version = isIP(address);
+  if (version !== 6) return version === 0 ? undefined : address;
+  const canonical = new SocketAddress({ address, family: 'ipv6' }).address;
+  return /^::ffff:(\d+\.\d+\.\d+\.\d+)$/.exec(canonical)?.[1] ?? address;
 }

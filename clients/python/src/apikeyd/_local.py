@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 from google.protobuf import timestamp_pb2
 
 from ._generated import auth_pb2, key_pb2
+from ._rule import is_scope
 from ._verdict import Question, Verdict
 
 LOCAL_KEYS = 10_000
@@ -60,7 +61,7 @@ class _Kept:
     def __init__(self, answer: Any) -> None:
         facts = answer.facts
         self.answer = answer
-        self.networks = [ipaddress.ip_network(cidr) for cidr in facts.ip_allowlist]
+        self.networks = [ipaddress.ip_network(cidr, strict=False) for cidr in facts.ip_allowlist]
         self.ends = 0.0 if facts.expired else _NEVER
         if not facts.expired and facts.HasField("expire_time"):
             self.ends = _seconds(facts.expire_time)
@@ -144,12 +145,19 @@ class LocalKeys:
             if kept is None or self._may_be_locked(question.client_ip):
                 return None
             self._kept.move_to_end(digest)
-            asked = kept.asked.get(question.scope) or kept.ask(question.scope)
+            asked = kept.asked.get(question.scope)
+            if asked is None:
+                if question.scope is not None and not is_scope(question.scope):
+                    return None
+                asked = kept.ask(question.scope)
             now = self._server_time + elapsed
             decision = kept.decide(asked.grant is not None, question.client_ip, now)
             valid = decision == _VALID
             verdict = asked.admitted if valid else kept.verdict(decision, asked.grant or "")
             before = asked.uses.get(question.client_ip) if valid else None
+            # The server refuses a question with an odd address, and would refuse the report of its decision with all others.
+            if before is None and question.client_ip and not _is_address(question.client_ip):
+                return None
             use = self._note(before, kept.answer.key_id, decision, question, now)
             if valid and use is not before:
                 if len(asked.uses) >= _MAX_USES:
@@ -344,6 +352,10 @@ def _address(text: str) -> Any:
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_address(text: str) -> bool:
+    return "%" not in text and _address(text) is not None
 
 
 def _hash(key: str) -> bytes:

@@ -10,6 +10,7 @@ import grpc
 from ._verdict import NoDecision, Question
 
 _SCOPE = re.compile(r"[A-Za-z0-9._-]+(:[A-Za-z0-9._-]+)*")
+_MAX_SCOPE = 1_024
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BEARER = re.compile(r"bearer(?: +(.*))?", re.IGNORECASE | re.DOTALL)
 _REQUEST_ID = re.compile(r"[\x20-\x7e]{1,1024}")
@@ -38,7 +39,7 @@ class Rule:
     key_headers: Sequence[str] = ("authorization", "x-api-key")
 
     def __post_init__(self) -> None:
-        if self.scope is not None and not _SCOPE.fullmatch(self.scope):
+        if self.scope is not None and not is_scope(self.scope):
             raise ValueError(f"scope {self.scope!r} is not letters, digits, `.`, `_` and `-` with `:` between")
         if not 1 <= self.cost <= 1_000_000_000:
             raise ValueError("cost is not between 1 and 1 000 000 000")
@@ -89,6 +90,11 @@ class Rule:
         if not address:
             raise NoDecision(grpc.StatusCode.INTERNAL, "TRUSTED_HOPS", misconfigured=True)
         return address
+
+
+def is_scope(text: str) -> bool:
+    """Whether a request may require the scope."""
+    return _SCOPE.fullmatch(text) is not None and len(text) <= _MAX_SCOPE
 
 
 def address_in(text: str) -> str:
