@@ -9,7 +9,8 @@ import {
 } from '../../gen/apikey/v1/key_pb.ts';
 import { formOf, KeyFields, type KeyForm, readForm, SHOWN_FIELDS } from './key-form.tsx';
 import { useSecretGuard } from './pages/create.tsx';
-import { Action, Dialog, Field, Form, Problem, problemOf, SecretBox, tell, useLoaded } from './parts.tsx';
+import { Action, Dialog, Field, Form, Problem, problemOf, tell, useLoaded } from './parts.tsx';
+import { SecretBox } from './secret-box.tsx';
 import { serverNow } from './server-clock.ts';
 import type { Session } from './session.ts';
 import { choicesOf } from './words.ts';

@@ -112,7 +112,7 @@ describe('verifications', () => {
     expect(gated.pages).toBeLessThan(105);
   });
 
-  it('rest while the process serves calls, three times as long as they work, and else not at all', async () => {
+  it('rest while the process serves calls, four times as long as they work, and else not at all', async () => {
     const restsOf = async (served: number, workMs: number) => {
       const clock = new TestClock();
       const gated = new GatedLog(5, () => clock.advance(workMs));
@@ -126,7 +126,7 @@ describe('verifications', () => {
     };
     expect(await restsOf(0, 2)).toEqual([]);
     // Four pauses between five pages of the pass, and one after the lists.
-    expect(await restsOf(1, 2)).toEqual([6, 6, 6, 6, 0]);
+    expect(await restsOf(1, 2)).toEqual([8, 8, 8, 8, 0]);
     expect(await restsOf(1, 1_000)).toEqual([50, 50, 50, 50, 0]);
   });
 

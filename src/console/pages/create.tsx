@@ -1,8 +1,9 @@
 import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { EMPTY, KeyFields, readForm, SHOWN_FIELDS, timestamp } from '../key-form.tsx';
-import { Form, Problem, problemOf, SecretBox } from '../parts.tsx';
+import { Form, Problem, problemOf } from '../parts.tsx';
 import { go, guardLeaving } from '../router.ts';
+import { SecretBox } from '../secret-box.tsx';
 import type { Session } from '../session.ts';
 
 /** A new secret stays on the page until it is copied or the user gives it up. */

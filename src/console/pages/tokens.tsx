@@ -4,7 +4,8 @@ import {
   RemoteDifferenceSchema,
   VerifyResultSchema,
 } from '../../../gen/apikey/v1/integrations_pb.ts';
-import { Action, Field, Form, Problem, problemOf, SecretBox, State, Table, tell } from '../parts.tsx';
+import { Action, Field, Form, Problem, problemOf, State, Table, tell } from '../parts.tsx';
+import { SecretBox } from '../secret-box.tsx';
 import type { Clients, Session } from '../session.ts';
 import { linesOf, timeOf, wordOf } from '../words.ts';
 import { useSecretGuard } from './create.tsx';
