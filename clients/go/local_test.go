@@ -2,11 +2,15 @@ package apikeyd
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -241,6 +245,59 @@ func TestRulesOfTheServerInTheirOrder(t *testing.T) {
 	same(t, s.ask("traces:read", ""), Valid)
 	s.clock.advance(100 * time.Millisecond)
 	same(t, s.ask("traces:read", ""), Rotated)
+}
+
+// TestLocalVectors runs the files of the form of clients/conformance/local.json that test/clients/go.test.ts names.
+func TestLocalVectors(t *testing.T) {
+	paths := os.Getenv("APIKEYD_LOCAL_VECTORS")
+	if paths == "" {
+		t.Skip("test/clients/go.test.ts runs this")
+	}
+	for _, path := range strings.Split(paths, ",") {
+		var file struct {
+			ServerTime time.Time
+			Keys       []struct {
+				Name            string
+				LockedAddresses []string
+				Facts           json.RawMessage
+				Questions       []struct {
+					Scope, ClientIP, Decision string
+					AfterMs                   int64
+				}
+			}
+		}
+		content, err := os.ReadFile(path)
+		if err == nil {
+			err = json.Unmarshal(content, &file)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range file.Keys {
+			facts := &apikeyv1.KeyFacts{}
+			if err := protojson.Unmarshal(key.Facts, facts); err != nil {
+				t.Fatal(key.Name, err)
+			}
+			for _, question := range key.Questions {
+				s := newScene()
+				s.clock.wall = file.ServerTime
+				s.sync(func(a *apikeyv1.SyncKeysResponse) {
+					a.Epoch, a.Lease, a.LockedAddresses = facts.Epoch, durationpb.New(time.Minute), key.LockedAddresses
+				})
+				s.keep(localKey, &apikeyv1.ValidateKeyResponse{
+					Decision: apikeyv1.Decision_DECISION_VALID, Valid: true, KeyId: "k", Facts: facts,
+				}, s.generation)
+				s.clock.advance(time.Duration(question.AfterMs) * time.Millisecond)
+				got := s.ask(question.Scope, question.ClientIP)
+				if got == "ask" {
+					got = "ASK"
+				}
+				if got != question.Decision {
+					t.Errorf("%s: %s %+v: %s", key.Name, key.Facts, question, got)
+				}
+			}
+		}
+	}
 }
 
 func TestAddressesThatMayBeLockedAreLeftToTheServer(t *testing.T) {

@@ -8,6 +8,7 @@ import { run } from '../support/process.ts';
 import { requires } from '../support/requires.ts';
 import { ROOT, tool } from '../support/tools.ts';
 import { guardedBackend, protosIn, trackedFiles } from './backend.ts';
+import { localVectorsIn } from './local-vectors.ts';
 
 const LIBRARY = join(ROOT, 'clients/go');
 const MODULE = 'example.com/apikeyd/clients/go';
@@ -40,6 +41,7 @@ requires('go').describe('the library in Go', () => {
       APIKEYD_PROTOS: await protosIn(folder),
       APIKEYD_CONFORMANCE: join(ROOT, 'clients/conformance'),
       APIKEYD_MISBEHAVING: JSON.stringify(addresses),
+      ...localVectorsIn(folder),
     };
     const { code, stdout } = await run(tests, ['-test.v', '-test.timeout=60s'], { cwd: LIBRARY, env });
     expect(failuresIn(stdout)).toBe('');

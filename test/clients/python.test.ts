@@ -8,6 +8,7 @@ import { type Finished, run } from '../support/process.ts';
 import { requires } from '../support/requires.ts';
 import { ROOT, tool } from '../support/tools.ts';
 import { guardedBackend, protosIn, trackedFiles } from './backend.ts';
+import { localVectorsIn } from './local-vectors.ts';
 
 const LIBRARY = join(ROOT, 'clients/python');
 const TIMEOUT = { timeout: 120_000 };
@@ -49,12 +50,12 @@ requires('python').describe('the library in Python', () => {
   });
 
   it('passes its own tests', TIMEOUT, async () => {
-    const { code, stderr } = await python(
-      ['-m', 'unittest', 'tests/test_guard.py', 'tests/test_local.py'],
-      SOURCES,
-    );
+    const { code, stderr } = await python(['-m', 'unittest', 'tests/test_guard.py', 'tests/test_local.py'], {
+      ...SOURCES,
+      ...localVectorsIn(folder),
+    });
     expect(code, stderr).toBe(0);
-    expect(stderr).toMatch(/Ran 32 tests[\s\S]*\nOK\n$/);
+    expect(stderr).toMatch(/Ran 33 tests[\s\S]*\nOK\n$/);
   });
 
   it('passes the conformance vectors in ASGI, WSGI and grpc.aio', TIMEOUT, async () => {

@@ -227,10 +227,10 @@ export const DIFFERENCES: readonly Difference[] = [
         /bytes$/.test(own === 'none' ? node : own)),
   },
   {
-    name: 'WINDOW_UPDATE of 0, or of too much, on a stream that is over',
+    name: 'WINDOW_UPDATE of 0, or of too much, on a stream that is over or being answered',
     shows: [last, frame(FRAME.WINDOW_UPDATE, 0, 1, uint32(0))],
     connection: ({ odd, own, node }) =>
-      odd.has('late') && odd.has('increment') && lives(own) && /^GOAWAY [123]$/.test(node.end),
+      odd.has('late', 'blocked') && odd.has('increment') && lives(own) && /^GOAWAY [123]$/.test(node.end),
   },
   {
     name: 'a setting that a frame has twice',

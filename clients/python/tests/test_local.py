@@ -1,9 +1,11 @@
 """Decisions under a lease: that it ends, that facts go, that decisions are reported."""
 
+import json
 import os
 import unittest
+from pathlib import Path
 
-from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf import duration_pb2, json_format, timestamp_pb2
 
 from apikeyd import Question
 from apikeyd._generated import auth_pb2, key_pb2
@@ -207,6 +209,39 @@ class DecisionTest(unittest.TestCase):
             self.assertEqual(scene.ask(ip=ip), expected, ip)
         scene.sync(locked_addresses_complete=False)
         self.assertEqual([scene.ask(ip="10.4.4.4"), scene.ask(ip="")], ["ask", "VALID"])
+
+
+@unittest.skipUnless("APIKEYD_LOCAL_VECTORS" in os.environ, "test/clients/python.test.ts runs this")
+class VectorsTest(unittest.TestCase):
+    """The files of the form of clients/conformance/local.json that test/clients/python.test.ts names."""
+
+    def test_are_decided_as_by_the_server(self):
+        for path in os.environ["APIKEYD_LOCAL_VECTORS"].split(","):
+            file = json.loads(Path(path).read_text(encoding="utf-8"))
+            server_time = timestamp_pb2.Timestamp()
+            server_time.FromJsonString(file["serverTime"])
+            differing = [
+                (key["name"], key["facts"], question, got)
+                for key in file["keys"]
+                for question in key["questions"]
+                for got in [self.decision(server_time, key, question)]
+                if got != question["decision"]
+            ]
+            self.assertEqual(differing, [])
+
+    def decision(self, server_time, key, question):
+        scene = Scene()
+        scene.clock.wall = float(server_time.seconds)
+        scene.sync(
+            server_time=server_time,
+            lease=duration_pb2.Duration(seconds=60),
+            locked_addresses=key.get("lockedAddresses", []),
+        )
+        facts = json_format.ParseDict(key["facts"], auth_pb2.KeyFacts())
+        answer = auth_pb2.ValidateKeyResponse(decision=auth_pb2.DECISION_VALID, valid=True, key_id="k", facts=facts)
+        scene.keys.keep(KEY, answer, scene.keys._generation)
+        scene.clock.advance(question.get("afterMs", 0) / 1_000)
+        return scene.ask(question.get("scope"), question.get("clientIp", "")).replace("ask", "ASK")
 
 
 class JournalTest(unittest.TestCase):
