@@ -4,7 +4,8 @@ import { durationFromMs, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { describe, expect, it } from 'vitest';
 import { LocalKeys } from '../../clients/typescript/src/local-keys.ts';
 import { addressIn } from '../../clients/typescript/src/question.ts';
-import { SyncKeysResponseSchema, ValidateKeyResponseSchema } from '../../gen/apikey/v1/auth_pb.ts';
+import { Decision, SyncKeysResponseSchema, ValidateKeyResponseSchema } from '../../gen/apikey/v1/auth_pb.ts';
+import { KeyType } from '../../gen/apikey/v1/key_pb.ts';
 import { LOCAL_DECISIONS } from '../../src/keys/check.ts';
 import { normalizeIp } from '../../src/keys/ip.ts';
 import { isRequirableScope } from '../../src/keys/scope.ts';
@@ -42,7 +43,7 @@ function decisionOfTypeScript(key: LocalKey, { scope, clientIp = '', afterMs = 0
   });
   keys.apply(keys.request(), answer, clock.monotonic(), clock.now());
   const facts = factsIn(key);
-  const given = { decision: 1, valid: true, keyId: 'k', ownerId: 'o', keyType: 3, facts };
+  const given = { decision: Decision.VALID, valid: true, keyId: 'k', keyType: KeyType.SERVICE, facts };
   keys.keep(SECRET, create(ValidateKeyResponseSchema, given), keys.generation);
   clock.advance(afterMs);
   return (
