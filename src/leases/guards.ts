@@ -4,6 +4,8 @@ import type { Clock } from '../keys/ports/clock.ts';
 import type { GuardName } from './grant-token.ts';
 
 const MAX_GUARDS = 10_000;
+/** Of one calling key, so that a backend gone wild leaves places to the others. */
+const MAX_OF_KEY = MAX_GUARDS / 2;
 /** A holder's clock may run a fifth slower than this one. */
 const DRIFT = 1.2;
 const MARGIN_MS = 20;
@@ -48,6 +50,7 @@ export class Guards {
   readonly #wait: (ms: number, signal: AbortSignal) => Promise<unknown>;
   readonly #lentBeforeUntil: number;
   readonly #guards = new Map<string, Guard>();
+  readonly #ofKey = new Map<string, number>();
   #moved = Promise.withResolvers<void>();
 
   /**
@@ -79,7 +82,8 @@ export class Guards {
   }
 
   #begin(name: GuardName): Guard {
-    if (this.#guards.size >= MAX_GUARDS)
+    const ofKey = this.#ofKey.get(name.callerKeyId) ?? 0;
+    if (this.#guards.size >= MAX_GUARDS || ofKey >= MAX_OF_KEY)
       throw new ApiError('TOO_MANY_GUARDS', 'too many guards hold leases here', { retryAfterMs: 5_000 });
     const guard: Guard = {
       callerKeyId: name.callerKeyId,
@@ -92,6 +96,7 @@ export class Guards {
       metAt: this.#clock.monotonic(),
     };
     this.#guards.set(keyOf(name), guard);
+    this.#ofKey.set(name.callerKeyId, ofKey + 1);
     return guard;
   }
 
@@ -124,6 +129,9 @@ export class Guards {
     const guard = this.#guards.get(keyOf(name));
     if (guard === undefined) return undefined;
     this.#guards.delete(keyOf(name));
+    const left = (this.#ofKey.get(name.callerKeyId) ?? 1) - 1;
+    if (left > 0) this.#ofKey.set(name.callerKeyId, left);
+    else this.#ofKey.delete(name.callerKeyId);
     this.#move();
     return guard.syncs === 0 ? undefined : this.#counted(guard);
   }

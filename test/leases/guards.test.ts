@@ -169,11 +169,16 @@ describe('the calls of a guard', () => {
     expect(guards.count).toBe(1);
   });
 
-  it('are refused beyond ten thousand guards', () => {
+  it('are refused beyond ten thousand guards, and five thousand of one calling key', () => {
     const { guards } = withClock();
-    for (let i = 0; i < 10_000; i++) guards.met({ callerKeyId: 'key', guardId: String(i) });
+    const meet = (callerKeyId: string, n: number) => guards.met({ callerKeyId, guardId: String(n) });
+    for (let i = 0; i < 5_000; i++) meet('wild', i);
+    expect(() => meet('wild', 5_000)).toThrow('too many guards');
+    expect(() => meet('wild', 7)).not.toThrow();
+    guards.leave({ callerKeyId: 'wild', guardId: '7' });
+    expect(() => meet('wild', 5_000)).not.toThrow();
+    for (let i = 0; i < 5_000; i++) meet(`another ${i % 2}`, i);
     expect(() => guards.met(A)).toThrow('too many guards');
-    expect(() => guards.met({ callerKeyId: 'key', guardId: '7' })).not.toThrow();
   });
 });
 
