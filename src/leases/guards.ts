@@ -28,6 +28,14 @@ interface Guard extends GuardName {
   metAt: number;
 }
 
+/** A change that waits, and until when each guard may decide without it. */
+interface Waiting {
+  readonly revision: number;
+  readonly unsafe: Map<Guard, number>;
+  readonly until: number;
+  readonly wake: () => void;
+}
+
 /** The calls of SyncKeys that one event stands for. */
 export interface CountedSyncs extends GuardName {
   readonly count: number;
@@ -51,7 +59,7 @@ export class Guards {
   readonly #lentBeforeUntil: number;
   readonly #guards = new Map<string, Guard>();
   readonly #ofKey = new Map<string, number>();
-  #moved = Promise.withResolvers<void>();
+  readonly #waiting = new Set<Waiting>();
 
   /**
    * @param lentBeforeUntil until then a process before this one may have lent leases
@@ -113,7 +121,7 @@ export class Guards {
     const of = guard?.lent.find(({ id }) => id === grantId);
     if (guard === undefined || of === undefined) return;
     guard.acknowledged = Math.max(guard.acknowledged, of.revision);
-    this.#move();
+    this.#release(guard, guard.acknowledged);
   }
 
   /** In the same turn as the changes of the answer were read. */
@@ -132,7 +140,7 @@ export class Guards {
     const left = (this.#ofKey.get(name.callerKeyId) ?? 1) - 1;
     if (left > 0) this.#ofKey.set(name.callerKeyId, left);
     else this.#ofKey.delete(name.callerKeyId);
-    this.#move();
+    this.#release(guard, Number.POSITIVE_INFINITY);
     return guard.syncs === 0 ? undefined : this.#counted(guard);
   }
 
@@ -156,28 +164,38 @@ export class Guards {
    */
   async waitFor(revision: number): Promise<void> {
     for (;;) {
-      const moved = this.#moved.promise;
-      const waitMs = this.#unsafeUntil(revision) - this.#clock.monotonic();
+      const unsafe = this.#unsafe(revision);
+      const until = Math.max(this.#lentBeforeUntil, ...unsafe.values());
+      const waitMs = until - this.#clock.monotonic();
       if (!(waitMs > 0)) return;
+      const { promise, resolve: wake } = Promise.withResolvers<void>();
+      const waiting = { revision, unsafe, until, wake };
+      this.#waiting.add(waiting);
       const over = new AbortController();
-      await Promise.race([moved, this.#wait(waitMs, over.signal)]);
+      await Promise.race([promise, this.#wait(waitMs, over.signal)]);
       over.abort();
+      this.#waiting.delete(waiting);
     }
   }
 
-  #unsafeUntil(revision: number): number {
-    let until = this.#lentBeforeUntil;
-    for (const { acknowledged, lent } of this.#guards.values()) {
-      if (acknowledged >= revision) continue;
-      for (const one of lent) if (one.revision < revision) until = Math.max(until, one.overAt);
+  #unsafe(revision: number): Map<Guard, number> {
+    const unsafe = new Map<Guard, number>();
+    for (const guard of this.#guards.values()) {
+      if (guard.acknowledged >= revision) continue;
+      const ends = guard.lent.filter((one) => one.revision < revision).map(({ overAt }) => overAt);
+      if (ends.length > 0) unsafe.set(guard, Math.max(...ends));
     }
-    return until;
+    return unsafe;
   }
 
-  #move(): void {
-    const { resolve } = this.#moved;
-    this.#moved = Promise.withResolvers<void>();
-    resolve();
+  /** Wakes the changes that wait longest for this guard. Looking at all guards for each of them would be quadratic. */
+  #release(guard: Guard, revision: number): void {
+    for (const { revision: needed, unsafe, until, wake } of this.#waiting) {
+      const end = unsafe.get(guard);
+      if (end === undefined || revision < needed) continue;
+      unsafe.delete(guard);
+      if (end === until || unsafe.size === 0) wake();
+    }
   }
 }
 

@@ -100,6 +100,20 @@ describe('a change', () => {
     expect(wait.over).toBe(true);
   });
 
+  it('waits for the guard that says nothing alone, when one with a later lease has acknowledged', async () => {
+    const { guards, advance, watched } = withClock();
+    guards.lend(A, 'a1', 4, 1_000);
+    await advance(600);
+    guards.lend(B, 'b1', 4, 1_000);
+    guards.lend(B, 'b2', 5, 1_000);
+    const wait = watched(5);
+    guards.acknowledge(B, 'b2');
+    await advance(619);
+    expect(wait.over).toBe(false);
+    await advance(1);
+    expect(wait.over).toBe(true);
+  });
+
   it('does not wait for a guard that gave its lease back', async () => {
     const { guards, turn, watched } = withClock();
     guards.lend(A, 'a1', 4, 1_000);
