@@ -85,6 +85,9 @@ export class SyncKeys {
   #held = 0;
   #locked: { readonly at: number; readonly addresses: Promise<Locked> } | undefined;
   #lapsing: NodeJS.Timeout | undefined;
+  /** Events of lapsed leases. Leases are lent only while events can be written, so they are few. */
+  readonly #unwritten: AuditEntry[] = [];
+  #writing = false;
 
   constructor(parts: SyncKeysParts) {
     this.#parts = parts;
@@ -156,8 +159,11 @@ export class SyncKeys {
     const { lending } = this.#parts;
     if (lending.holdMs === 0 || this.#held >= MAX_HELD || this.#stopped.signal.aborted) return false;
     this.#held++;
-    await lending.changed(cursor, lending.holdMs, this.#stopped.signal);
-    this.#held--;
+    try {
+      await lending.changed(cursor, lending.holdMs, this.#stopped.signal);
+    } finally {
+      this.#held--;
+    }
     return true;
   }
 
@@ -227,14 +233,22 @@ export class SyncKeys {
 
   /** A guard that is gone may have made decisions that it could not report. */
   async #noteLapsed(): Promise<void> {
+    const reason = 'the lease of a guard lapsed: its last decisions may be missing';
     for (const { syncs, held, ...guard } of this.#parts.guards.lapsed()) {
-      const reason = 'the lease of a guard lapsed: its last decisions may be missing';
-      try {
-        await this.#count(syncs);
-        if (held) await this.#parts.audit.record(this.#ownEntry(guard, { outcome: 'GAP', reason }));
-      } catch (error) {
-        this.#parts.warn('the event of a lapsed lease could not be written', error);
+      if (syncs !== undefined) this.#unwritten.push(this.#ownEntry(syncs, { outcome: 'OK', ...syncs }));
+      if (held) this.#unwritten.push(this.#ownEntry(guard, { outcome: 'GAP', reason }));
+    }
+    if (this.#writing) return;
+    this.#writing = true;
+    try {
+      for (let entry = this.#unwritten[0]; entry !== undefined; entry = this.#unwritten[0]) {
+        await this.#parts.audit.record(entry);
+        this.#unwritten.shift();
       }
+    } catch (error) {
+      this.#parts.warn('the event of a lapsed lease could not be written yet', error);
+    } finally {
+      this.#writing = false;
     }
   }
 
