@@ -37,7 +37,16 @@ class GuardProcess {
   }
 
   async ask(key: string, scope = 'traces:read'): Promise<Answer> {
-    this.child.stdin?.write(`${JSON.stringify({ key, scope })}\n`);
+    return this.#send({ key, scope }) as Promise<Answer>;
+  }
+
+  /** Sets its wall clock, so much ahead of the machine's. */
+  async setClock(clockMs: number): Promise<void> {
+    await this.#send({ clockMs });
+  }
+
+  async #send(line: object): Promise<unknown> {
+    this.child.stdin?.write(`${JSON.stringify(line)}\n`);
     return JSON.parse((await this.#answers.next()).value);
   }
 
@@ -105,8 +114,15 @@ class Cable {
   }
 }
 
-/** The probes of one guard on one store. */
-function probes(kind: StoreKind, probeOf: (folder: string) => Probe | Promise<Probe>): void {
+/**
+ * The probes of one guard on one store.
+ * @param setsClock false for a language in which only the library's own tests can set its wall clock
+ */
+function probes(
+  kind: StoreKind,
+  probeOf: (folder: string) => Probe | Promise<Probe>,
+  setsClock = true,
+): void {
   const database = freshDatabase(kind, inject('mongoUri'));
   const folder = mkdtempSync(join(tmpdir(), 'apikeyd-guards-'));
   const keyFile = join(folder, 'guard.key');
@@ -182,6 +198,30 @@ function probes(kind: StoreKind, probeOf: (folder: string) => Probe | Promise<Pr
     await vi.waitFor(async () => expect((await guard.ask(secret)).outcome).toBe('REVOKED'), HANGS_MS);
   });
 
+  it.runIf(setsClock).each(process.env.LONG ? [-3_600_000, -300, 300, 3_600_000] : [-3_600_000, 300])(
+    'also for a guard that is cut off, its wall clock set by %i ms',
+    async (ms) => {
+      const { id, secret } = await primed();
+      cable.cut();
+      await guard.setClock(ms);
+      await admin.admin.revokeKey({ id, reason: 1 });
+      expect(await guard.ask(secret)).toEqual({ outcome: 'UNAVAILABLE', local: false });
+      cable.mend();
+      await vi.waitFor(async () => expect((await guard.ask(secret)).outcome).toBe('REVOKED'), HANGS_MS);
+      await guard.setClock(0);
+    },
+  );
+
+  it.runIf(setsClock)('a guard whose wall clock is an hour off decides nothing by itself', async () => {
+    const { secret } = await primed();
+    for (const ms of [-3_600_000, 3_600_000]) {
+      await guard.setClock(ms);
+      for (let i = 0; i < 5; i++) expect(await guard.ask(secret)).toEqual({ outcome: 'VALID', local: false });
+    }
+    await guard.setClock(0);
+    await guard.prime(secret);
+  });
+
   it('also when the server of the guard is killed and starts again meanwhile', async () => {
     const { id, secret } = await primed();
     await server.end('SIGKILL');
@@ -254,14 +294,18 @@ for (const kind of on('mongo'))
   requires('go', ...(kind === 'mongo' ? (['mongodb'] as const) : [])).describe(
     `the guard in Go on ${kind}`,
     () =>
-      probes(kind, async (folder) => {
-        const command = join(folder, 'guard-probe');
-        const env = { GOFLAGS: '-mod=readonly', GOPROXY: 'off', GOTOOLCHAIN: 'local' };
-        const built = await run(tool('go'), ['build', '-o', command, '.'], {
-          cwd: join(ROOT, 'test/fault/guard-probe'),
-          env,
-        });
-        expect(built.stderr).toBe('');
-        return { command, args: [] };
-      }),
+      probes(
+        kind,
+        async (folder) => {
+          const command = join(folder, 'guard-probe');
+          const env = { GOFLAGS: '-mod=readonly', GOPROXY: 'off', GOTOOLCHAIN: 'local' };
+          const built = await run(tool('go'), ['build', '-o', command, '.'], {
+            cwd: join(ROOT, 'test/fault/guard-probe'),
+            env,
+          });
+          expect(built.stderr).toBe('');
+          return { command, args: [] };
+        },
+        false,
+      ),
   );

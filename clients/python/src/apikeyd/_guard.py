@@ -149,7 +149,7 @@ class _Base:
     def _sync_once(self, call: Any, keys: LocalKeys, closing: bool) -> float:
         """Seconds until the next call is due."""
         request = keys.request(closing)
-        start, start_monotonic = time.time(), time.monotonic()
+        start, start_monotonic = keys.clock.now(), keys.clock.monotonic()
         # The server may hold the call for a quarter of the lease.
         attempts = _Attempts(self._key_file, start_monotonic + keys.lease / 4 + self._deadline)
         while True:

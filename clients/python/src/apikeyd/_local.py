@@ -104,7 +104,7 @@ class LocalKeys:
     that was set back has ended it. Threads may share it."""
 
     def __init__(self, capacity: int, warn: Callable[[str], None], clock: Any = Clock) -> None:
-        self._capacity, self._clock, self._warn = capacity, clock, warn
+        self._capacity, self.clock, self._warn = capacity, clock, warn
         self._guard_id = secrets.token_urlsafe(16)
         self._lock = threading.Lock()
         self._kept: "OrderedDict[bytes, _Kept]" = OrderedDict()
@@ -124,8 +124,8 @@ class LocalKeys:
 
     def _elapsed(self) -> float:
         """Since the start of the call that got the lease; infinite for a clock that was set back."""
-        monotonic = self._clock.monotonic() - self._start_monotonic
-        wall = self._clock.now() - self._start
+        monotonic = self.clock.monotonic() - self._start_monotonic
+        wall = self.clock.now() - self._start
         return _NEVER if monotonic < 0 or wall < 0 else max(monotonic, wall)
 
     def moment(self) -> Optional[Tuple[int, int]]:
@@ -267,7 +267,7 @@ class LocalKeys:
 
     def _clocks_agree(self) -> bool:
         """The server's time was read after the request was sent."""
-        ahead, behind = self._server_time - self._clock.now(), self._start - self._server_time
+        ahead, behind = self._server_time - self.clock.now(), self._start - self._server_time
         agree = ahead < _MAX_SKEW and behind < _MAX_SKEW
         if not agree and not self._told_skew:
             self._warn("the clocks of the guard and of apikeyd are more than 5 s apart: no local decisions")
