@@ -3,11 +3,12 @@ import { hash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Guard } from '../../clients/typescript/src/index.ts';
 import { makeKey } from '../rpc/cases.ts';
 import type { Clients } from '../support/server.ts';
 import { type Answered, type Bench, median, say, table } from './measure.ts';
-import { ADMIN, apikeyd, cpuMicros, cpuMs, load } from './servers.ts';
+import { ADMIN, apikeyd, cpuMicros, cpuMs, load, type Server } from './servers.ts';
 
 const DECISIONS = 10_000_000;
 const QUICK_DECISIONS = 1_000_000;
@@ -15,6 +16,7 @@ const GUARDS = 100;
 const REVOCATIONS = 200;
 const CALLS = 60_000;
 const ROUNDS = 10;
+const IDLE_MS = 20_000;
 
 export async function guards({ folder, quick }: Bench): Promise<Answered> {
   const decisions = quick ? QUICK_DECISIONS : DECISIONS;
@@ -41,6 +43,7 @@ export async function guards({ folder, quick }: Bench): Promise<Answered> {
   const many = Array.from({ length: GUARDS - 1 }, begin);
   const guarded = await revocations(clients, true);
   const others = await revocations(clients, false);
+  const idle = await idleShare(server, quick ? IDLE_MS / 10 : IDLE_MS);
   for (const guard of [one, ...many]) await guard.close();
   await server.stop();
   const rows = [
@@ -57,10 +60,19 @@ ${decisions.toLocaleString('en')} decisions of a guard in TypeScript by itself, 
 ${micros.local.toFixed(2)} µs each, the median of ${ROUNDS} rounds (${Math.min(...rounds).toFixed(2)} to ${Math.max(...rounds).toFixed(2)}); the SHA-256 of the secret alone: ${((1000 * hashing) / decisions).toFixed(2)}.
 The server used ${serverMs} ms of processor meanwhile, ${((100 * serverMs * 1000) / (micros.call * decisions)).toFixed(2)} % of what as many calls of ValidateKey take at ${micros.call.toFixed(0)} µs each.
 
+${GUARDS} guards that keep their leases and decide nothing use ${(100 * idle).toFixed(1)} % of a core of the server.
+
 RevokeKey on the embedded store in milliseconds, one after the other, ${REVOCATIONS} each; the guards share the core of the load.
 
 ${table(['RevokeKey', 'p50', 'p99'], rows)}`,
   };
+}
+
+/** The share of a core that the server uses while only guards renew their leases. */
+async function idleShare(server: Server, ms: number): Promise<number> {
+  const [cpu, begun] = [cpuMs(server), performance.now()];
+  await delay(ms);
+  return (cpuMs(server) - cpu) / (performance.now() - begun);
 }
 
 const local = { localValidation: true };
