@@ -11,7 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { GiteaDouble } from './support/gitea-double.ts';
 import { N8nDouble } from './support/n8n-double.ts';
@@ -47,7 +47,7 @@ function stepsOf(page: string): Step[] {
 
 /** The programs of a page, by their names: a comment `file NAME` before the block. Configurations have tests of their own. */
 function programsOf(page: string): [name: string, text: string][] {
-  const found = page.matchAll(/^<!-- file ([\w.]+) -->\n```(?:js|go|python)\n([\s\S]*?)^```$/gm);
+  const found = page.matchAll(/^<!-- file ([\w./-]+) -->\n```(?:js|go|python)\n([\s\S]*?)^```$/gm);
   return [...found].map(([, name = '', text = '']) => [name, text]);
 }
 
@@ -81,14 +81,14 @@ npx() {
 # A backend of a page, too, goes to the background.
 node() {
   case $1 in
-    *.js)
+    *.mjs)
       (exec node --disable-warning=ExperimentalWarning "$@") > backend.log 2>&1 &
       BACKEND=$!
       until grep -q listening backend.log; do kill -0 "$BACKEND" || { cat backend.log; exit 98; }; sleep 0.05; done ;;
     *) command node "$@" ;;
   esac
 }
-# What npm ci and npm test do is what runs this very test.
+# What npm ci and npm test do is what runs this very test; npm pack and npm install are in typescript-package.test.ts.
 npm() { if [ "$1" = start ]; then serve; fi; }
 trap 'kill \${SERVER:-} \${BACKEND:-} $! 2> /dev/null' EXIT
 `;
@@ -117,11 +117,10 @@ function needsOf(page: string): NeedName[] {
   ];
   return [...used, ...servers];
 }
-/** Stands for `npm install @apikeyd/guard`; the package itself has a test of its own. */
+/** Stands for `npm pack` and `npm install`, of which typescript-package.test.ts makes sure. */
 function installGuard(folder: string): void {
   const at = join(folder, 'node_modules/@apikeyd/guard');
   mkdirSync(at, { recursive: true });
-  writeFileSync(join(folder, 'package.json'), '{"type":"module"}');
   writeFileSync(join(at, 'package.json'), '{"type":"module","exports":"./index.js"}');
   // With a deadline for a busy machine.
   const patient = `import { Guard as Real } from '${GUARD}';
@@ -186,8 +185,12 @@ describe('the pages', () => {
     const here = (command: string) => moved.reduce((text, [from, to]) => text.replaceAll(from, to), command);
     const text = readFileSync(join(ROOT, page), 'utf8');
     const programs = programsOf(text);
-    for (const [name, program] of programs) writeFileSync(join(folder, name), here(program));
-    if (programs.some(([name]) => name.endsWith('.js'))) installGuard(folder);
+    for (const [name, program] of programs) {
+      const file = join(folder, name);
+      mkdirSync(dirname(file), { recursive: true });
+      writeFileSync(file, here(program));
+      if (/js$/.test(name)) installGuard(dirname(file));
+    }
     const steps = stepsOf(text);
     // A guide whose first step does not start a server assumes a running one.
     const serves = (step: Step | undefined) => /npm start|npx apikeyd serve/.test(step?.command ?? '');

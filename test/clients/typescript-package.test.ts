@@ -1,6 +1,6 @@
 // If this fails, the package that backends install lacks a file, a type or a dependency.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -67,6 +67,12 @@ describe('the package for TypeScript', () => {
     const { code, stdout, stderr } = await run('npm', args, { cwd });
     expect(code, stdout + stderr).toBe(0);
   };
+
+  it('is packed and installed as the page for authors of services says', () => {
+    const page = readFileSync(join(ROOT, 'docs/service-authors.md'), 'utf8');
+    const tarball = readdirSync(folder).find((name) => name.startsWith('apikeyd-'));
+    expect(page).toContain(`\nnpm pack ./clients/typescript\nnpm install --prefix my-backend ./${tarball}\n`);
+  });
 
   it('contains the build, and neither tests nor sources', () => {
     const all = readdirSync(join(project, 'node_modules/@apikeyd/guard'), {
