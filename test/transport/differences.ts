@@ -253,7 +253,7 @@ export const DIFFERENCES: readonly Difference[] = [
     shows: [frame(FRAME.HEADERS, END_HEADERS, 3, post('/', ['content-length', 'five']))],
     connection: (at) => at.odd.has('length') && hasReset(at),
     stream: (odd, id, own, node) =>
-      odd.of(id, 'length') && [own, node].every((told) => /^(reset 1|none)$/.test(told)),
+      odd.of(id, 'length') && /^(reset \d+|none)$/.test(own) && /^(reset 1|none)$/.test(node),
   },
 ];
 
