@@ -1,4 +1,5 @@
 // If this fails, RevokeKey returns while a guard still answers VALID, or waits longer than any lease lasts.
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { GrantTokens } from '../../src/leases/grant-token.ts';
 import { Guards } from '../../src/leases/guards.ts';
@@ -142,6 +143,85 @@ describe('a change', () => {
     await turn();
     expect(wait.over).toBe(false);
   });
+});
+
+/** What guards and changes do, and after each step whether a change may be over: told anew from all that was lent. */
+class Story {
+  readonly #lent = new Map<string, { id: string; revision: number; overAt: number }[]>();
+  readonly #acknowledged = new Map<string, number>();
+  readonly #made = withClock();
+  readonly waits: { readonly revision: number; readonly state: { over: boolean }; over: boolean }[] = [];
+  #revision = 5;
+  #ids = 0;
+
+  readonly steps = {
+    lends: (name: Name, behind: number, leaseMs: number) => {
+      const revision = this.#revision - behind;
+      const id = String(this.#ids++);
+      this.#made.guards.lend(name, id, revision, leaseMs);
+      const overAt = this.#made.clock.monotonic() + leaseMs * 1.2 + 20;
+      this.#of(name).push({ id, revision, overAt });
+    },
+    acknowledges: (name: Name, which: number) => {
+      const lives = this.#of(name).filter(({ overAt }) => overAt > this.#made.clock.monotonic());
+      const grant = lives[which % lives.length];
+      if (grant === undefined) return;
+      this.#made.guards.acknowledge(name, grant.id);
+      const before = this.#acknowledged.get(name.guardId) ?? 0;
+      this.#acknowledged.set(name.guardId, Math.max(before, grant.revision));
+    },
+    leaves: (name: Name) => {
+      this.#made.guards.leave(name);
+      this.#lent.delete(name.guardId);
+      this.#acknowledged.delete(name.guardId);
+    },
+    changes: () => {
+      const revision = ++this.#revision;
+      this.waits.push({ revision, state: this.#made.watched(revision), over: false });
+    },
+    passes: (_: Name, tens: number, ms: number) => this.#made.advance(tens * 10 + ms),
+  };
+
+  #of({ guardId }: Name) {
+    const lent = this.#lent.get(guardId) ?? [];
+    this.#lent.set(guardId, lent);
+    return lent;
+  }
+
+  async settle(): Promise<void> {
+    await this.#made.turn();
+    const now = this.#made.clock.monotonic();
+    for (const wait of this.waits)
+      wait.over ||= [...this.#lent].every(
+        ([id, lent]) =>
+          (this.#acknowledged.get(id) ?? 0) >= wait.revision ||
+          lent.every(({ revision, overAt }) => revision >= wait.revision || overAt <= now),
+      );
+  }
+}
+
+describe('changes among guards', () => {
+  const step = fc.record({
+    does: fc.constantFrom('lends', 'lends', 'acknowledges', 'leaves', 'changes', 'passes'),
+    name: fc.constantFrom(...['a', 'b', 'c'].map((guardId) => ({ callerKeyId: 'key', guardId }))),
+    first: fc.nat(3),
+    ms: fc.constantFrom(0, 100, 500, 1_000),
+  });
+
+  it('are over as soon as no guard can decide without them, and not before', async () => {
+    let waited = 0;
+    const holds = fc.asyncProperty(fc.array(step, { maxLength: 40, size: 'max' }), async (steps) => {
+      const story = new Story();
+      for (const { does, name, first, ms } of steps) {
+        await story.steps[does as keyof Story['steps']](name, first, ms);
+        await story.settle();
+        expect(story.waits.map(({ state }) => state.over)).toEqual(story.waits.map(({ over }) => over));
+        waited += story.waits.filter(({ over }) => !over).length;
+      }
+    });
+    await fc.assert(holds, { seed: 41, numRuns: process.env.LONG ? 100_000 : 1_000 });
+    expect(waited).toBeGreaterThan(1_000);
+  }, 600_000);
 });
 
 describe('the calls of a guard', () => {
