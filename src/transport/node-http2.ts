@@ -26,6 +26,12 @@ const PIECE_BYTES = 4_096;
 /** The interval for checking whether the end of a response is sent, while the request is incomplete. */
 const LET_GO_MS = 20;
 
+/**
+ * Keeps the native session of each stream until the stream itself is collected: a session that is collected before a
+ * stream that still has fields of an invalid frame (trailers that do not end) aborts the process, up to Node 24.21 at least.
+ */
+const outlived = new FinalizationRegistry<unknown>(() => {});
+
 /** The HTTP/2 of Node.js, which is nghttp2; docs/design/http2.md has the limits of its own. */
 export class NodeHttp2Connection implements ServerConnection {
   readonly #socket: Socket;
@@ -49,6 +55,7 @@ export class NodeHttp2Connection implements ServerConnection {
     };
     const session = performServerHandshake(socket, { settings });
     this.#session = session;
+    const handle = Object.getOwnPropertySymbols(session).find(({ description }) => description === 'kHandle');
     session.setLocalWindowSize(RECEIVE_WINDOW);
     session.once('remoteSettings', () => {
       this.#receivedSettings = true;
@@ -56,6 +63,8 @@ export class NodeHttp2Connection implements ServerConnection {
     session.on('localSettings', () => this.#tellLimit());
     session.on('error', () => this.destroy());
     session.on('stream', (stream, _headers, _flags, raw) => {
+      // Read here, and not kept in this closure, which the native session keeps alive.
+      if (handle !== undefined) outlived.register(stream, Reflect.get(session, handle));
       const served = new NodeStream(stream, fieldsOf(raw), peerIp, session, around);
       this.#streams.add(served);
       stream.once('close', () => this.#streams.delete(served));

@@ -24,6 +24,9 @@ export interface Attack {
 
 export const nothing = Buffer.alloc(0);
 
+/** The id of the i-th stream of a client; those of a flood begin anew. */
+export const odd = (i: number) => (2 * i + 1) % 2 ** 31;
+
 export function frame(type: number, flags: number, id: number, payload: Uint8Array = nothing): Buffer {
   const bytes = Buffer.alloc(FRAME_HEAD + payload.length);
   bytes.set(payload, writeHead(bytes, 0, payload.length, type, flags, id));

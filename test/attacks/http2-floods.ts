@@ -1,8 +1,7 @@
 import { FLAG, FRAME, SETTING } from '../../src/transport/http2/frames.ts';
-import { type Attack, frame, get, grpc, nothing, post, REVOKE_OWN, settings, uint32 } from './attack.ts';
+import { type Attack, frame, get, grpc, nothing, odd, post, REVOKE_OWN, settings, uint32 } from './attack.ts';
 
 const { END_STREAM, END_HEADERS } = FLAG;
-const odd = (i: number) => (2 * i + 1) % 2 ** 31;
 const request = get('/healthz');
 const held = post(REVOKE_OWN, ['content-type', 'application/json']);
 const beginning = (i: number, then: Buffer) =>
@@ -109,6 +108,11 @@ const grpcRequest = grpc(REVOKE_OWN);
 const begun = (i: number, then: Buffer) =>
   Buffer.concat([frame(FRAME.HEADERS, END_HEADERS, odd(i), grpcRequest), then]);
 const malformed = Buffer.from([0x82, 0x82]);
+/** A field that is in no table. */
+const ownField = (i: number) => {
+  const value = String(i);
+  return Buffer.concat([Buffer.from([0, 1, 0x78, value.length]), Buffer.from(value)]);
+};
 
 /** Streams that end before they cost their client anything. */
 const resets: Attack[] = [
@@ -121,6 +125,15 @@ const resets: Attack[] = [
     name: 'sends requests that are malformed',
     cve: 'CVE-2019-9514',
     run: (a) => a.flood((i) => frame(FRAME.HEADERS, END_HEADERS, odd(i), malformed)),
+  },
+  {
+    // Node keeps the fields before the fault, in memory of the connection.
+    name: 'sends requests that are malformed behind fields of their own',
+    cve: 'CVE-2019-9514',
+    run: (a) =>
+      a.flood((i) =>
+        frame(FRAME.HEADERS, END_HEADERS, odd(i), Buffer.concat([grpcRequest, ownField(i), malformed])),
+      ),
   },
   {
     name: 'opens the window of a stream by 0 (MadeYouReset)',

@@ -1,8 +1,18 @@
 import { FLAG, FRAME } from '../../src/transport/http2/frames.ts';
-import { type Attack, frame, get, grpc, PREFACE, post, REVOKE_OWN, SETTINGS, VALIDATE } from './attack.ts';
+import {
+  type Attack,
+  frame,
+  get,
+  grpc,
+  odd,
+  PREFACE,
+  post,
+  REVOKE_OWN,
+  SETTINGS,
+  VALIDATE,
+} from './attack.ts';
 
 const { END_STREAM, END_HEADERS, PADDED } = FLAG;
-const odd = (i: number) => (2 * i + 1) % 2 ** 31;
 const whole = END_HEADERS | END_STREAM;
 const request = get('/healthz');
 const lengthOf = (bytes: number, rest: Buffer) =>

@@ -6,6 +6,7 @@ import {
   frame,
   get,
   grpc,
+  odd,
   post,
   REVOKE_OWN,
   SETTINGS,
@@ -15,7 +16,6 @@ import {
 } from './attack.ts';
 
 const { END_STREAM, END_HEADERS } = FLAG;
-const odd = (i: number) => (2 * i + 1) % 2 ** 31;
 const headersOf = (block: Buffer, streams: number, flags: number = END_HEADERS) =>
   Buffer.concat(Array.from({ length: streams }, (_, i) => frame(FRAME.HEADERS, flags, odd(i), block)));
 const mebibyte = Buffer.alloc(1 << 20, ' ');
