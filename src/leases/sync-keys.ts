@@ -227,15 +227,18 @@ export class SyncKeys {
   }
 
   async #count(syncs: CountedSyncs | undefined): Promise<void> {
-    if (syncs !== undefined)
-      await this.#parts.audit.record(this.#ownEntry(syncs, { outcome: 'OK', ...syncs }));
+    if (syncs !== undefined) await this.#parts.audit.record(this.#countEntry(syncs));
+  }
+
+  #countEntry(syncs: CountedSyncs): AuditEntry {
+    return this.#ownEntry(syncs, { outcome: 'OK', ...syncs });
   }
 
   /** A guard that is gone may have made decisions that it could not report. */
   async #noteLapsed(): Promise<void> {
     const reason = 'the lease of a guard lapsed: its last decisions may be missing';
     for (const { syncs, held, ...guard } of this.#parts.guards.lapsed()) {
-      if (syncs !== undefined) this.#unwritten.push(this.#ownEntry(syncs, { outcome: 'OK', ...syncs }));
+      if (syncs !== undefined) this.#unwritten.push(this.#countEntry(syncs));
       if (held) this.#unwritten.push(this.#ownEntry(guard, { outcome: 'GAP', reason }));
     }
     if (this.#writing) return;

@@ -7,13 +7,12 @@ import { addressIn } from '../../clients/typescript/src/question.ts';
 import { Decision, SyncKeysResponseSchema, ValidateKeyResponseSchema } from '../../gen/apikey/v1/auth_pb.ts';
 import { KeyType } from '../../gen/apikey/v1/key_pb.ts';
 import { LOCAL_DECISIONS } from '../../src/keys/check.ts';
-import { normalizeIp } from '../../src/keys/ip.ts';
-import { isRequirableScope } from '../../src/keys/scope.ts';
 import { TestClock } from '../support/clock.ts';
 import {
   decisionOfServer,
   factsFromServer,
   factsIn,
+  inputOf,
   LOCAL_VECTORS,
   type LocalKey,
   type LocalQuestion,
@@ -24,9 +23,7 @@ import {
 const SECRET = `audit_v1_${'s'.repeat(22)}`;
 
 /** Requests bring TypeScript's guard only addresses that it has read itself, and routes only whole scopes. */
-const reachesTypeScript = ({ scope, clientIp = '' }: LocalQuestion) =>
-  (scope === undefined || (isRequirableScope(scope) && scope.length <= 1024)) &&
-  (clientIp === '' || normalizeIp(clientIp) !== undefined);
+const reachesTypeScript = (question: LocalQuestion) => inputOf(question) !== undefined;
 
 /** The decision of the library, its matched scope when it admits, and the use that it reports. */
 function decisionOfTypeScript(key: LocalKey, { scope, clientIp = '', afterMs = 0 }: LocalQuestion): string {

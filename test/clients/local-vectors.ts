@@ -38,7 +38,7 @@ export const LOCAL_VECTORS: LocalVectors = JSON.parse(readFileSync(WRITTEN, 'utf
 export const SERVER_TIME = Date.parse(LOCAL_VECTORS.serverTime);
 
 /** The key of which a server tells these facts. */
-export function keyOf(facts: KeyFacts): { key: Key; slot: 'CURRENT' | 'PREVIOUS' } {
+function keyOf(facts: KeyFacts): { key: Key; slot: 'CURRENT' | 'PREVIOUS' } {
   const ends = facts.previousSecretExpireTime;
   const { key } = keyWith({
     scopes: facts.scopes,
@@ -51,19 +51,25 @@ export function keyOf(facts: KeyFacts): { key: Key; slot: 'CURRENT' | 'PREVIOUS'
   return { key, slot: facts.secretSlot === SecretSlot.PREVIOUS ? 'PREVIOUS' : 'CURRENT' };
 }
 
+/** The question in the server's terms; undefined where the server refuses it. */
+export function inputOf({ scope, clientIp = '' }: Omit<LocalQuestion, 'decision'>) {
+  const found = new Violations();
+  const fields = { key: 'k', clientIp, ...(scope === undefined ? {} : { requiredScope: scope }) };
+  const input = toValidateInput(found, '', create(ValidateKeyRequestSchema, fields));
+  return found.found.length === 0 ? input : undefined;
+}
+
 /** The server's decision; ASK where a guard leaves the question to it: it would refuse it, or the address is locked out. */
 export function decisionOfServer(
   facts: KeyFacts,
   locked: readonly string[],
-  { scope, clientIp = '', afterMs = 0 }: Omit<LocalQuestion, 'decision'>,
+  question: Omit<LocalQuestion, 'decision'>,
 ): string {
-  const found = new Violations();
-  const fields = { key: 'k', clientIp, ...(scope === undefined ? {} : { requiredScope: scope }) };
-  const input = toValidateInput(found, '', create(ValidateKeyRequestSchema, fields));
-  if (found.found.length > 0) return 'ASK';
+  const input = inputOf(question);
+  if (input === undefined) return 'ASK';
   if (input.clientIp !== undefined && locked.includes(networkOf(input.clientIp))) return 'ASK';
   const { key, slot } = keyOf(facts);
-  return firstDenial(key, slot, { ...input, now: SERVER_TIME + afterMs }) ?? 'VALID';
+  return firstDenial(key, slot, { ...input, now: SERVER_TIME + (question.afterMs ?? 0) }) ?? 'VALID';
 }
 
 /** The facts as the server would tell them. */
